@@ -1,0 +1,20 @@
+//! Tollgate: an HTTP reverse proxy that puts a price on a website for agents.
+//!
+//! The modules stand in reading order, pure ones first; imports point inwards
+//! (`tests/tidy.rs` enforces it):
+//!
+//! | module | what it is | may import |
+//! |---|---|---|
+//! | [`wire`] | bytes ↔ types, one file a format | nothing of ours |
+//! | [`pricing`] | host, path, method → route and price | `wire` |
+//! | [`payment`] | sealed ids, offers, the verdict on a presented payment | `wire`, `pricing` |
+//! | [`clock`] | the only reader of time | nothing of ours |
+//! | [`config`] | TOML → checked [`config::Config`] | pure modules |
+//! | [`identity`] | key directories of agents: cache, fetch, address guard | pure modules, `clock`, `config` |
+//! | [`ledger`] | what was paid: claims, postings, chain, SQLite | pure modules, `clock` |
+//! | [`proxy`] | a request's way, from socket to origin and back | all above |
+//! | [`server`] | configuration → running parts; drain | all above |
+//! | [`agent`] | the paying client | pure modules, `clock`, `tls` |
+//! | [`cli`] | the commands | everything |
+
+pub mod wire;

@@ -1,0 +1,251 @@
+//! Money: decimal text ↔ integer units of a currency ↔ atomic amounts on the wire.
+//!
+//! There is no floating point anywhere. The books count in [`Units`], millionths of a fiat unit; the wire counts in
+//! the smallest unit that the asset's name promises: `USD` in cents, `USD6` in millionths.
+
+use std::fmt;
+
+/// Decimals of a ledger unit: one unit is 10⁻⁶ of the currency.
+pub const LEDGER_DECIMALS: u32 = 6;
+/// Largest amount that the books hold in one posting: 9.2 trillion of a currency, less one unit of headroom.
+pub const UNITS_MAX: i64 = i64::MAX / 2;
+
+/// An amount in ledger units (10⁻⁶ of a currency), `0..=UNITS_MAX`; `10_000` is 0.01 USD.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Units(i64);
+
+impl Units {
+    /// No money.
+    pub const ZERO: Units = Units(0);
+
+    /// Takes a count of ledger units; `None` when negative or above [`UNITS_MAX`].
+    pub const fn new(units: i64) -> Option<Units> {
+        if units < 0 || units > UNITS_MAX { None } else { Some(Units(units)) }
+    }
+
+    /// The count, never negative.
+    pub const fn get(self) -> i64 {
+        self.0
+    }
+
+    /// Sum, or `None` above [`UNITS_MAX`].
+    pub fn checked_add(self, other: Units) -> Option<Units> {
+        self.0.checked_add(other.0).and_then(Units::new)
+    }
+
+    /// Difference, or `None` below zero.
+    pub fn checked_sub(self, other: Units) -> Option<Units> {
+        self.0.checked_sub(other.0).and_then(Units::new)
+    }
+}
+
+/// An ISO 4217 code, three upper-case letters: `USD`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Currency([u8; 3]);
+
+impl Currency {
+    /// Reads `USD` (any case is accepted, as in pay per crawl).
+    ///
+    /// # Errors
+    /// [`AmountError::Currency`] unless it is exactly three ASCII letters.
+    pub fn parse(text: &str) -> Result<Currency, AmountError> {
+        let bytes: [u8; 3] = text.as_bytes().try_into().map_err(|_| AmountError::Currency(text.to_owned()))?;
+        if !bytes.iter().all(u8::is_ascii_alphabetic) {
+            return Err(AmountError::Currency(text.to_owned()));
+        }
+        Ok(Currency(bytes.map(|b| b.to_ascii_uppercase())))
+    }
+
+    /// `"USD"`.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("???")
+    }
+
+    /// Decimals of the currency's minor unit (ISO 4217): 2 for USD, 0 for JPY, 3 for KWD.
+    pub fn minor_decimals(&self) -> u32 {
+        match &self.0 {
+            b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
+            | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
+            b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => 3,
+            _ => 2,
+        }
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An amount of a currency; `"0.01 USD"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Money {
+    /// How much, in ledger units.
+    pub units: Units,
+    /// Of what.
+    pub currency: Currency,
+}
+
+/// An amount as offers carry it: an integer of the asset's smallest unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireAmount {
+    /// Count of the asset's smallest unit, `1` for one cent.
+    pub amount: u128,
+    /// Which currency.
+    pub currency: Currency,
+    /// True when the asset is named with the suffix `6` and counts millionths.
+    pub millionths: bool,
+}
+
+impl WireAmount {
+    /// `USD`, or `USD6` when it counts millionths.
+    pub fn asset(&self) -> String {
+        if self.millionths { format!("{}6", self.currency) } else { self.currency.to_string() }
+    }
+
+    /// Decimals of the asset's smallest unit: 2 for `USD`, 6 for `USD6`.
+    pub fn decimals(&self) -> u32 {
+        if self.millionths { LEDGER_DECIMALS } else { self.currency.minor_decimals() }
+    }
+}
+
+impl Money {
+    /// Reads decimal text with a currency: `0.001 USD`, `5 EUR`.
+    ///
+    /// Digits, at most one point, at most six decimals; no sign, no exponent, no leading zero before another digit,
+    /// exactly one space.
+    ///
+    /// # Errors
+    /// Says what is wrong, with the text that arrived.
+    pub fn parse(text: &str) -> Result<Money, AmountError> {
+        let (number, currency) = text.split_once(' ').ok_or_else(|| AmountError::Shape(text.to_owned()))?;
+        Ok(Money { currency: Currency::parse(currency)?, units: parse_decimal(number, LEDGER_DECIMALS)? })
+    }
+
+    /// The amount as an offer carries it: whole minor units as `USD`, anything finer as `USD6`.
+    pub fn wire(&self) -> WireAmount {
+        let step = 10_i64.pow(LEDGER_DECIMALS - self.currency.minor_decimals());
+        let millionths = self.units.get() % step != 0;
+        let amount = if millionths { self.units.get() } else { self.units.get() / step };
+        // A count of units is never negative.
+        WireAmount { amount: amount.unsigned_abs().into(), currency: self.currency, millionths }
+    }
+}
+
+impl fmt::Display for Money {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let minor = self.currency.minor_decimals() as usize;
+        let (whole, part) = (self.units.get() / 1_000_000, self.units.get() % 1_000_000);
+        let digits = format!("{part:06}");
+        let kept = digits.trim_end_matches('0').len().max(minor);
+        if kept == 0 {
+            write!(f, "{whole} {}", self.currency)
+        } else {
+            write!(f, "{whole}.{} {}", &digits[..kept], self.currency)
+        }
+    }
+}
+
+/// Decimal digits → units of 10^-`decimals`; no sign, exponent or superfluous zero.
+fn parse_decimal(text: &str, decimals: u32) -> Result<Units, AmountError> {
+    let shape = || AmountError::Shape(text.to_owned());
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !all_digits(whole) || !all_digits(part) || (whole.len() > 1 && whole.starts_with('0')) {
+        return Err(shape());
+    }
+    let significant = part.trim_end_matches('0');
+    if significant.len() > decimals as usize {
+        return Err(AmountError::Precision { text: text.to_owned(), decimals });
+    }
+    let too_large = || AmountError::TooLarge(text.to_owned());
+    let scale = 10_i64.pow(decimals);
+    let whole: i64 = whole.parse().map_err(|_| too_large())?;
+    let part: i64 = format!("{significant:0<width$}", width = decimals as usize).parse().map_err(|_| too_large())?;
+    whole.checked_mul(scale).and_then(|w| w.checked_add(part)).and_then(Units::new).ok_or_else(too_large)
+}
+
+/// Why a text is no amount of money.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AmountError {
+    /// Not `DIGITS[.DIGITS] CODE`.
+    #[error("expected an amount such as `0.01 USD`, found `{0}`")]
+    Shape(String),
+    /// The code is not three letters.
+    #[error("expected a three-letter currency such as `USD`, found `{0}`")]
+    Currency(String),
+    /// Finer than the books can hold.
+    #[error("`{text}` has more than {decimals} decimals, the finest that the ledger keeps")]
+    Precision {
+        /// What arrived.
+        text: String,
+        /// The most that is allowed.
+        decimals: u32,
+    },
+    /// Above [`UNITS_MAX`].
+    #[error("`{0}` is more than the ledger can hold")]
+    TooLarge(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, asset: &str, amount: u128, shown: &str) {
+        let money = Money::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let wire = money.wire();
+        assert_eq!((wire.asset().as_str(), wire.amount, money.to_string().as_str()), (asset, amount, shown), "{text}");
+    }
+
+    #[test]
+    fn whole_cents_are_usd_and_anything_finer_is_usd6() {
+        check("0.01 USD", "USD", 1, "0.01 USD");
+        check("0.010 usd", "USD", 1, "0.01 USD");
+        check("12 USD", "USD", 1200, "12.00 USD");
+        check("0.001 USD", "USD6", 1000, "0.001 USD");
+        check("0.000001 EUR", "EUR6", 1, "0.000001 EUR");
+        check("150 JPY", "JPY", 150, "150 JPY");
+        check("0.5 JPY", "JPY6", 500_000, "0.5 JPY");
+        check("0.005 KWD", "KWD", 5, "0.005 KWD");
+        check("0 USD", "USD", 0, "0.00 USD");
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for text in [
+            "",
+            "USD",
+            "0.01",
+            "1e3 USD",
+            "+1 USD",
+            "-1 USD",
+            "01 USD",
+            "1. USD",
+            ".5 USD",
+            "1,5 USD",
+            "0.01  USD",
+            " 1 USD",
+            "1 USD ",
+            "0x1 USD",
+            "1 US",
+            "1 USDC",
+            "1 U$D",
+            "1.2.3 USD",
+            "٣ USD",
+            "1_000 USD",
+            "NaN USD",
+            "0.0000001 USD",
+            "9223372036855 USD",
+            "340282366920938463463374607431768211456 USD",
+        ] {
+            assert!(Money::parse(text).is_err(), "{text:?} was accepted");
+        }
+    }
+}

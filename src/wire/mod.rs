@@ -1,0 +1,10 @@
+//! Bytes ↔ types. A file for each format, decoding beside encoding, no I/O and no clock.
+
+pub mod agent_url;
+pub mod amount;
+pub mod deferred;
+pub mod directory;
+pub mod host;
+pub mod jwk;
+pub mod signature;
+pub mod signature_agent;
