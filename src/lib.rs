@@ -17,4 +17,5 @@
 //! | [`agent`] | the paying client | pure modules, `clock`, `tls` |
 //! | [`cli`] | the commands | everything |
 
+pub mod pricing;
 pub mod wire;
