@@ -17,6 +17,7 @@
 //! | [`agent`] | the paying client | pure modules, `clock`, `tls` |
 //! | [`cli`] | the commands | everything |
 
+pub mod config;
 pub mod payment;
 pub mod pricing;
 pub mod wire;

@@ -1,0 +1,144 @@
+//! `[identity]`, `[[accounts]]`.
+
+use std::{collections::HashMap, path::Path, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::VerifyingKey;
+
+use super::urls;
+use crate::{
+    config::{Account, AgentPattern, Identity, Period, Pin, read::Section, walk::quote},
+    wire::amount::Money,
+};
+
+/// Public keys whose private halves are printed in RFC 9421 (`test-key-ed25519`, appendix B.1.4) and RFC 8032 §7.1.
+const PUBLISHED: [&str; 2] =
+    ["JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"];
+/// Longest account name.
+const NAME_BYTES_MAX: usize = 64;
+
+pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
+    let allow = patterns(section, "allow");
+    let allow_test_keys = section.flag("allow_test_keys");
+    let sections = section.list("pins");
+    let mut pins: Vec<Pin> = Vec::new();
+    let mut seen: HashMap<(String, String), String> = HashMap::new();
+    for pin in &sections {
+        let agent = urls::origin(pin, "agent").map(|url| url.to_string());
+        let jwk = jwk(&pin.section("jwk"), allow_test_keys);
+        let (Some(agent), Some(jwk)) = (agent, jwk) else { continue };
+        if let Some(first) = seen.insert((agent.clone(), jwk.clone()), pin.path.clone()) {
+            section.layers.clash(&pin.path, &first, "the same key is pinned for the same agent twice", None);
+            continue;
+        }
+        pins.push(Pin { agent, jwk });
+    }
+    let complete = pins.len() == sections.len();
+    Some(Identity {
+        allow: allow?,
+        skew: section.seconds("skew_seconds"),
+        allow_test_keys,
+        ca_file: section.text("ca_file").map(|file| base.join(file)),
+        fetch: section.seconds("fetch_seconds"),
+        directory_bytes: section.number("directory_bytes"),
+        directory_keys: section.number("directory_keys"),
+        directories: section.number("directories"),
+        pins: complete.then_some(pins)?,
+    })
+}
+
+/// The canonical JSON (RFC 7638 §3) of a key that can be used.
+fn jwk(section: &Section<'_>, allow_test_keys: bool) -> Option<String> {
+    let (kty, crv, x) = (section.text("kty"), section.text("crv"), section.text("x"));
+    for (key, found, expected) in [("kty", kty, "OKP"), ("crv", crv, "Ed25519")] {
+        if let Some(found) = found.filter(|found| *found != expected) {
+            section.complain(key, format!("expected `\"{expected}\"`, found `{}`", quote(found)), None);
+        }
+    }
+    let x = x.filter(|x| is_usable(section, x))?;
+    if PUBLISHED.contains(&x) && !allow_test_keys {
+        let help = "use a key of the agent's own; `identity.allow_test_keys = true` is for tests only".to_owned();
+        section.complain("x", "the private half of this key is published, so anybody can sign with it", Some(help));
+        return None;
+    }
+    let known = kty == Some("OKP") && crv == Some("Ed25519");
+    known.then(|| format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))
+}
+
+fn is_usable(section: &Section<'_>, x: &str) -> bool {
+    let Some(bytes) = URL_SAFE_NO_PAD.decode(x).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) else {
+        let message = format!("expected 43 characters of base64url without padding, found `{}`", quote(x));
+        section.complain("x", message, None);
+        return false;
+    };
+    let usable = VerifyingKey::from_bytes(&bytes).is_ok_and(|key| !key.is_weak());
+    if !usable {
+        section.complain("x", "this is no key that a signature can be checked with", None);
+    }
+    usable
+}
+
+fn patterns(section: &Section<'_>, key: &str) -> Option<Vec<AgentPattern>> {
+    let texts = section.texts(key);
+    let found: Vec<(String, AgentPattern)> =
+        texts.iter().filter_map(|(path, text)| Some((path.clone(), urls::pattern(section, path, text)?))).collect();
+    let mut seen = HashMap::new();
+    for (path, agent) in &found {
+        if let Some(other) = seen.insert(format!("{agent:?}"), path) {
+            section.layers.clash(path, other, "the same agent is listed twice", None);
+        }
+    }
+    (found.len() == texts.len()).then(|| found.into_iter().map(|(_, agent)| agent).collect())
+}
+
+pub(super) fn accounts(root: &Section<'_>) -> Option<Vec<Account>> {
+    let sections = root.list("accounts");
+    let mut names: HashMap<&str, String> = HashMap::new();
+    let mut owners: HashMap<String, (String, usize)> = HashMap::new();
+    let mut accounts = Vec::new();
+    for (index, section) in sections.iter().enumerate() {
+        let name = section.text("name").filter(|name| is_account_name(name, section));
+        if let Some(name) = name
+            && let Some(other) = names.insert(name, section.at("name"))
+        {
+            let message = format!("the name `{name}` is taken by another account");
+            root.layers.clash(&section.at("name"), &other, message, None);
+        }
+        let agents = patterns(section, "agents");
+        if agents.as_ref().is_some_and(Vec::is_empty) && section.has("agents") {
+            let help = "write `agents = [\"https://signer.example.com\"]`".to_owned();
+            section.complain("agents", "an account without agents can never be used", Some(help));
+        }
+        for (at, agent) in agents.iter().flatten().enumerate() {
+            let path = format!("{}[{at}]", section.at("agents"));
+            let owner = owners.insert(format!("{agent:?}"), (path.clone(), index));
+            if let Some((other, _)) = owner.filter(|(_, owner)| *owner != index) {
+                root.layers.clash(&path, &other, "the agent belongs to another account already", None);
+            }
+        }
+        let credit = section.text("credit").and_then(|text| section.accept("credit", Money::parse(text)));
+        let (Some(name), Some(agents), Some(credit)) = (name, agents, credit) else { continue };
+        accounts.push(Account {
+            name: Arc::from(name),
+            agents,
+            credit,
+            period: match section.text("period") {
+                Some("day") => Period::Day,
+                _ => Period::Month,
+            },
+            blocked: section.flag("blocked"),
+        });
+    }
+    (accounts.len() == sections.len()).then_some(accounts)
+}
+
+/// Names travel in a header field and stand in the books.
+fn is_account_name(name: &str, section: &Section<'_>) -> bool {
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:@/".contains(&b));
+    if !fits {
+        let message = format!("expected 1 to {NAME_BYTES_MAX} letters, digits and `-_.:@/`, found `{}`", quote(name));
+        section.complain("name", message, None);
+    }
+    fits
+}

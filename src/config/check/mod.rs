@@ -1,0 +1,48 @@
+//! Values of the right type → the checked configuration, or what they contradict.
+
+mod accounts;
+mod parts;
+mod routes;
+mod server;
+mod urls;
+
+use std::path::Path;
+
+use super::{Config, read::Layers};
+
+/// Checks everything, so that all problems are noted; None if any of them is needed to go on.
+pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
+    let root = layers.root();
+    let server = server::server(&root.section("server"));
+    let origins = server::origins(&root, base, server.as_ref());
+    let offers = parts::offers(&root.section("offers"), base);
+    let deferred = parts::deferred(&root.section("deferred"));
+    let identity = accounts::identity(&root.section("identity"), base);
+    let accounts = accounts::accounts(&root);
+    let ledger = parts::ledger(&root.section("ledger"), base);
+    let telemetry = parts::telemetry(&root.section("telemetry"));
+    let routes = routes::routes(&root, origins.as_deref());
+    if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
+        routes::payable(&root, routes, accounts);
+    }
+    let table = routes::table(&root, server.as_ref(), origins.as_deref(), routes.as_deref());
+    if let (Some(table), Some(routes)) = (&table, &routes) {
+        routes::overrides(&root, table, routes);
+    }
+    let (origins, deferred, routes) = (origins?, deferred?, routes?);
+    let table_hash = routes::hash(&routes, &origins, &deferred);
+    Some(Config {
+        server: server?,
+        origins,
+        offers: offers?,
+        deferred,
+        identity: identity?,
+        accounts: accounts?,
+        routes,
+        ledger: ledger?,
+        telemetry: telemetry?,
+        table: table?,
+        table_hash,
+        warnings: None,
+    })
+}

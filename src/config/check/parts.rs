@@ -1,0 +1,119 @@
+//! `[offers]`, `[deferred]`, `[ledger]`, `[telemetry]`.
+
+use std::path::Path;
+
+use super::urls;
+use crate::config::{Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote};
+
+/// Longest `pay_to`.
+const PAY_TO_BYTES_MAX: usize = 128;
+
+pub(super) fn offers(section: &Section<'_>, base: &Path) -> Option<Offers> {
+    let file = section.text("secret_file")?;
+    if file.is_empty() {
+        section.complain("secret_file", "expected a file, found nothing", None);
+        return None;
+    }
+    Some(Offers { secret_file: base.join(file), ttl: section.seconds("ttl_seconds") })
+}
+
+pub(super) fn deferred(section: &Section<'_>) -> Option<Deferred> {
+    let network = section.text("network").filter(|text| {
+        let known = is_network(text);
+        if !known {
+            let message = format!("expected `namespace:reference` (CAIP-2) or one word, found `{}`", quote(text));
+            let help = "a namespace has 3 to 8 of `a-z0-9-`, a reference 1 to 32 of `a-zA-Z0-9_-`";
+            section.complain("network", message, Some(help.to_owned()));
+        }
+        known
+    });
+    let pay_to = section.text("pay_to").filter(|text| {
+        let fits = (1..=PAY_TO_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if !fits {
+            let message = format!("expected 1 to {PAY_TO_BYTES_MAX} visible ASCII characters, found `{}`", quote(text));
+            section.complain("pay_to", message, None);
+        }
+        fits
+    });
+    let terms_url = urls::page(section, "terms_url");
+    let registration_url = urls::page(section, "registration_url");
+    Some(Deferred {
+        network: network?.to_owned(),
+        pay_to: pay_to?.to_owned(),
+        terms_url: terms_url?,
+        registration_url: registration_url?,
+        window: section.seconds("window_seconds"),
+        require_authority: section.flag("require_authority"),
+        require_path: section.flag("require_path"),
+        lenient_signature: section.flag("lenient_signature"),
+    })
+}
+
+/// CAIP-2, or a word as x402 v1 has them.
+fn is_network(text: &str) -> bool {
+    let word = |s: &str, upper: bool, most: usize, least: usize| {
+        (least..=most).contains(&s.len())
+            && s.bytes().all(|b| {
+                b.is_ascii_lowercase()
+                    || b.is_ascii_digit()
+                    || b == b'-'
+                    || (upper && (b.is_ascii_uppercase() || b == b'_'))
+            })
+    };
+    match text.split_once(':') {
+        Some((namespace, reference)) => word(namespace, false, 8, 3) && word(reference, true, 32, 1),
+        None => word(text, true, 32, 1),
+    }
+}
+
+pub(super) fn ledger(section: &Section<'_>, base: &Path) -> Option<Ledger> {
+    let url = section.text("url")?;
+    let wrong = |why: &str, help: &str| {
+        let message = format!("expected `sqlite:` and a file, found `{}`: {why}", quote(url));
+        section.complain("url", message, Some(help.to_owned()));
+        None
+    };
+    let path = match url.split_once(':') {
+        Some(("sqlite", path)) => match path {
+            "" => wrong("the file is missing", "write `\"sqlite:tollgate.sqlite\"`"),
+            _ if path.starts_with(':') => wrong("books in memory are no books", "write `\"sqlite:tollgate.sqlite\"`"),
+            _ if path.contains(['?', '#', '\0']) => {
+                wrong("options are not supported", "give the file's name alone, without `?` and `#`")
+            }
+            _ if path.starts_with("//") && !path.starts_with("///") => {
+                wrong("this is no path", "write `\"sqlite:file\"`, or `\"sqlite:/path/to/file\"`")
+            }
+            _ => Some(base.join(path.strip_prefix("//").unwrap_or(path))),
+        },
+        Some(("postgres" | "postgresql", _)) => {
+            wrong("PostgreSQL is not in this version", "write `\"sqlite:tollgate.sqlite\"`")
+        }
+        _ => wrong("it is no ledger of this version", "write `\"sqlite:tollgate.sqlite\"`"),
+    };
+    let zone = section.text("zone").and_then(|name| match jiff::tz::TimeZone::get(name) {
+        Ok(zone) => Some(zone.iana_name().unwrap_or(name).to_owned()),
+        Err(_) => {
+            let message = format!("expected an IANA time zone such as `Europe/Berlin`, found `{}`", quote(name));
+            section.complain("zone", message, None);
+            None
+        }
+    });
+    Some(Ledger {
+        path: path?,
+        zone: zone?,
+        keys_max: section.number("keys_max"),
+        queue_max: section.number("queue_max"),
+        sync: section.flag("sync"),
+    })
+}
+
+pub(super) fn telemetry(section: &Section<'_>) -> Option<Telemetry> {
+    let log = section.text("log")?;
+    // An empty filter logs nothing but errors without saying so.
+    if log.trim().is_empty() || tracing_subscriber::EnvFilter::builder().parse(log).is_err() {
+        let message = format!("expected a level or a filter such as `warn,tollgate=debug`, found `{}`", quote(log));
+        section.complain("log", message, None);
+        return None;
+    }
+    Some(Telemetry { log: log.to_owned(), json: section.text("format") == Some("json") })
+}

@@ -1,0 +1,324 @@
+//! `[[routes]]`, and the table that they compile to.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use serde_json::json;
+
+use crate::{
+    config::{
+        Account, ChargeOn, Deferred, Origin, Route, Scheme, Server,
+        read::Section,
+        walk::{nearest, quote},
+    },
+    pricing::{Field, HostPattern, Pattern, RouteSpec, Site, Table},
+    wire::amount::{Money, Units},
+};
+
+/// Longest description in an offer, in bytes.
+const DESCRIPTION_BYTES_MAX: usize = 500;
+/// Longest MIME type, in bytes.
+const MIME_BYTES_MAX: usize = 100;
+/// Longest name that a route is given, in bytes.
+const NAME_BYTES_MAX: usize = 200;
+/// Schemes of the specification that are not in this version.
+const LATER: [&str; 5] = ["exact", "upto", "batch-settlement", "crawl", "mcp"];
+
+pub(super) fn routes(root: &Section<'_>, origins: Option<&[Origin]>) -> Option<Vec<Route>> {
+    let sections = root.list("routes");
+    let routes: Vec<Option<Route>> = sections.iter().map(|section| route(section, origins)).collect();
+    let mut routes: Vec<Route> = routes.into_iter().collect::<Option<_>>()?;
+    name_routes(root, &sections, &mut routes);
+    Some(routes)
+}
+
+fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
+    let price = section.text("price").and_then(|text| price(section, text));
+    let priced = matches!(price, Some(Some(_)));
+    let accept = accept(section, priced);
+    let description = section.text("description").filter(|text| {
+        if text.len() > DESCRIPTION_BYTES_MAX {
+            let message = format!("expected at most {DESCRIPTION_BYTES_MAX} bytes, found {}", text.len());
+            section.complain("description", message, None);
+        } else if text.chars().any(char::is_control) {
+            section.complain("description", "expected one line without control characters", None);
+        }
+        true
+    });
+    let mime_type = section.text("mime_type").filter(|text| {
+        if !is_mime(text) {
+            let message = format!("expected a MIME type such as `text/html`, found `{}`", quote(text));
+            section.complain("mime_type", message, None);
+        }
+        true
+    });
+    let origin = match (section.text("origin"), origins) {
+        (None, _) => Some(0),
+        (Some(_), None) => None,
+        (Some(name), Some(origins)) => origins.iter().position(|origin| &*origin.name == name).or_else(|| {
+            let names = origins.iter().map(|origin| &*origin.name);
+            let help = match nearest(name, names.clone()) {
+                Some(near) => format!("did you mean `\"{near}\"`?"),
+                None => format!("there are {}", names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")),
+            };
+            section.complain("origin", format!("no origin is named `{}`", quote(name)), Some(help));
+            None
+        }),
+    };
+    let charge_on = charge_on(section);
+    let allow_method_override = section.flag("allow_method_override");
+    if allow_method_override && priced {
+        let help = "remove it, or put it on a route with `price = \"free\"`".to_owned();
+        section.complain("allow_method_override", "another method could be had for this price", Some(help));
+    }
+    let host = section.text("host").map(|text| match HostPattern::parse(text) {
+        Ok(HostPattern::Below(suffix)) => format!("*{suffix}"),
+        Ok(HostPattern::Exact(name)) => name,
+        // The table complains.
+        Ok(HostPattern::Any) | Err(_) => text.to_owned(),
+    });
+    let path = section.text("path");
+    Some(Route {
+        name: Arc::from(section.text("name").unwrap_or_default()),
+        host,
+        path: path?.to_owned(),
+        methods: section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect(),
+        price: price?,
+        accept: accept?,
+        description: description.map(str::to_owned),
+        mime_type: mime_type.map(str::to_owned),
+        origin: origin?,
+        charge_on: charge_on?,
+        allow_method_override,
+    })
+}
+
+fn price(section: &Section<'_>, text: &str) -> Option<Option<Money>> {
+    if text == "free" {
+        return Some(None);
+    }
+    if text.eq_ignore_ascii_case("free") || text == "0" {
+        section.complain("price", format!("found `{}`", quote(text)), Some("write `\"free\"`".to_owned()));
+        return None;
+    }
+    match Money::parse(text) {
+        Ok(money) if money.units == Units::ZERO => {
+            section.complain("price", "a price of nothing", Some("write `\"free\"`".to_owned()));
+            None
+        }
+        Ok(money) => Some(Some(money)),
+        Err(error) => {
+            let usd = Money::parse(&format!("{} USD", text.trim_start_matches('$')));
+            let help = usd.ok().map(|_| format!("write `\"{} USD\"`", text.trim_start_matches('$')));
+            section.complain("price", error.to_string(), help);
+            None
+        }
+    }
+}
+
+fn accept(section: &Section<'_>, priced: bool) -> Option<Vec<Scheme>> {
+    let texts = section.texts("accept");
+    let mut schemes = Vec::new();
+    let mut whole = true;
+    for (path, text) in &texts {
+        if *text == "deferred" {
+            if schemes.contains(&Scheme::Deferred) {
+                section.layers.complain(path, "the scheme is listed twice", None);
+            }
+            schemes.push(Scheme::Deferred);
+            continue;
+        }
+        whole = false;
+        let message = if LATER.contains(text) {
+            format!("`{text}` is not in this version")
+        } else {
+            format!("no scheme is named `{}`", quote(text))
+        };
+        section.layers.complain(path, message, Some("this version has `\"deferred\"`".to_owned()));
+    }
+    if texts.is_empty() && priced {
+        let help = "leave it out for `[\"deferred\"]`, or write `price = \"free\"`".to_owned();
+        section.complain("accept", "nobody could pay for this route", Some(help));
+        return None;
+    }
+    whole.then_some(schemes)
+}
+
+fn charge_on(section: &Section<'_>) -> Option<ChargeOn> {
+    let texts = section.texts("charge_on");
+    if texts.is_empty() {
+        let help = "write `price = \"free\"` if nothing is to be charged".to_owned();
+        section.complain("charge_on", "nothing would ever be charged", Some(help));
+        return None;
+    }
+    let (mut success, mut these, mut whole) = (false, Vec::new(), true);
+    for (path, text) in texts {
+        match text.parse::<u16>() {
+            _ if text == "2xx" => success = true,
+            Ok(status @ 200..=299) => these.push(status),
+            found => {
+                whole = false;
+                let reason = match found {
+                    Ok(304) => "304 gives the client nothing new, so it is never charged",
+                    Ok(300..=599) => "only a success is ever charged",
+                    _ => "expected `\"2xx\"` or a status from 200 to 299",
+                };
+                section.layers.complain(&path, format!("{reason}, found `{}`", quote(text)), None);
+            }
+        }
+    }
+    these.sort_unstable();
+    these.dedup();
+    whole.then_some(if success { ChargeOn::Success } else { ChargeOn::These(these) })
+}
+
+fn is_mime(text: &str) -> bool {
+    let token = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&b));
+    let (kind, parameters) = text.split_once(';').unwrap_or((text, ""));
+    text.len() <= MIME_BYTES_MAX
+        && kind.split_once('/').is_some_and(|(a, b)| token(a) && token(b))
+        && parameters.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+}
+
+/// Unique names: those given, else host and path, else with the methods in front.
+fn name_routes(root: &Section<'_>, sections: &[Section<'_>], routes: &mut [Route]) {
+    let mut taken: HashMap<Arc<str>, String> = HashMap::new();
+    for (section, route) in sections.iter().zip(&*routes).filter(|(section, _)| section.has("name")) {
+        let name = &route.name;
+        let at = section.at("name");
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || name.chars().any(char::is_control) {
+            let message = format!("expected 1 to {NAME_BYTES_MAX} bytes without control characters");
+            section.complain("name", message, None);
+        } else if let Some(other) = taken.insert(name.clone(), at.clone()) {
+            root.layers.clash(&at, &other, format!("the name `{name}` is taken by another route"), None);
+        }
+    }
+    for route in routes.iter_mut().filter(|route| route.name.is_empty()) {
+        let place = format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path);
+        let with_methods = format!("{} {place}", route.methods.join(","));
+        let numbered = (2..).map(|n| format!("{place} #{n}"));
+        let free =
+            [place.clone(), with_methods].into_iter().chain(numbered).find(|name| !taken.contains_key(name.as_str()));
+        let name: Arc<str> = free.unwrap_or(place).into();
+        taken.insert(name.clone(), String::new());
+        route.name = name;
+    }
+}
+
+/// Warns about prices that no account can pay.
+pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]) {
+    let mut warned = HashSet::new();
+    for (index, route) in routes.iter().enumerate() {
+        let Some(price) = route.price else { continue };
+        let key = format!("routes[{index}].price");
+        if accounts.is_empty() {
+            let help = "add an `[[accounts]]` section for each customer";
+            root.layers.warn(&key, "nobody can pay: there is no account", help);
+            return;
+        }
+        if !accounts.iter().any(|account| account.credit.currency == price.currency) && warned.insert(price.currency) {
+            let message = format!("nobody can pay: no account is in {}", price.currency);
+            root.layers.warn(&key, message, "add an account in this currency, or change the price");
+        }
+    }
+}
+
+/// Refuses a free route on which a field could name the method that another route sells.
+pub(super) fn overrides(root: &Section<'_>, table: &Table, routes: &[Route]) {
+    for (index, _) in routes.iter().enumerate().filter(|(_, r)| r.allow_method_override && r.price.is_none()) {
+        let Some(priced) = table.same_pattern(index).find(|other| routes[*other].price.is_some()) else { continue };
+        let message = format!(
+            "the route `{}` sells another method of this path, which could be had for free",
+            routes[priced].name
+        );
+        let help = "remove it, or give the two different paths".to_owned();
+        root.layers.complain(&format!("routes[{index}].allow_method_override"), message, Some(help));
+    }
+}
+
+/// Compiles the routes. Without `routes`, those that can be read are compiled for the sake of their problems.
+pub(super) fn table(
+    root: &Section<'_>,
+    server: Option<&Server>,
+    origins: Option<&[Origin]>,
+    routes: Option<&[Route]>,
+) -> Option<Arc<Table>> {
+    let sections = root.list("routes");
+    let ignores_case = |index: usize| origins.and_then(|all| all.get(index)).is_some_and(|o| o.case_insensitive);
+    let specs: Vec<RouteSpec> = sections
+        .iter()
+        .enumerate()
+        .filter_map(|(index, section)| {
+            let checked = routes.and_then(|routes| routes.get(index));
+            Some(RouteSpec {
+                index,
+                host: section.text("host").map(str::to_owned),
+                path: section.text("path")?.to_owned(),
+                methods: section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect(),
+                priced: checked.is_none_or(|route| route.price.is_some()),
+                case_insensitive: checked.is_some_and(|route| ignores_case(route.origin)),
+            })
+        })
+        .collect();
+    let mut site = Site { hosts: Vec::new(), case_insensitive: ignores_case(0) };
+    if let Some(server) = server {
+        site.hosts.clone_from(&server.hosts);
+        let public = server.public_url.as_ref().map(|url| url.authority.as_str());
+        // `[::1]:8402` has colons before the one of the port.
+        site.hosts.extend(public.map(|authority| match authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host.to_owned(),
+            _ => authority.to_owned(),
+        }));
+    }
+    match Table::compile(&specs, &site) {
+        Ok(table) => Some(Arc::new(table)),
+        Err(problems) => {
+            for problem in problems {
+                let section = &sections[problem.route];
+                let key = section.at(match problem.field {
+                    Field::Host => "host",
+                    Field::Path => "path",
+                    Field::Methods => "methods",
+                });
+                match problem.other {
+                    Some(other) => {
+                        let message = format!("{}, see routes[{other}]", problem.reason);
+                        root.layers.clash(&key, &sections[other].at("path"), message, problem.hint);
+                    }
+                    None => root.layers.complain(&key, problem.reason, problem.hint),
+                }
+            }
+            None
+        }
+    }
+}
+
+/// A digest of everything that decides what a request costs, whatever the order of routes in the file.
+pub(super) fn hash(routes: &[Route], origins: &[Origin], deferred: &Deferred) -> [u8; 32] {
+    let line = |route: &Route| {
+        let path = Pattern::parse(&route.path).map_or_else(|_| route.path.clone(), |pattern| pattern.text);
+        let mut methods = route.methods.clone();
+        methods.sort();
+        let origin = origins.get(route.origin);
+        json!([
+            "route",
+            route.host,
+            path,
+            methods,
+            route.price.map(|price| price.to_string()),
+            route.accept.iter().map(|scheme| format!("{scheme:?}")).collect::<Vec<_>>(),
+            format!("{:?}", route.charge_on),
+            route.description,
+            route.mime_type,
+            origin.is_some_and(|origin| origin.case_insensitive),
+        ])
+        .to_string()
+    };
+    let mut lines: Vec<String> = routes.iter().map(line).collect();
+    lines.sort();
+    lines.insert(0, json!(["tollgate-table-1", origins.first().is_some_and(|o| o.case_insensitive)]).to_string());
+    lines.push(json!(["deferred", deferred.network, deferred.pay_to, deferred.terms_url]).to_string());
+    Table::hash(lines.join("\n").as_bytes())
+}

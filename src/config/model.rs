@@ -1,0 +1,316 @@
+//! The checked configuration: what the rest of the program reads. Every value here is valid and complete.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use super::ConfigErrors;
+use crate::{
+    pricing::Table,
+    wire::amount::{Money, Units},
+};
+
+/// A whole, valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[origin]` (named `default`) and `[origins.NAME]`; never empty, the default one first. `[origins.default]`, or a
+    /// single `[origins.NAME]`, stands for `[origin]`.
+    pub origins: Vec<Origin>,
+    /// `[offers]`
+    pub offers: Offers,
+    /// `[deferred]`
+    pub deferred: Deferred,
+    /// `[identity]`
+    pub identity: Identity,
+    /// `[[accounts]]`
+    pub accounts: Vec<Account>,
+    /// `[[routes]]`
+    pub routes: Vec<Route>,
+    /// `[ledger]`
+    pub ledger: Ledger,
+    /// `[telemetry]`
+    pub telemetry: Telemetry,
+    /// The compiled routes; indices are those of [`Config::routes`].
+    pub table: Arc<Table>,
+    /// Digest of everything that decides a price: routes, prices, what they sell, the deferred terms.
+    pub table_hash: [u8; 32],
+    /// What works, but hardly as meant. None of it is fatal.
+    pub warnings: Option<ConfigErrors>,
+}
+
+/// `[server]`: where and within which limits clients are served.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// `listen`: addresses, port 0 for any free one. Default `["127.0.0.1:8402"]`.
+    pub listen: Vec<SocketAddr>,
+    /// `public_url`: the origin (scheme and authority) that clients use, `https://example.com`.
+    pub public_url: Option<PublicUrl>,
+    /// `hosts`: hosts served besides those of `public_url` and of routes. None anywhere: every valid host is served.
+    pub hosts: Vec<String>,
+    /// `cores`: runtimes, each with its own listener; default one per available core.
+    pub cores: usize,
+    /// `drain_seconds` (10): how long open exchanges may take after TERM.
+    pub drain: Duration,
+    /// `cors` (true): answer preflights on priced routes, and put CORS fields on answers that the gateway makes.
+    pub cors: bool,
+    /// `[server.limits]`
+    pub limits: Limits,
+}
+
+/// Scheme and authority as clients see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// True for `https`.
+    pub https: bool,
+    /// Lower-case host with port unless it is the scheme's default: `example.com`, `localhost:8402`.
+    pub authority: String,
+}
+
+/// `[server.limits]`: bounds on what a client may cost.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `header_bytes` (65536, 8192..=1048576): request line and header section; more is 431.
+    pub header_bytes: usize,
+    /// `header_count` (100, 1..=1000): header lines; more is 431.
+    pub header_count: usize,
+    /// `url_bytes` (8192, 64..=65536): request target; more is 414.
+    pub url_bytes: usize,
+    /// `header_seconds` (10): from a request's first byte to the end of its header section.
+    pub header: Duration,
+    /// `keep_alive_seconds` (75): an idle connection is closed after this.
+    pub keep_alive: Duration,
+    /// `body_idle_seconds` (15): the longest silence inside a request body.
+    pub body_idle: Duration,
+    /// `body_min_rate` (500): bytes a second that a request body must average after `body_idle_seconds`; 0 for any.
+    pub body_min_rate: u64,
+    /// `write_stall_seconds` (30): a client that takes no byte for this long is dropped.
+    pub write_stall: Duration,
+    /// `connections` (16384): open client connections of the process; more are closed at once.
+    pub connections: usize,
+    /// `requests_in_flight` (4096): requests being served by the process; more are 503.
+    pub requests_in_flight: usize,
+}
+
+/// `[origin]`, `[origins.NAME]`: a server that the gateway forwards to.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// `default`, or NAME.
+    pub name: Arc<str>,
+    /// True for `https://`.
+    pub https: bool,
+    /// Host of `url`: a name or an IP address (IPv6 without brackets).
+    pub host: String,
+    /// Port of `url`, or the scheme's default.
+    pub port: u16,
+    /// `ca_file`: PEM roots that replace the built-in ones for this origin.
+    pub ca_file: Option<PathBuf>,
+    /// `host_header` (`"client"`): `"client"` passes the client's host on, `"origin"` sends the origin's own authority.
+    pub host_header: HostHeader,
+    /// `case_insensitive` (false): the origin ignores the case of paths, so routes do too.
+    pub case_insensitive: bool,
+    /// `connect_seconds` (5).
+    pub connect: Duration,
+    /// `head_seconds` (60): from the request's last forwarded byte to the origin's head.
+    pub head: Duration,
+    /// `body_idle_seconds` (300): the longest silence inside an answer.
+    pub body_idle: Duration,
+    /// `idle_connections` (256): kept open per core.
+    pub idle_connections: usize,
+    /// `idle_seconds` (60): a kept connection unused for this long is closed.
+    pub idle: Duration,
+}
+
+/// Which Host the origin receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostHeader {
+    /// The client's.
+    Client,
+    /// The authority of the origin's `url`.
+    Origin,
+}
+
+/// `[offers]`
+#[derive(Clone, Debug)]
+pub struct Offers {
+    /// `secret_file` (`"tollgate-secret.json"`): made on first run, mode 0600.
+    pub secret_file: PathBuf,
+    /// `ttl_seconds` (300, 10..=3600): how long an offer stands.
+    pub ttl: Duration,
+}
+
+/// `[deferred]`
+#[derive(Clone, Debug)]
+pub struct Deferred {
+    /// `network` (`"tollgate:deferred"`): the name under which payments are committed. With a colon (CAIP-2 form) x402 v2
+    /// clients can read it.
+    pub network: String,
+    /// `pay_to` (`"merchant"`).
+    pub pay_to: String,
+    /// `terms_url`.
+    pub terms_url: Option<String>,
+    /// `registration_url`: where an unknown agent learns how to get an account.
+    pub registration_url: Option<String>,
+    /// `window_seconds` (86400, at most that): the longest `expires − created` with an id of ours.
+    pub window: Duration,
+    /// `require_authority` (false): refuse the proposal's bare `("payment" "signature-agent")`.
+    pub require_authority: bool,
+    /// `require_path` (false): signatures must cover `@path` or `@target-uri`, and `@method`.
+    pub require_path: bool,
+    /// `lenient_signature` (true): also read `Signature: sig=BASE64` as the proposal prints it.
+    pub lenient_signature: bool,
+}
+
+/// `[identity]`
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// `allow`: agents whose directories may be fetched: `https://signer.example.com`, `https://*.example.com`, `any`.
+    /// Agents named by accounts are allowed too.
+    pub allow: Vec<AgentPattern>,
+    /// `skew_seconds` (30, at most 300).
+    pub skew: Duration,
+    /// `allow_test_keys` (false): accept the published test keys of RFC 9421.
+    pub allow_test_keys: bool,
+    /// `ca_file`: PEM roots that replace the built-in ones for directories.
+    pub ca_file: Option<PathBuf>,
+    /// `fetch_seconds` (3): the whole fetch of a directory.
+    pub fetch: Duration,
+    /// `directory_bytes` (65536).
+    pub directory_bytes: usize,
+    /// `directory_keys` (32).
+    pub directory_keys: usize,
+    /// `directories` (1024): agents kept in memory.
+    pub directories: usize,
+    /// `[[identity.pins]]`: `agent`, `jwk` (inline table `{ kty = "OKP", crv = "Ed25519", x = "…" }`).
+    pub pins: Vec<Pin>,
+}
+
+/// Agents that may be admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentPattern {
+    /// Every `https` agent at a public address.
+    Any,
+    /// Exactly this origin, normalised: `https://signer.example.com`, `http://127.0.0.1:9000`. Only this form may be plain
+    /// HTTP or at a private address.
+    Exact(String),
+    /// `https://*.example.com`: any host below; holds `.example.com`.
+    Below(String),
+}
+
+/// A key that the operator vouches for.
+#[derive(Clone, Debug)]
+pub struct Pin {
+    /// The agent's origin, normalised.
+    pub agent: String,
+    /// The key: canonical JSON of a JWK that was checked to be usable.
+    pub jwk: String,
+}
+
+/// `[[accounts]]`: who owes what is bought.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// `name`, unique.
+    pub name: Arc<str>,
+    /// `agents`, at least one; each belongs to one account. Where patterns overlap, the most specific account wins: exact,
+    /// then the longest [`AgentPattern::Below`], then any.
+    pub agents: Vec<AgentPattern>,
+    /// `credit`, with its currency: `"100 USD"`.
+    pub credit: Money,
+    /// `period` (`"month"`).
+    pub period: Period,
+    /// `blocked` (false): refuse at once.
+    pub blocked: bool,
+}
+
+/// How often credit starts anew, at midnight UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// Each day.
+    Day,
+    /// Each month.
+    Month,
+}
+
+/// `[[routes]]`
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// `name`, unique; default the host and path as written, with the methods in front where two would be equal.
+    pub name: Arc<str>,
+    /// `host`, lower case, without port: only requests to it. None: any host.
+    pub host: Option<String>,
+    /// `path`: `/a/b` (priced, also `/a/b/` unless that has a route), `/a/*` (also `/a`, `/a/`), `/users/{id}/posts`.
+    pub path: String,
+    /// `methods`: upper case; empty for all. GET stands for HEAD too.
+    pub methods: Vec<String>,
+    /// `price`, required: `"0.01 USD"` (never zero), or `"free"` (None).
+    pub price: Option<Money>,
+    /// `accept` (`["deferred"]`): schemes that pay for it.
+    pub accept: Vec<Scheme>,
+    /// `description`, for offers.
+    pub description: Option<String>,
+    /// `mime_type`, for offers.
+    pub mime_type: Option<String>,
+    /// `origin`: index into [`Config::origins`].
+    pub origin: usize,
+    /// `charge_on` (`[200..=299]`): statuses that are charged; written `["2xx"]`, `[200, 206]`. Never 304 or an error.
+    pub charge_on: ChargeOn,
+    /// `allow_method_override` (false): pass X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override on. Free routes only,
+    /// whose path has no price for another method; fields that override the URL are always removed.
+    pub allow_method_override: bool,
+}
+
+/// Statuses of the origin that count as a success and are charged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChargeOn {
+    /// 200 to 299.
+    Success,
+    /// Just these, each 200 to 299.
+    These(Vec<u16>),
+}
+
+/// How a route can be paid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// Signed commitment, settled later from the ledger.
+    Deferred,
+}
+
+/// `[ledger]`
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    /// `url` (`"sqlite:tollgate.sqlite"`): the file.
+    pub path: PathBuf,
+    /// `zone` (`"UTC"`): the IANA zone of book days; fixed when the ledger is made.
+    pub zone: String,
+    /// `keys_max` (8000000): payments remembered above the replay floor; a full memory answers 503.
+    pub keys_max: usize,
+    /// `queue_max` (8192): captures waiting for the disk; more answer 503.
+    pub queue_max: usize,
+    /// `sync` (true). False loses the last payments with the machine's power: for measurements only.
+    pub sync: bool,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// `log` (`"info"`): a `tracing` filter.
+    pub log: String,
+    /// `format` (`"text"`).
+    pub json: bool,
+}
+
+impl ChargeOn {
+    /// Whether the origin's status is charged.
+    pub fn charges(&self, status: u16) -> bool {
+        match self {
+            ChargeOn::Success => (200..300).contains(&status),
+            ChargeOn::These(list) => list.contains(&status),
+        }
+    }
+}
+
+impl Account {
+    /// The limit in ledger units.
+    pub fn limit(&self) -> Units {
+        self.credit.units
+    }
+}

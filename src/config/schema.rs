@@ -1,0 +1,325 @@
+//! Every key that a file may have: the only home of names, types, ranges and defaults.
+//!
+//! The file is walked against these tables, the environment is looked up in them, defaults are read from them, and
+//! `config/tollgate.toml` is printed from them.
+
+/// A key of a section.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As written: `ttl_seconds`.
+    pub name: &'static str,
+    /// Type, range and default.
+    pub kind: Kind,
+    /// Whether a section without it is an error.
+    pub required: bool,
+    /// A value in TOML, for keys without default.
+    pub example: &'static str,
+    /// A sentence for the reference.
+    pub doc: &'static str,
+}
+
+/// What a key holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// Text, and its default.
+    Text(Option<&'static str>),
+    /// `true` or `false`, and its default.
+    Flag(bool),
+    /// A whole number.
+    Count {
+        /// Least value.
+        min: i64,
+        /// Greatest value.
+        max: i64,
+        /// None: decided at start.
+        default: Option<i64>,
+    },
+    /// A list of texts, and its default.
+    Texts(&'static [&'static str]),
+    /// One of some words.
+    Choice {
+        /// Which.
+        of: &'static [&'static str],
+        /// One of them.
+        default: &'static str,
+    },
+    /// A list of statuses: `"2xx"`, `206`.
+    Statuses(&'static [&'static str]),
+    /// `[section]`
+    Table(&'static [Key]),
+    /// `[section.NAME]`
+    Named(&'static [Key]),
+    /// `[[section]]`
+    List(&'static [Key]),
+}
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, required: false, example: "", doc }
+}
+
+const fn count(name: &'static str, default: i64, min: i64, max: i64, doc: &'static str) -> Key {
+    key(name, Kind::Count { min, max, default: Some(default) }, doc)
+}
+
+const fn optional(name: &'static str, example: &'static str, doc: &'static str) -> Key {
+    Key { name, kind: Kind::Text(None), required: false, example, doc }
+}
+
+const fn required(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, required: true, example, doc }
+}
+
+/// The sections.
+pub const ROOT: &[Key] = &[
+    key("server", Kind::Table(SERVER), "Where and within which limits clients are served."),
+    key("origin", Kind::Table(ORIGIN), "The server that the gateway stands in front of."),
+    key("origins", Kind::Named(ORIGIN), "More origins, each with a name that routes use; the same keys as [origin]."),
+    key("offers", Kind::Table(OFFERS), "What an unpaid request is answered with."),
+    key("deferred", Kind::Table(DEFERRED), "The scheme `deferred`: agents sign now, the operator collects later."),
+    key("identity", Kind::Table(IDENTITY), "Whose signatures count."),
+    key("accounts", Kind::List(ACCOUNT), "Who owes what is bought. A section for each account."),
+    key("routes", Kind::List(ROUTE), ROUTES_DOC),
+    key("ledger", Kind::Table(LEDGER), "The books."),
+    key("telemetry", Kind::Table(TELEMETRY), "What the gateway writes about itself."),
+];
+
+const ROUTES_DOC: &str = "What costs what. The most specific host wins, then the most specific path (exact, then {name} \
+                          segments, then the longest prefix). No route: free.";
+
+const SERVER: &[Key] = &[
+    key("listen", Kind::Texts(&["127.0.0.1:8402"]), "Addresses to listen on; port 0 takes any free one."),
+    optional(
+        "public_url",
+        "\"https://example.com\"",
+        "Scheme and authority that clients use. Set it whenever something in front of the gateway ends TLS.",
+    ),
+    key(
+        "hosts",
+        Kind::Texts(&[]),
+        "Hosts to serve besides those of public_url and of routes; `*.example.com` for those below. None anywhere: every host.",
+    ),
+    Key {
+        name: "cores",
+        kind: Kind::Count { min: 1, max: 1024, default: None },
+        required: false,
+        example: "4",
+        doc: "Runtimes, each with a listener of its own. Default: one for each core that the process may use.",
+    },
+    count("drain_seconds", 10, 0, 3600, "How long open exchanges may take after TERM."),
+    key(
+        "cors",
+        Kind::Flag(true),
+        "Answer preflights on priced routes, and put CORS fields on the gateway's own answers.",
+    ),
+    key("limits", Kind::Table(LIMITS), "What one client, or all together, may cost."),
+];
+
+const LIMITS: &[Key] = &[
+    count("header_bytes", 65536, 8192, 1_048_576, "Request line and header section; more is answered with 431."),
+    count("header_count", 100, 1, 1000, "Header lines; more is answered with 431."),
+    count("url_bytes", 8192, 64, 65536, "Request target; more is answered with 414."),
+    count("header_seconds", 10, 1, 300, "From the first byte of a request to the end of its header section."),
+    count("keep_alive_seconds", 75, 1, 3600, "An idle connection is closed after this."),
+    count("body_idle_seconds", 15, 1, 3600, "The longest silence inside a request body."),
+    count(
+        "body_min_rate",
+        500,
+        0,
+        1_000_000_000,
+        "Bytes a second that a request body must average once body_idle_seconds have passed; 0 for any.",
+    ),
+    count("write_stall_seconds", 30, 1, 3600, "A client that takes no byte for this long is dropped."),
+    count("connections", 16384, 1, 1_000_000, "Open client connections; more are closed at once."),
+    count("requests_in_flight", 4096, 1, 1_000_000, "Requests being served; more are answered with 503."),
+];
+
+const ORIGIN: &[Key] = &[
+    required("url", Kind::Text(None), "\"http://127.0.0.1:8080\"", "Scheme, host and port, without a path."),
+    optional("ca_file", "\"origin-ca.pem\"", "PEM roots that replace the built-in ones."),
+    key(
+        "host_header",
+        Kind::Choice { of: &["client", "origin"], default: "client" },
+        "Which Host the origin receives: the client's, or its own authority.",
+    ),
+    key(
+        "case_insensitive",
+        Kind::Flag(false),
+        "Set it if the origin ignores the case of paths, so that prices do too (IIS, ASP.NET, Windows files).",
+    ),
+    count("connect_seconds", 5, 1, 300, "For a new connection."),
+    count("head_seconds", 60, 1, 3600, "From the last forwarded byte of the request to the head of the answer."),
+    count("body_idle_seconds", 300, 1, 86400, "The longest silence inside an answer."),
+    count("idle_connections", 256, 0, 65536, "Unused connections kept by each core."),
+    count("idle_seconds", 60, 1, 3600, "An unused connection is closed after this."),
+];
+
+const OFFERS: &[Key] = &[
+    key(
+        "secret_file",
+        Kind::Text(Some("tollgate-secret.json")),
+        "Seals payment ids; made on the first run. Replicas share it, nobody else reads it.",
+    ),
+    count("ttl_seconds", 300, 10, 3600, "How long an offer stands."),
+];
+
+const DEFERRED: &[Key] = &[
+    key(
+        "network",
+        Kind::Text(Some("tollgate:deferred")),
+        "The name under which payments are committed. With a colon (CAIP-2) x402 v2 clients can read it.",
+    ),
+    key("pay_to", Kind::Text(Some("merchant")), "Who is paid, in the terms of the network."),
+    optional("terms_url", "\"https://example.com/terms\"", "The terms that a payment agrees to."),
+    optional("registration_url", "\"https://example.com/agents\"", "Where an unknown agent gets an account."),
+    count("window_seconds", 86400, 1, 86400, "The longest life of a signature that names an id of ours."),
+    key(
+        "require_authority",
+        Kind::Flag(false),
+        "Refuse signatures that cover neither @authority nor @target-uri, as the proposal's examples.",
+    ),
+    key("require_path", Kind::Flag(false), "Signatures must cover @method, and @path or @target-uri."),
+    key("lenient_signature", Kind::Flag(true), "Also read `Signature: sig=BASE64`, as the proposal prints it."),
+];
+
+const IDENTITY: &[Key] = &[
+    key(
+        "allow",
+        Kind::Texts(&[]),
+        "Agents whose directories may be fetched, besides those of accounts: \"https://signer.example.com\", \
+         \"https://*.example.com\", \"any\".",
+    ),
+    count("skew_seconds", 30, 0, 300, "How far the clocks of agents may be off."),
+    key(
+        "allow_test_keys",
+        Kind::Flag(false),
+        "Accept the published test keys of RFC 9421, which anybody can sign with.",
+    ),
+    optional("ca_file", "\"directory-ca.pem\"", "PEM roots that replace the built-in ones for directories."),
+    count("fetch_seconds", 3, 1, 60, "For the whole fetch of a directory."),
+    count("directory_bytes", 65536, 1024, 1_048_576, "Size of a directory."),
+    count("directory_keys", 32, 1, 256, "Keys of a directory."),
+    count("directories", 1024, 1, 65536, "Agents whose keys are kept in memory."),
+    key("pins", Kind::List(PIN), "A key that you vouch for, so that no directory is needed."),
+];
+
+const PIN: &[Key] = &[
+    required("agent", Kind::Text(None), "\"https://signer.example.com\"", "The agent's origin."),
+    required(
+        "jwk",
+        Kind::Table(JWK),
+        "{ kty = \"OKP\", crv = \"Ed25519\", x = \"2pnqOsQ2uVkHGmRrAzEOoEB9Wp5V0k0fYhU0b7Jmz5E\" }",
+        "The public key.",
+    ),
+];
+
+const JWK: &[Key] = &[
+    required("kty", Kind::Text(None), "\"OKP\"", "`OKP`"),
+    required("crv", Kind::Text(None), "\"Ed25519\"", "`Ed25519`"),
+    required("x", Kind::Text(None), "\"…\"", "The key, base64url."),
+    optional("kid", "\"…\"", "Ignored: keys are named by their thumbprint."),
+    optional("use", "\"sig\"", "Ignored."),
+    optional("alg", "\"EdDSA\"", "Ignored."),
+];
+
+const ACCOUNT: &[Key] = &[
+    required("name", Kind::Text(None), "\"example-crawler\"", "Unique; appears in the books and in Tollgate-Account."),
+    required(
+        "agents",
+        Kind::Texts(&[]),
+        "[\"https://signer.example.com\"]",
+        "Its agents, also as \"https://*.example.com\" or \"any\"; the most specific account wins.",
+    ),
+    required("credit", Kind::Text(None), "\"100 USD\"", "The most that it may owe in a period, in its currency."),
+    key(
+        "period",
+        Kind::Choice { of: &["day", "month"], default: "month" },
+        "How often credit starts anew, at midnight UTC.",
+    ),
+    key("blocked", Kind::Flag(false), "Refuse its agents at once."),
+];
+
+const ROUTE: &[Key] = &[
+    optional("name", "\"articles\"", "For logs and books. Default: host and path as written."),
+    optional("host", "\"example.com\"", "Only requests to it, or to hosts below it with `*.example.com`."),
+    required(
+        "path",
+        Kind::Text(None),
+        "\"/articles/*\"",
+        "`/a/b`, `/a/*` (also `/a` and `/a/`), `/users/{id}`. Priced, `/a/b` is also `/a/b/` unless that has a route.",
+    ),
+    key("methods", Kind::Texts(&[]), "Methods; none: all. GET stands for HEAD too, methods left out get 405."),
+    required("price", Kind::Text(None), "\"0.01 USD\"", "Amount and currency in quotes, or \"free\"."),
+    key("accept", Kind::Texts(&["deferred"]), "Schemes that pay for it."),
+    optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
+    optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),
+    optional("origin", "\"default\"", "Name of the origin. Default: [origin]."),
+    key("charge_on", Kind::Statuses(&["2xx"]), "Statuses that are charged: \"2xx\", or some of 200 to 299."),
+    key(
+        "allow_method_override",
+        Kind::Flag(false),
+        "Pass X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override on; only where the path is free for all methods. \
+         Fields that override the URL are always removed.",
+    ),
+];
+
+const LEDGER: &[Key] = &[
+    key("url", Kind::Text(Some("sqlite:tollgate.sqlite")), "`sqlite:` and a file."),
+    key("zone", Kind::Text(Some("UTC")), "Time zone (IANA) of book days; fixed when the ledger is made."),
+    count(
+        "keys_max",
+        8_000_000,
+        1000,
+        1_000_000_000,
+        "Payments remembered to refuse replays; a full memory answers 503.",
+    ),
+    count("queue_max", 8192, 1, 1_048_576, "Payments waiting for the disk; more are answered with 503."),
+    key("sync", Kind::Flag(true), "Off, the last payments are lost with the machine's power: for measurements only."),
+];
+
+const TELEMETRY: &[Key] = &[
+    key("log", Kind::Text(Some("info")), "What is logged: a level, or a filter such as \"warn,tollgate=debug\"."),
+    key("format", Kind::Choice { of: &["text", "json"], default: "text" }, "How log lines look."),
+];
+
+impl Kind {
+    /// What is expected, for messages.
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Kind::Text(_) => "text in quotes".to_owned(),
+            Kind::Flag(_) => "`true` or `false`".to_owned(),
+            Kind::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
+            Kind::Texts(_) => "a list of texts".to_owned(),
+            Kind::Choice { of, .. } => one_of(of),
+            Kind::Statuses(_) => "a list of statuses such as `[\"2xx\"]` or `[200, 206]`".to_owned(),
+            Kind::Table(_) => "a section".to_owned(),
+            Kind::Named(_) => "a section for each name".to_owned(),
+            Kind::List(_) => "a list of sections".to_owned(),
+        }
+    }
+
+    /// The default as TOML.
+    pub(super) fn default_toml(&self) -> Option<String> {
+        let list = |items: &[&str]| {
+            let items: Vec<String> = items.iter().map(|item| format!("\"{item}\"")).collect();
+            format!("[{}]", items.join(", "))
+        };
+        match self {
+            Kind::Text(default) => default.map(|text| format!("\"{text}\"")),
+            Kind::Flag(flag) => Some(flag.to_string()),
+            Kind::Count { default, .. } => default.map(|n| n.to_string()),
+            Kind::Texts(items) | Kind::Statuses(items) => Some(list(items)),
+            Kind::Choice { default, .. } => Some(format!("\"{default}\"")),
+            Kind::Table(_) | Kind::Named(_) | Kind::List(_) => None,
+        }
+    }
+}
+
+/// `` `a`, `b` or `c` ``
+pub(super) fn one_of(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        Some((last, _)) => last.clone(),
+        None => "nothing".to_owned(),
+    }
+}
