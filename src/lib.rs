@@ -17,7 +17,9 @@
 //! | [`agent`] | the paying client | pure modules, `clock`, `tls` |
 //! | [`cli`] | the commands | everything |
 
+pub mod clock;
 pub mod config;
+pub mod ledger;
 pub mod payment;
 pub mod pricing;
 pub mod wire;

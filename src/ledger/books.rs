@@ -1,0 +1,186 @@
+//! The open file of the one writer: its state between batches, and everything that it reads.
+
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+
+use super::{
+    batch::BatchError,
+    chain,
+    credit::UseKey,
+    day::BookZone,
+    entry::{Kind, PostingKey},
+    faults::Faults,
+    file::{self, Book, Head, OpenError, SLOT},
+    outcomes, rows,
+    store::Terms,
+};
+use crate::wire::amount::Currency;
+
+/// The floor is written when it has risen by this much, not with every batch of a busy second.
+pub(super) const FLOOR_STEP_MS: i64 = 1000;
+
+/// The open ledger of its one writer.
+pub(super) struct Books {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) zone: BookZone,
+    pub(super) book: Book,
+    pub(super) head: Head,
+    pub(super) known_keys: HashSet<(Arc<str>, Arc<str>)>,
+    /// Captures of this process whose outcome is not written.
+    pub(super) open: HashSet<i64>,
+    /// Where the chain stands if the commit that failed took place after all.
+    pub(super) attempted: Option<Head>,
+    pub(super) faults: Arc<dyn Faults>,
+}
+
+impl Books {
+    /// Opens the file and checks the end of the chain.
+    pub(super) fn open(path: &Path, zone: &str, sync: bool, faults: Arc<dyn Faults>) -> Result<Books, OpenError> {
+        let (connection, book) = file::open_to_write(path, zone, sync)?;
+        let sqlite = |error| OpenError::from_sqlite(path, &error);
+        let corrupt = |what: String| OpenError::Corrupt { path: path.to_owned(), what };
+        let head = file::head(&connection, SLOT).map_err(sqlite)?;
+        let head = head.ok_or_else(|| corrupt(format!("it has no row for writer {SLOT}")))?;
+        let genesis = chain::genesis(&book.ledger_id, SLOT);
+        rows::check_tail(&connection, SLOT, genesis, &head).map_err(sqlite)?.map_err(corrupt)?;
+        faults.opened(&connection).map_err(sqlite)?;
+        let zone = BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
+        let (known_keys, open) = (HashSet::new(), HashSet::new());
+        Ok(Books { connection, path: path.to_owned(), zone, book, head, known_keys, open, attempted: None, faults })
+    }
+
+    /// Opens the file anew after an error, keeping what this process still owes it.
+    pub(super) fn reopen(&mut self, zone: &str, sync: bool) -> Result<(), OpenError> {
+        let books = Books::open(&self.path, zone, sync, self.faults.clone())?;
+        if books.book.ledger_id != self.book.ledger_id {
+            let what = "it is another ledger than before".to_owned();
+            return Err(OpenError::Corrupt { path: self.path.clone(), what });
+        }
+        let mut open = std::mem::take(&mut self.open);
+        // The batch in doubt may have carried outcomes that are about to be written again.
+        for record in books.last_outcomes().map_err(|e| OpenError::from_sqlite(&self.path, &e))? {
+            open.remove(&record.n);
+        }
+        *self = Books { open, ..books };
+        Ok(())
+    }
+
+    fn last_outcomes(&self) -> rusqlite::Result<Vec<outcomes::Record>> {
+        let last = "SELECT outcomes FROM batches WHERE slot = ?1 AND batch_seq = ?2";
+        let row = self.connection.query_row(last, [SLOT, self.head.batch_seq], |row| row.get::<_, Option<Vec<u8>>>(0));
+        Ok(row.optional()?.flatten().and_then(|bytes| outcomes::decode(&bytes)).unwrap_or_default())
+    }
+
+    /// Raises the floor alone, when no batch does.
+    pub(super) fn raise_floor(&mut self, floor_ms: u64) -> Result<(), BatchError> {
+        let floor_ms = int(floor_ms);
+        if floor_ms < self.book.floor_ms + FLOOR_STEP_MS {
+            return Ok(());
+        }
+        let raise = "UPDATE book SET replay_floor_ms = max(replay_floor_ms, ?1)";
+        self.connection.execute(raise, [floor_ms]).map_err(|e| BatchError::Disk(e.to_string()))?;
+        self.book.floor_ms = floor_ms;
+        Ok(())
+    }
+
+    /// Writes as much as a capture may need and takes it away again, to see whether there is room.
+    pub(super) fn probe(&mut self) -> Result<(), BatchError> {
+        let failed = |error: rusqlite::Error| BatchError::Disk(error.to_string());
+        // No payment has this key, and a ledger with one writer keeps no claims in the file.
+        let write = "INSERT OR REPLACE INTO claims (key, slot, epoch, state, account, period, asset, amount, \
+                     hard_until_ms, payload) VALUES (x'00', ?1, 0, 'r', '', 0, '', 0, 0, zeroblob(131072))";
+        self.connection.execute(write, [SLOT]).map_err(failed)?;
+        self.connection.execute("DELETE FROM claims WHERE key = x'00'", ()).map_err(failed)?;
+        Ok(())
+    }
+
+    /// The capture of a payment, if there is one.
+    pub(super) fn find(&self, key: &PostingKey) -> rusqlite::Result<Option<i64>> {
+        let mut statement = self.connection.prepare_cached("SELECT n FROM entries WHERE key = ?1")?;
+        statement.query_row([key.as_bytes()], |row| row.get(0)).optional()
+    }
+
+    /// An outcome will come for this capture.
+    pub(super) fn expect_outcome(&mut self, n: i64) {
+        self.open.insert(n);
+    }
+
+    /// Captures no older than `since_ms`, newest first: posting key, number and posting time.
+    pub(super) fn captures_since(
+        &self,
+        since_ms: u64,
+        mut each: impl FnMut(PostingKey, i64, i64),
+    ) -> rusqlite::Result<()> {
+        let mut statement = self.connection.prepare("SELECT key, n, at_ms FROM entries ORDER BY n DESC")?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            let at_ms: i64 = row.get(2)?;
+            if at_ms < int(since_ms) {
+                break;
+            }
+            let key = PostingKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default());
+            if let Some(key) = key.filter(|key| key.kind() == Kind::Capture) {
+                each(key, row.get(1)?, at_ms);
+            }
+        }
+        Ok(())
+    }
+
+    /// What each account used in each period.
+    pub(super) fn account_use(&self) -> rusqlite::Result<Vec<(UseKey, i64)>> {
+        let mut statement = self.connection.prepare("SELECT account, asset, period, used FROM account_use")?;
+        let rows = statement.query_map((), |row| {
+            let currency = Currency::parse(row.get_ref(1)?.as_str().unwrap_or_default());
+            Ok((currency.ok(), row.get::<_, Arc<str>>(0)?, row.get(2)?, row.get(3)?))
+        })?;
+        let keyed =
+            |(currency, account, period, used): (Option<Currency>, _, _, _)| Some(((account, currency?, period), used));
+        rows.filter_map(|row| row.map(keyed).transpose()).collect()
+    }
+
+    /// Makes offer templates durable.
+    pub(super) fn remember_terms(&mut self, terms: &[([u8; 32], Vec<u8>)], now_ms: u64) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        for (digest, bytes) in terms {
+            let mut statement = transaction.prepare_cached(
+                "INSERT INTO terms VALUES (?1, ?2, ?3) \
+                 ON CONFLICT (digest) DO UPDATE SET loaded_ms = max(loaded_ms, excluded.loaded_ms)",
+            )?;
+            statement.execute((digest, bytes, int(now_ms)))?;
+        }
+        transaction.commit()
+    }
+
+    /// Templates made no earlier than `since_ms`.
+    pub(super) fn recent_terms(&self, since_ms: u64) -> rusqlite::Result<Terms> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT bytes, loaded_ms FROM terms WHERE loaded_ms >= ?1 ORDER BY digest")?;
+        let rows = statement.query_map([int(since_ms)], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+        rows.map(|row| row.map(|(bytes, loaded_ms)| (bytes, loaded_ms.unsigned_abs()))).collect()
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Where the chain stands if the commit that failed took place after all.
+    pub(super) fn attempted(&self) -> Option<Head> {
+        self.attempted
+    }
+
+    pub(super) fn floor_ms(&self) -> u64 {
+        self.book.floor_ms.unsigned_abs()
+    }
+}
+
+/// Times of ours are far below 2⁶³.
+pub(super) fn int(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,371 @@
+//! Which payments are in flight, captured, released or spent, above the replay floor; in memory, of this process.
+//!
+//! The map is the only thing between one signature and two answers, so it never evicts: below the floor a payment is
+//! refused by its time alone, above it the map knows it, and a full map refuses.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use super::{
+    credit::{Credit, UseKey},
+    store::{Claim, ClaimError, ClaimRequest, Look, Released, Unavailable},
+    throttle::Drops,
+};
+use crate::{payment::key::PaymentKey, wire::amount::Units};
+
+/// Shards of the map. A claim holds one of them for well under a microsecond, the sweeper for the look at 30,000 keys where
+/// eight million are held.
+pub(super) const SHARDS: usize = 256;
+/// Shards that are swept with each step of the floor: a key leaves at most eight steps, seconds on a busy gateway, after it
+/// fell below.
+pub(super) const SWEEP: usize = SHARDS / 8;
+/// The release that spends a payment.
+const RELEASES_MAX: u8 = 3;
+
+/// The claims of one process.
+///
+/// Locks are taken in the order shard → credit, and none is held across an await.
+#[derive(Debug)]
+pub(super) struct Claims {
+    shards: Vec<Mutex<HashMap<PaymentKey, Held>>>,
+    pub(super) credit: Credit,
+    drops: Drops,
+    /// Keys in all shards, and the most that there may be.
+    held: AtomicUsize,
+    keys_max: usize,
+    floor_ms: AtomicU64,
+    next_token: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    state: State,
+    /// Releases so far.
+    releases: u8,
+    /// At or after the time of the payment: kept until that is below the floor.
+    paid_at_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Live {
+        token: u64,
+    },
+    /// The entry's number; 0 where it is not known.
+    Captured {
+        n: i64,
+    },
+    Released,
+    Burnt,
+}
+
+impl Claims {
+    pub(super) fn new(keys_max: usize, floor_ms: u64) -> Claims {
+        Claims {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            credit: Credit::default(),
+            drops: Drops::new(),
+            held: AtomicUsize::new(0),
+            keys_max,
+            floor_ms: AtomicU64::new(floor_ms),
+            next_token: AtomicU64::new(1),
+        }
+    }
+
+    /// Takes key and credit together.
+    pub(super) fn claim(&self, request: ClaimRequest, now_ms: u64) -> Result<Claim, ClaimError> {
+        if self.drops.is_throttled(&request.account, now_ms) {
+            return Err(ClaimError::Throttled);
+        }
+        let mut shard = self.shard(&request.key);
+        // Under the lock: the sweeper raises the floor before it takes a shard, so a key that it dropped is refused here.
+        if request.paid_at_ms < self.floor_ms() {
+            return Err(ClaimError::BelowFloor);
+        }
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        let live = |releases| Held { state: State::Live { token }, releases, paid_at_ms: request.paid_at_ms };
+        match shard.entry(request.key) {
+            Entry::Occupied(mut occupied) => {
+                let held = *occupied.get();
+                match held.state {
+                    State::Live { .. } => return Err(ClaimError::InFlight),
+                    State::Captured { n } => return Err(ClaimError::AlreadyCaptured((n != 0).then_some(n))),
+                    State::Burnt => return Err(ClaimError::Burnt),
+                    State::Released => {}
+                }
+                self.take_credit(&request)?;
+                *occupied.get_mut() = live(held.releases);
+            }
+            Entry::Vacant(vacant) => {
+                if self.held.fetch_add(1, Ordering::Relaxed) >= self.keys_max {
+                    self.held.fetch_sub(1, Ordering::Relaxed);
+                    return Err(Unavailable("the ledger's memory is full: raise ledger.keys_max".into()).into());
+                }
+                if let Err(error) = self.take_credit(&request) {
+                    self.held.fetch_sub(1, Ordering::Relaxed);
+                    return Err(error);
+                }
+                vacant.insert(live(0));
+            }
+        }
+        drop(shard);
+        Ok(Claim { request, token })
+    }
+
+    /// What memory knows of a key.
+    pub(super) fn look(&self, key: &PaymentKey) -> Look {
+        match self.shard(key).get(key).map(|held| held.state) {
+            Some(State::Captured { n }) => Look::Captured((n != 0).then_some(n)),
+            _ => Look::Unknown,
+        }
+    }
+
+    /// Whether this claim is the live one of its key.
+    pub(super) fn is_live(&self, claim: &Claim) -> bool {
+        self.shard(&claim.request.key)
+            .get(&claim.request.key)
+            .is_some_and(|held| held.state == State::Live { token: claim.token })
+    }
+
+    /// Gives key and credit back, and counts the drop if the client made it; the third release spends the key.
+    pub(super) fn release(&self, claim: &Claim, why: Released, now_ms: u64) {
+        let released = self.end(claim, |held| {
+            held.releases += 1;
+            held.state = if held.releases >= RELEASES_MAX { State::Burnt } else { State::Released };
+            Units::ZERO
+        });
+        if released && why == Released::ClientLeft {
+            self.drops.count(&claim.request.account, now_ms);
+        }
+    }
+
+    /// Gives key and credit back because the ledger failed, which is not the account's doing.
+    pub(super) fn give_back(&self, claim: &Claim) {
+        self.end(claim, |held| {
+            held.state = State::Released;
+            Units::ZERO
+        });
+    }
+
+    /// The capture is on disk as entry `n`, for `amount`.
+    pub(super) fn captured(&self, claim: &Claim, n: i64, amount: Units) {
+        self.end(claim, |held| {
+            held.state = State::Captured { n };
+            amount
+        });
+    }
+
+    /// The capture is on disk, and so is its share of what is stored.
+    pub(super) fn captured_and_loaded(&self, claim: &Claim, n: i64) {
+        self.captured(claim, n, Units::ZERO);
+    }
+
+    /// Another posting of the key was first.
+    pub(super) fn lost(&self, claim: &Claim) {
+        self.captured(claim, 0, Units::ZERO);
+    }
+
+    /// Takes in a captured key at start, whatever the cap: what is on disk must be known.
+    pub(super) fn load(&self, key: PaymentKey, n: i64, paid_at_ms: u64) {
+        let held = Held { state: State::Captured { n }, releases: 0, paid_at_ms };
+        if self.shard(&key).insert(key, held).is_none() {
+            self.held.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The replay floor in force.
+    pub(super) fn floor_ms(&self) -> u64 {
+        self.floor_ms.load(Ordering::Acquire)
+    }
+
+    /// Raises the floor after it became durable; it never falls.
+    pub(super) fn raise_floor(&self, floor_ms: u64) {
+        self.floor_ms.fetch_max(floor_ms, Ordering::AcqRel);
+    }
+
+    /// Drops what one shard holds below the floor, except live claims.
+    pub(super) fn sweep(&self, shard: usize) {
+        let floor_ms = self.floor_ms();
+        let mut shard = lock(&self.shards[shard % SHARDS]);
+        let before = shard.len();
+        shard.retain(|_, held| held.paid_at_ms >= floor_ms || matches!(held.state, State::Live { .. }));
+        self.held.fetch_sub(before - shard.len(), Ordering::Relaxed);
+    }
+
+    /// Whether there is no room for another key.
+    pub(super) fn is_full(&self) -> bool {
+        self.held() >= self.keys_max
+    }
+
+    /// Keys in memory.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    fn take_credit(&self, request: &ClaimRequest) -> Result<(), ClaimError> {
+        self.credit
+            .take(&use_key(request), request.amount.units, request.limit)
+            .map_err(|used| ClaimError::CreditExhausted { used, limit: request.limit })
+    }
+
+    /// Ends the claim if it is the live one; `end` says how and how much of it is stored now.
+    fn end(&self, claim: &Claim, end: impl FnOnce(&mut Held) -> Units) -> bool {
+        let mut shard = self.shard(&claim.request.key);
+        let Some(held) = shard.get_mut(&claim.request.key) else { return false };
+        if held.state != (State::Live { token: claim.token }) {
+            return false;
+        }
+        let stored = end(held);
+        self.credit.settle(&use_key(&claim.request), claim.request.amount.units, stored);
+        true
+    }
+
+    fn shard(&self, key: &PaymentKey) -> MutexGuard<'_, HashMap<PaymentKey, Held>> {
+        // The ninth byte is random in offer ids and hashed in the other kinds.
+        lock(&self.shards[usize::from(key.as_bytes()[8]) % SHARDS])
+    }
+}
+
+/// Where the claim counts.
+pub(super) fn use_key(request: &ClaimRequest) -> UseKey {
+    (request.account.clone(), request.amount.currency, request.period)
+}
+
+/// A panic elsewhere leaves each of these maps whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Barrier, atomic::AtomicU32};
+
+    use super::*;
+    use crate::wire::amount::Money;
+
+    fn request(key: &str, amount: i64, limit: i64) -> ClaimRequest {
+        let units = |n| Units::new(n).unwrap();
+        ClaimRequest {
+            key: PaymentKey::from_signature(&[key.as_bytes()]),
+            paid_at_ms: 1000,
+            account: "acme".into(),
+            amount: Money { units: units(amount), ..Money::parse("0 USD").unwrap() },
+            limit: units(limit),
+            period: 202_611,
+        }
+    }
+
+    /// Runs the same thing on eight threads at once.
+    fn on_eight_threads(run: impl Fn(usize) + Sync) {
+        let barrier = Barrier::new(8);
+        std::thread::scope(|scope| {
+            for i in 0..8 {
+                let (run, barrier) = (&run, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    run(i);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn one_key_claimed_by_many_is_granted_once() {
+        let claims = Claims::new(10_000, 0);
+        for round in 0..200 {
+            let granted = AtomicU32::new(0);
+            on_eight_threads(|_| match claims.claim(request(&format!("k{round}"), 1, i64::MAX / 4), 0) {
+                Ok(_) => _ = granted.fetch_add(1, Ordering::Relaxed),
+                Err(error) => assert_eq!(error, ClaimError::InFlight),
+            });
+            assert_eq!(granted.into_inner(), 1, "round {round}");
+        }
+    }
+
+    #[test]
+    fn the_limit_is_never_exceeded_and_its_last_unit_can_be_spent() {
+        let claims = Claims::new(100_000, 0);
+        let granted = AtomicU32::new(0);
+        on_eight_threads(|thread| {
+            for i in 0..500 {
+                match claims.claim(request(&format!("{thread}/{i}"), 7, 7 * 1000), 0) {
+                    Ok(claim) if i % 2 == 0 => {
+                        claims.captured(&claim, 1, claim.request.amount.units);
+                        granted.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(_) => _ = granted.fetch_add(1, Ordering::Relaxed),
+                    Err(ClaimError::CreditExhausted { used, .. }) => assert_eq!(used.get(), 7000),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+        assert_eq!(granted.into_inner(), 1000);
+        assert!(matches!(claims.claim(request("one more", 1, 7000), 0), Err(ClaimError::CreditExhausted { .. })));
+        assert!(claims.claim(request("nothing", 0, 7000), 0).is_ok());
+    }
+
+    #[test]
+    fn the_third_release_burns_the_key_and_gives_the_credit_back() {
+        let claims = Claims::new(10, 0);
+        for _ in 0..3 {
+            let claim = claims.claim(request("k", 5, 5), 0).unwrap();
+            assert_eq!(claims.claim(request("k", 5, 5), 0).unwrap_err(), ClaimError::InFlight);
+            claims.release(&claim, Released::OriginFailed, 0);
+            // A second release of the same claim changes nothing.
+            claims.release(&claim, Released::OriginFailed, 0);
+        }
+        assert_eq!(claims.claim(request("k", 5, 5), 0).unwrap_err(), ClaimError::Burnt);
+        assert!(claims.claim(request("other", 5, 5), 0).is_ok());
+    }
+
+    #[test]
+    fn a_lower_actual_amount_gives_the_rest_back() {
+        let claims = Claims::new(10, 0);
+        let claim = claims.claim(request("k", 5, 5), 0).unwrap();
+        claims.captured(&claim, 9, Units::new(2).unwrap());
+        assert_eq!(claims.claim(request("k", 1, 5), 0).unwrap_err(), ClaimError::AlreadyCaptured(Some(9)));
+        assert_eq!(claims.look(&claim.request.key), Look::Captured(Some(9)));
+        assert!(claims.claim(request("l", 3, 5), 0).is_ok());
+        assert_eq!(claims.credit.used(&use_key(&claim.request)).get(), 5);
+        claims.credit.void(&use_key(&claim.request), 2);
+        assert_eq!(claims.credit.used(&use_key(&claim.request)).get(), 3);
+    }
+
+    #[test]
+    fn a_full_memory_refuses_and_the_sweeper_keeps_what_is_above_the_floor() {
+        let claims = Claims::new(2, 0);
+        let live = claims.claim(request("live", 1, 9), 0).unwrap();
+        let captured = claims.claim(ClaimRequest { paid_at_ms: 1999, ..request("b", 1, 9) }, 0).unwrap();
+        claims.captured(&captured, 1, Units::ZERO);
+        let full = claims.claim(request("c", 1, 9), 0).unwrap_err();
+        assert!(full.to_string().contains("memory is full"), "{full}");
+        claims.raise_floor(1999);
+        (0..SHARDS).for_each(|i| claims.sweep(i));
+        assert_eq!(claims.held(), 2);
+        claims.raise_floor(2000);
+        claims.raise_floor(5);
+        (0..SHARDS).for_each(|i| claims.sweep(i));
+        assert_eq!((claims.held(), claims.is_live(&live)), (1, true));
+        let again = ClaimRequest { paid_at_ms: 1999, ..request("b", 1, 9) };
+        assert_eq!(claims.claim(again, 0).unwrap_err(), ClaimError::BelowFloor);
+        assert!(claims.claim(ClaimRequest { paid_at_ms: 2000, ..request("d", 1, 9) }, 0).is_ok());
+    }
+
+    #[test]
+    fn an_account_that_drops_its_claims_is_throttled_and_one_whose_origin_fails_is_not() {
+        let claims = Claims::new(1000, 0);
+        for why in [Released::OriginFailed, Released::ClientLeft] {
+            for i in 0..super::super::throttle::DROPS_MAX {
+                let claim = claims.claim(request(&format!("{why:?}{i}"), 1, 9), 5).unwrap();
+                claims.release(&claim, why, 5);
+            }
+        }
+        assert_eq!(claims.claim(request("next", 1, 9), 5).unwrap_err(), ClaimError::Throttled);
+        assert!(claims.claim(request("next", 1, 9), 505).is_ok());
+    }
+}

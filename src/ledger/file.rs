@@ -1,0 +1,257 @@
+//! The ledger's file: its owner's lock, its layout, and whether it is one at all.
+
+use std::{
+    ffi::OsString,
+    fs::{File, OpenOptions, TryLockError},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+
+use super::{
+    chain::{self, Hash},
+    day::BookZone,
+};
+
+/// Marks a SQLite file as ours, `Toll`.
+const APPLICATION_ID: i64 = 0x546f_6c6c;
+/// Each entry brings a file from its index to the next version.
+const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
+/// The writer of a ledger that has one.
+pub(super) const SLOT: i64 = 1;
+/// How long a transaction waits for another one on the file, such as closing a day.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Why a ledger cannot be opened; each says whose move it is.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another gateway owns it.
+    #[error("{path}: another process owns this ledger; stop it, or give this one its own file")]
+    Locked {
+        /// The ledger.
+        path: PathBuf,
+    },
+    /// Some other file.
+    #[error("{path} is not a ledger: {what}; check ledger.url")]
+    NotALedger {
+        /// The file.
+        path: PathBuf,
+        /// What it looks like.
+        what: String,
+    },
+    /// Written by a later version.
+    #[error("{path} has layout {found}, this version knows layouts up to {known}; run the newer version")]
+    Newer {
+        /// The ledger.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// Ours.
+        known: i64,
+    },
+    /// It was made for another zone of book days.
+    #[error("{path} keeps its days in {found}, the configuration says {wanted}; the zone of a ledger cannot change")]
+    Zone {
+        /// The ledger.
+        path: PathBuf,
+        /// The ledger's zone.
+        found: String,
+        /// The configuration's.
+        wanted: String,
+    },
+    /// No such zone.
+    #[error("`{0}` is not an IANA time zone; `Europe/Berlin` is one")]
+    NoSuchZone(String),
+    /// The file is damaged, or somebody changed it.
+    #[error("{path} is damaged: {what}; run `tollgate ledger audit`, restore a backup")]
+    Corrupt {
+        /// The ledger.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
+    /// The file cannot be read or written.
+    #[error("{path}: {what}; check that the directory exists, its owner, and the space on the disk")]
+    Io {
+        /// The ledger.
+        path: PathBuf,
+        /// The system's words.
+        what: String,
+    },
+}
+
+impl OpenError {
+    /// Sorts an error of SQLite.
+    pub(super) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
+        let (path, what) = (path.to_owned(), error.to_string());
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => OpenError::NotALedger { path, what },
+            Some(ErrorCode::DatabaseCorrupt) => OpenError::Corrupt { path, what },
+            Some(_) => OpenError::Io { path, what },
+            // Not SQLite's but ours: a column has another type than the layout says.
+            None => OpenError::Corrupt { path, what },
+        }
+    }
+}
+
+/// The owner's lock, a file beside the ledger; held until dropped, by the kernel's hand also after a crash.
+#[derive(Debug)]
+pub(super) struct Owner(#[allow(dead_code, reason = "the open file is the lock")] File);
+
+impl Owner {
+    pub(super) fn lock(path: &Path) -> Result<Owner, OpenError> {
+        let mut name = OsString::from(path);
+        name.push(".lock");
+        let io = |error: std::io::Error| OpenError::Io { path: PathBuf::from(&name), what: error.to_string() };
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Owner(file)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+}
+
+/// What is fixed about a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Book {
+    pub(super) ledger_id: [u8; 16],
+    pub(super) floor_ms: i64,
+}
+
+/// Opens the file to write, making it or bringing it to this version.
+pub(super) fn open_to_write(path: &Path, zone: &str, sync: bool) -> Result<(Connection, Book), OpenError> {
+    BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
+    let io = |error: std::io::Error| OpenError::Io { path: path.to_owned(), what: error.to_string() };
+    // Made by us rather than by SQLite: only the owner may read it. SQLite gives its other files the same mode.
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path).map_err(io)?;
+    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    let version = version(&connection, path)?;
+    connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
+    connection.pragma_update(None, "synchronous", if sync { "full" } else { "normal" }).map_err(sqlite)?;
+    migrate(&mut connection, version, zone).map_err(|error| match error {
+        Migration::Sqlite(error) => sqlite(error),
+        Migration::Random(error) => OpenError::Io { path: path.to_owned(), what: error.to_string() },
+    })?;
+    connection.set_prepared_statement_cache_capacity(64);
+    let (found, book) = book(&connection).map_err(sqlite)?;
+    if found != zone {
+        return Err(OpenError::Zone { path: path.to_owned(), found, wanted: zone.to_owned() });
+    }
+    Ok((connection, book))
+}
+
+/// Opens the file to read, beside a gateway that writes it.
+pub(super) fn open_to_read(path: &Path) -> Result<(Connection, Book), OpenError> {
+    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    connection.busy_timeout(BUSY).map_err(sqlite)?;
+    match version(&connection, path)? {
+        0 => Err(OpenError::NotALedger { path: path.to_owned(), what: "the file is empty".to_owned() }),
+        _ => {
+            let (_, book) = book(&connection).map_err(sqlite)?;
+            Ok((connection, book))
+        }
+    }
+}
+
+/// The layout's version; 0 for an empty file.
+fn version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
+    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_master", (), |row| row.get(0)).map_err(sqlite)?;
+    let (application, found) = (number("application_id")?, number("user_version")?);
+    let known = MIGRATIONS.len() as i64;
+    match (application, found) {
+        (0, 0) if tables == 0 => Ok(0),
+        (APPLICATION_ID, 1..) if found > known => Err(OpenError::Newer { path: path.to_owned(), found, known }),
+        (APPLICATION_ID, 1..) => Ok(found),
+        _ => Err(OpenError::NotALedger {
+            path: path.to_owned(),
+            what: format!("an SQLite file of another program, with {tables} tables"),
+        }),
+    }
+}
+
+enum Migration {
+    Sqlite(rusqlite::Error),
+    Random(getrandom::Error),
+}
+
+impl From<rusqlite::Error> for Migration {
+    fn from(error: rusqlite::Error) -> Migration {
+        Migration::Sqlite(error)
+    }
+}
+
+/// Runs the missing migrations in one transaction, so that a file is whole or empty.
+fn migrate(connection: &mut Connection, version: i64, zone: &str) -> Result<(), Migration> {
+    let missing = MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(MIGRATIONS.len()));
+    if missing.len() == 0 {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for sql in missing {
+        transaction.execute_batch(sql)?;
+    }
+    if version == 0 {
+        let mut ledger_id = [0; 16];
+        getrandom::fill(&mut ledger_id).map_err(Migration::Random)?;
+        transaction.execute(
+            "INSERT INTO book (one, version, zone, replay_floor_ms, ledger_id) VALUES (1, 1, ?1, 0, ?2)",
+            (zone, ledger_id),
+        )?;
+        transaction.execute(
+            "INSERT INTO writers (slot, epoch, seq, batch_seq, head, at_ms, open_day) VALUES (?1, 1, 0, 0, ?2, 0, 0)",
+            (SLOT, chain::genesis(&ledger_id, SLOT)),
+        )?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    Ok(transaction.commit()?)
+}
+
+fn book(connection: &Connection) -> rusqlite::Result<(String, Book)> {
+    connection.query_row("SELECT zone, ledger_id, replay_floor_ms FROM book", (), |row| {
+        Ok((row.get(0)?, Book { ledger_id: row.get(1)?, floor_ms: row.get(2)? }))
+    })
+}
+
+/// Where a writer's chain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Entries so far.
+    pub(super) seq: i64,
+    /// Batches so far.
+    pub(super) batch_seq: i64,
+    /// The last batch's head, or the genesis.
+    pub(super) hash: Hash,
+    /// The last posting time.
+    pub(super) at_ms: i64,
+    /// The first day that is not closed.
+    pub(super) open_day: i64,
+}
+
+/// Reads a writer's row.
+pub(super) fn head(connection: &Connection, slot: i64) -> rusqlite::Result<Option<Head>> {
+    let mut statement =
+        connection.prepare_cached("SELECT seq, batch_seq, head, at_ms, open_day FROM writers WHERE slot = ?1")?;
+    statement
+        .query_row([slot], |row| {
+            Ok(Head {
+                seq: row.get(0)?,
+                batch_seq: row.get(1)?,
+                hash: row.get(2)?,
+                at_ms: row.get(3)?,
+                open_day: row.get(4)?,
+            })
+        })
+        .optional()
+}

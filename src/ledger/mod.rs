@@ -1,0 +1,29 @@
+//! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
+//!
+//! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is [`store`]; its
+//! SQLite is [`sqlite`], made of `claims` (memory), `queue`, `writer` (one thread, one transaction a batch) and
+//! [`mailbox`] (one wake a core and batch). [`read`] and [`audit`] look at the file of a running gateway without its lock.
+
+pub mod audit;
+mod batch;
+mod books;
+pub mod chain;
+mod claims;
+pub mod clock_rule;
+mod credit;
+pub mod day;
+pub mod entry;
+pub mod evidence;
+pub mod faults;
+mod file;
+pub mod limits;
+pub mod mailbox;
+pub mod outcomes;
+mod queue;
+pub mod read;
+pub mod rollup;
+mod rows;
+pub mod sqlite;
+pub mod store;
+mod throttle;
+mod writer;

@@ -1,0 +1,188 @@
+//! What waits for the writer.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use super::{
+    mailbox::{Answer, Ticket},
+    store::{Claim, Outcome, Posting, Terms, Unavailable},
+};
+
+/// Outcomes wait this long for a batch to ride on.
+const OUTCOME_WAIT: Duration = Duration::from_secs(1);
+/// The writer looks at the replay floor this often when nothing else happens.
+const IDLE: Duration = Duration::from_secs(10);
+/// Outcomes that may wait while the disk is gone; those over it are dropped, and their captures stand as unproven.
+const OUTCOMES_MAX: usize = 1 << 18;
+
+/// Captures, outcomes and terms on their way to the writer.
+#[derive(Default)]
+pub(super) struct Queue {
+    waiting: Mutex<Work>,
+    changed: Condvar,
+    capture_max: usize,
+}
+
+/// Everything that has queued.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) captures: Vec<Job>,
+    pub(super) outcomes: Vec<Outcome>,
+    pub(super) terms: VecDeque<TermsJob>,
+    /// Write the outcomes too and end.
+    pub(super) closing: bool,
+    /// Why nothing is taken now.
+    refusing: Option<Arc<str>>,
+    /// Outcomes should not wait.
+    hurry: bool,
+}
+
+/// A capture, and who waits for it.
+pub(super) struct Job {
+    pub(super) claim: Claim,
+    pub(super) posting: Posting,
+    pub(super) answer: Answer,
+}
+
+/// A call about offer templates.
+pub(super) enum TermsJob {
+    Remember(Vec<([u8; 32], Vec<u8>)>, Arc<Ticket<Result<(), Unavailable>>>),
+    Recent(u64, Arc<Ticket<Result<Terms, Unavailable>>>),
+}
+
+impl TermsJob {
+    /// Answers that it cannot be done.
+    pub(super) fn refuse(self, error: Unavailable) {
+        match self {
+            TermsJob::Remember(_, ticket) => ticket.fill(Err(error)),
+            TermsJob::Recent(_, ticket) => ticket.fill(Err(error)),
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(capture_max: usize) -> Queue {
+        Queue { capture_max, ..Queue::default() }
+    }
+
+    /// Queues a capture; a full or refusing queue gives it back with the reason.
+    // The job is the caller's again, by value, on the rare path.
+    #[allow(clippy::result_large_err)]
+    pub(super) fn push_capture(&self, job: Job) -> Result<(), (Job, Unavailable)> {
+        let mut work = self.lock();
+        if let Some(reason) = work.refused() {
+            return Err((job, reason));
+        }
+        if work.captures.len() >= self.capture_max {
+            return Err((job, Unavailable("too many captures wait for the disk (ledger.queue_max)".into())));
+        }
+        work.captures.push(job);
+        let first = work.captures.len() == 1;
+        drop(work);
+        // Later ones find the writer awake, or about to be.
+        if first {
+            self.changed.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Queues an outcome. It does not hurry the writer.
+    pub(super) fn push_outcome(&self, outcome: Outcome) {
+        let mut work = self.lock();
+        if work.outcomes.len() >= OUTCOMES_MAX {
+            return;
+        }
+        work.outcomes.push(outcome);
+        if work.outcomes.len() == 1 {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn push_terms(&self, job: TermsJob) {
+        let mut work = self.lock();
+        match work.refused() {
+            Some(reason) => job.refuse(reason),
+            None => work.terms.push_back(job),
+        }
+        self.changed.notify_one();
+    }
+
+    /// Waits for work and takes all of it. Empty work means that nothing happened for a while.
+    pub(super) fn take(&self) -> Work {
+        let mut work = self.lock();
+        if work.is_quiet() && work.outcomes.is_empty() {
+            let idle = |work: &mut Work| work.is_quiet() && work.outcomes.is_empty();
+            work = self.changed.wait_timeout_while(work, IDLE, idle).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        if work.is_quiet() && !work.outcomes.is_empty() {
+            let wait = self.changed.wait_timeout_while(work, OUTCOME_WAIT, |work| work.is_quiet());
+            work = wait.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        work.hurry = false;
+        let rest = Work { closing: work.closing, refusing: work.refusing.clone(), ..Work::default() };
+        mem::replace(&mut work, rest)
+    }
+
+    /// Refuses everything from now on, and gives up what has queued and is not written; outcomes stay.
+    pub(super) fn refuse(&self, reason: &Arc<str>) -> Work {
+        let mut work = self.lock();
+        work.refusing = Some(reason.clone());
+        let rest = Work {
+            outcomes: mem::take(&mut work.outcomes),
+            closing: work.closing,
+            refusing: work.refusing.clone(),
+            ..Work::default()
+        };
+        mem::replace(&mut work, rest)
+    }
+
+    /// Takes work again.
+    pub(super) fn accept(&self) {
+        self.lock().refusing = None;
+    }
+
+    /// The outcomes, without waiting.
+    pub(super) fn take_outcomes(&self) -> Vec<Outcome> {
+        mem::take(&mut self.lock().outcomes)
+    }
+
+    /// Waits before the disk is tried again; true when the ledger is closing.
+    pub(super) fn wait_or_closing(&self, wait: Duration) -> bool {
+        let work = self.lock();
+        let wait = self.changed.wait_timeout_while(work, wait, |work| !work.closing && !work.hurry);
+        let mut work = wait.unwrap_or_else(PoisonError::into_inner).0;
+        work.hurry = false;
+        work.closing
+    }
+
+    /// Lets outcomes, and a writer that waits for its disk, go at once.
+    pub(super) fn hurry(&self) {
+        self.lock().hurry = true;
+        self.changed.notify_one();
+    }
+
+    /// Asks the writer to write what it has and end.
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Work> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Work {
+    fn is_quiet(&self) -> bool {
+        self.captures.is_empty() && self.terms.is_empty() && !self.closing && !self.hurry
+    }
+
+    fn refused(&self) -> Option<Unavailable> {
+        if self.closing { Some(Unavailable("the ledger is closing".into())) } else { None }
+            .or_else(|| self.refusing.clone().map(Unavailable))
+    }
+}

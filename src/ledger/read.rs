@@ -1,0 +1,325 @@
+//! Reading the books, beside the gateway that writes them: no lock is needed.
+
+use std::{collections::HashMap, path::Path};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    chain::Hash,
+    entry::{Entry, EntryNumber, Kind, PostingKey},
+    evidence::{Evidence, EvidenceError},
+    file::{self, Book, OpenError},
+    outcomes::{self, Record},
+    rows,
+};
+use crate::payment::key::PaymentKey;
+
+/// A ledger opened to read.
+pub struct LedgerReader {
+    pub(super) connection: Connection,
+    pub(super) book: Book,
+}
+
+/// Which entries a listing shows.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// At most so many; the listing is held in memory.
+    pub limit: usize,
+    /// None posted before, Unix ms.
+    pub since_ms: Option<u64>,
+    /// Of this account only.
+    pub account: Option<String>,
+    /// Captures in this state only.
+    pub state: Option<State>,
+}
+
+/// What became of a capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// An outcome is written and the charge stands.
+    Delivered,
+    /// No outcome is written: the answer is still on its way, or the gateway died over it.
+    Unproven,
+    /// Reversed.
+    Voided,
+}
+
+/// The later postings of a capture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fate {
+    /// How the delivery ended.
+    pub outcome: Option<Record>,
+    /// The entry that reversed it.
+    pub void_n: Option<i64>,
+}
+
+impl Fate {
+    /// In one word.
+    pub fn state(&self) -> State {
+        match (self.void_n, self.outcome) {
+            (Some(_), _) => State::Voided,
+            (None, Some(_)) => State::Delivered,
+            (None, None) => State::Unproven,
+        }
+    }
+}
+
+/// A row of a listing; the fields are those of [`Entry`], `payment` the part of its key that all postings of a payment share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Listed {
+    pub n: i64,
+    pub kind: Kind,
+    pub payment: PaymentKey,
+    pub at_ms: i64,
+    pub book_day: i64,
+    pub account: String,
+    pub agent: String,
+    pub route: String,
+    pub scheme: String,
+    pub asset: String,
+    pub amount: i64,
+    pub status: Option<i64>,
+    pub ref_n: Option<i64>,
+    pub method: Option<String>,
+    /// `None` also where retention dropped it.
+    pub target: Option<String>,
+    /// Of captures only.
+    pub fate: Option<Fate>,
+}
+
+/// One entry in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// The columns that a listing has, too.
+    pub listed: Listed,
+    /// Its posting key.
+    pub key: PostingKey,
+    /// What the wall clock said, Unix ms.
+    pub wall_ms: i64,
+    /// The key's thumbprint.
+    pub agent_key: Option<String>,
+    /// The public key as JWK, where it is known.
+    pub jwk: Option<String>,
+    /// The public price at the time.
+    pub list_amount: Option<i64>,
+    /// Credit period.
+    pub period: i64,
+    /// SHA-256 of the price table.
+    pub table_hash: Option<Vec<u8>>,
+    /// What the agent signed; `None` where there is none or retention dropped it.
+    pub evidence: Option<Result<Evidence, EvidenceError>>,
+    /// The entry's link of the chain.
+    pub hash: Hash,
+}
+
+/// Why the books cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The text names no entry.
+    #[error("`{0}` is neither an entry's number, a payment key in hex nor a payment id")]
+    NotAnId(String),
+    /// A row could not be read.
+    #[error("the ledger could not be read: {0}; run `tollgate ledger audit`")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl LedgerReader {
+    /// Opens the file of a stopped or running gateway.
+    ///
+    /// # Errors
+    /// As for opening to write, but never [`OpenError::Locked`].
+    pub fn open(path: &Path) -> Result<LedgerReader, OpenError> {
+        let (connection, book) = file::open_to_read(path)?;
+        Ok(LedgerReader { connection, book })
+    }
+
+    /// Entries, newest first.
+    ///
+    /// # Errors
+    /// [`ReadError::Sqlite`].
+    pub fn list(&self, filter: &Filter) -> Result<Vec<Listed>, ReadError> {
+        let mut found = Vec::new();
+        // Outcomes and voids come after their capture, so on the way back they are met before it.
+        let mut later = Later::default();
+        self.walk_back(|step| {
+            let entry = match step {
+                Step::Outcomes(records) => {
+                    later.outcomes.extend(records.into_iter().map(|record| (record.n, record)));
+                    return Walk::On;
+                }
+                Step::Entry(entry) => entry,
+            };
+            if filter.since_ms.is_some_and(|since| entry.at_ms.unsigned_abs() < since) || found.len() >= filter.limit {
+                return Walk::Stop;
+            }
+            let fate = later.meet(entry);
+            let account = filter.account.as_deref().is_none_or(|account| account == entry.account);
+            let state = filter.state.is_none_or(|state| fate.is_some_and(|fate| fate.state() == state));
+            if account && state {
+                found.push(listed(entry, fate));
+            }
+            Walk::On
+        })?;
+        Ok(found)
+    }
+
+    /// One entry in full, by its number (`281474976710657`), its payment's key in hex or the text of its payment id.
+    /// `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ReadError::NotAnId`], [`ReadError::Sqlite`].
+    pub fn show(&self, id: &str) -> Result<Option<Shown>, ReadError> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let n = match parse_id(id).ok_or_else(|| ReadError::NotAnId(id.to_owned()))? {
+            Id::Number(n) => n,
+            Id::Payment(key) => {
+                let key = PostingKey::new(Kind::Capture, &key, 0);
+                let find = "SELECT n FROM entries WHERE key = ?1";
+                match transaction.query_row(find, [key.as_bytes()], |row| row.get(0)).optional()? {
+                    Some(n) => n,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let mut statement = transaction.prepare(&format!("SELECT {} FROM entries WHERE n = ?1", rows::COLUMNS))?;
+        let mut found = statement.query([n])?;
+        let Some(row) = found.next()? else { return Ok(None) };
+        let (entry, hash) = rows::read(row)?;
+        let fate = if entry.kind == Kind::Capture { Some(self.fate(&entry)?) } else { None };
+        let jwk = "SELECT jwk FROM keys WHERE thumbprint = ?1 AND agent = ?2";
+        Ok(Some(Shown {
+            listed: listed(&entry, fate),
+            key: entry.key,
+            wall_ms: entry.wall_ms,
+            agent_key: entry.agent_key.map(str::to_owned),
+            jwk: transaction.query_row(jwk, (entry.agent_key, entry.agent), |row| row.get(0)).optional()?,
+            list_amount: entry.list_amount,
+            period: entry.period,
+            table_hash: entry.table_hash.map(<[u8]>::to_vec),
+            evidence: entry.evidence.map(Evidence::decode),
+            hash,
+        }))
+    }
+
+    fn fate(&self, capture: &Entry<'_>) -> Result<Fate, ReadError> {
+        let void = PostingKey::new(Kind::Void, &capture.key.payment(), 0);
+        let find = "SELECT n FROM entries WHERE key = ?1";
+        let void_n = self.connection.query_row(find, [void.as_bytes()], |row| row.get(0)).optional()?;
+        let mut statement = self.connection.prepare(
+            "SELECT n_first, outcomes FROM batches WHERE slot = ?1 AND (outcomes IS NOT NULL OR n_first <= ?2) \
+             ORDER BY batch_seq DESC",
+        )?;
+        let mut batches = statement.query([EntryNumber::from_n(capture.n).slot, capture.n])?;
+        while let Some(row) = batches.next()? {
+            let records = row.get_ref(1)?.as_blob_or_null().ok().flatten().and_then(outcomes::decode);
+            let outcome = records.unwrap_or_default().into_iter().find(|record| record.n == capture.n);
+            let reached = row.get::<_, Option<i64>>(0)?.is_some_and(|first| first <= capture.n);
+            if outcome.is_some() || reached {
+                return Ok(Fate { outcome, void_n });
+            }
+        }
+        Ok(Fate { outcome: None, void_n })
+    }
+
+    /// Entries from the newest on, between them the outcomes that came after them.
+    fn walk_back(&self, mut each: impl FnMut(Step<'_, '_>) -> Walk) -> Result<(), ReadError> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let batches = format!("SELECT {} FROM batches ORDER BY slot DESC, batch_seq DESC", rows::BATCH_COLUMNS);
+        let entries = format!("SELECT {} FROM entries WHERE n BETWEEN ?1 AND ?2 ORDER BY n DESC", rows::COLUMNS);
+        let (mut batches, mut entries) = (transaction.prepare(&batches)?, transaction.prepare(&entries)?);
+        let mut batches = batches.query(())?;
+        while let Some(row) = batches.next()? {
+            let (batch, _) = rows::read_batch(row)?;
+            if let (Some(first), Some(last)) = (batch.n_first, batch.n_last) {
+                let mut rows = entries.query([first, last])?;
+                while let Some(row) = rows.next()? {
+                    if let Walk::Stop = each(Step::Entry(&rows::read(row)?.0)) {
+                        return Ok(());
+                    }
+                }
+            }
+            each(Step::Outcomes(batch.outcomes.and_then(outcomes::decode).unwrap_or_default()));
+        }
+        Ok(())
+    }
+}
+
+enum Walk {
+    On,
+    Stop,
+}
+
+enum Step<'e, 'r> {
+    Entry(&'e Entry<'r>),
+    Outcomes(Vec<Record>),
+}
+
+/// Outcomes and voids whose capture is still to be met.
+#[derive(Default)]
+struct Later {
+    outcomes: HashMap<i64, Record>,
+    voids: HashMap<i64, i64>,
+}
+
+impl Later {
+    /// Takes an entry on the way back; a capture gets what became of it.
+    fn meet(&mut self, entry: &Entry<'_>) -> Option<Fate> {
+        match (entry.kind, entry.ref_n) {
+            (Kind::Capture, _) => {
+                Some(Fate { outcome: self.outcomes.remove(&entry.n), void_n: self.voids.remove(&entry.n) })
+            }
+            (Kind::Void, Some(capture_n)) => {
+                self.voids.insert(capture_n, entry.n);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+fn listed(entry: &Entry<'_>, fate: Option<Fate>) -> Listed {
+    Listed {
+        n: entry.n,
+        kind: entry.kind,
+        payment: entry.key.payment(),
+        at_ms: entry.at_ms,
+        book_day: entry.book_day,
+        account: entry.account.to_owned(),
+        agent: entry.agent.to_owned(),
+        route: entry.route.to_owned(),
+        scheme: entry.scheme.to_owned(),
+        asset: entry.asset.to_owned(),
+        amount: entry.amount,
+        status: entry.status,
+        ref_n: entry.ref_n,
+        method: entry.method.map(str::to_owned),
+        target: entry.target.map(str::to_owned),
+        fate,
+    }
+}
+
+enum Id {
+    Number(i64),
+    Payment(PaymentKey),
+}
+
+fn parse_id(text: &str) -> Option<Id> {
+    match text.len() {
+        1..=19 => text.parse().ok().map(Id::Number),
+        34 => {
+            let byte = |i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok();
+            let bytes: Vec<u8> = (0..34).step_by(2).map(byte).collect::<Option<_>>()?;
+            PaymentKey::from_bytes(&bytes).map(Id::Payment)
+        }
+        64 => {
+            let id: [u8; 48] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
+            Some(Id::Payment(PaymentKey::from_offer_id(&id)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,230 @@
+//! The port to the books. SQLite implements it; other databases can.
+//!
+//! A payment's way through a store, each arrow a call of [`Store`]:
+//!
+//! ```text
+//!             claim ──────────────► live ── capture ──► captured ── outcome ──► delivered | voided
+//!               │                    │                     (durable before the first byte of the answer)
+//!               └─ refused           └─ release ─► free again; the third release burns the key, uncharged
+//! ```
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+pub use crate::payment::permit::KeyRecord;
+use crate::{
+    payment::key::PaymentKey,
+    wire::amount::{Money, Units},
+};
+
+/// What a store call resolves to.
+pub type StoreFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Offer templates: bytes, and when a configuration last made them, Unix ms.
+pub type Terms = Vec<(Vec<u8>, u64)>;
+
+/// The operations of a ledger that the gateway needs while it serves.
+///
+/// A wrong answer costs money: `claim` granting one key twice serves a payment twice, `capture` resolving before the row
+/// is on disk serves without a debt, `release` after a capture would charge for nothing.
+pub trait Store: Send + Sync + 'static {
+    /// Takes the payment key *and* the credit together, or says why not. Nothing is durable yet.
+    fn claim(&self, request: ClaimRequest) -> StoreFuture<Result<Claim, ClaimError>>;
+
+    /// Whether the key was captured: asked after the claim, never before it.
+    fn look(&self, key: PaymentKey) -> StoreFuture<Result<Look, Unavailable>>;
+
+    /// Gives key and credit back: nothing was given, nothing is charged. Does not wait and cannot fail. The third release of
+    /// a payment spends it, whatever the reasons.
+    fn release(&self, claim: Claim, why: Released);
+
+    /// Posts the capture. It is queued when this returns (from then on nothing may cancel it); the future resolves when the
+    /// row is on disk, or when it is certain that no row will be. A future that is dropped before it has resolved reports
+    /// [`Delivery::NotSent`] with a void for the row, should there be one: nobody was given the answer.
+    fn capture(&self, claim: Claim, posting: Posting) -> StoreFuture<Result<Receipt, CaptureError>>;
+
+    /// What became of the answer; rides with the next batch. With `void`, the capture is reversed at most once.
+    fn outcome(&self, outcome: Outcome);
+
+    /// Makes offer templates durable, so that a quote outlives this process. `(digest, bytes)`.
+    fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>>;
+
+    /// Templates loaded no earlier than `since_ms`: bytes and the time at which a configuration last made them.
+    fn recent_terms(&self, since_ms: u64) -> StoreFuture<Result<Terms, Unavailable>>;
+
+    /// Whether priced routes may be served now, and else why not.
+    fn health(&self) -> Health;
+
+    /// Whether a new payment would be claimed now: the books are open and their memory has room. Takes no lock, for every
+    /// request to a priced route asks; the reason is in [`Store::health`], or in the refusal of a claim.
+    fn is_open(&self) -> bool;
+}
+
+/// What a claim asks for.
+#[derive(Clone, Debug)]
+pub struct ClaimRequest {
+    /// The payment.
+    pub key: PaymentKey,
+    /// When the payment was made, Unix ms: the id's time, or `created` where there is no id. Held against the replay floor.
+    pub paid_at_ms: u64,
+    /// Who owes it.
+    pub account: Arc<str>,
+    /// How much, in the currency of the limit.
+    pub amount: Money,
+    /// The most that the account may owe in the period.
+    pub limit: Units,
+    /// The credit period that the claim falls into, fixed now: `20261124` for a day, `202611` for a month.
+    pub period: u32,
+}
+
+/// A granted claim; hand it back by `release` or `capture`, exactly once.
+#[derive(Debug)]
+pub struct Claim {
+    /// What was asked for.
+    pub request: ClaimRequest,
+    /// Tells this claim from an earlier one of the same key.
+    pub token: u64,
+}
+
+/// Why a claim is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The origin gave no success. The account has no part in that: it is not throttled for it.
+    OriginFailed,
+    /// The client went away, or asked for what cannot be recorded, so that an origin call was made for nothing; too many of
+    /// them throttle the account.
+    ClientLeft,
+}
+
+/// Why a claim is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// This payment has bought something before. Carries the entry's number where it is known.
+    #[error("the payment was already captured")]
+    AlreadyCaptured(Option<i64>),
+    /// Another request is being served for this payment right now.
+    #[error("the payment is in flight")]
+    InFlight,
+    /// Released three times: spent, uncharged.
+    #[error("the payment was released too often")]
+    Burnt,
+    /// The account would owe more than its limit.
+    #[error("{used:?} of {limit:?} ledger units are used in this period")]
+    CreditExhausted {
+        /// Claimed and captured in this period.
+        used: Units,
+        /// The limit.
+        limit: Units,
+    },
+    /// Older than the replay floor: whether it was used can no longer be told.
+    #[error("the payment is older than the replay floor")]
+    BelowFloor,
+    /// Too many claims of this account were dropped lately ([`Released::ClientLeft`]).
+    #[error("too many claims of this account ended without an answer")]
+    Throttled,
+    /// The books are closed, or their memory is full.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// The books cannot be asked or written now; priced routes answer 503.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger is unavailable: {0}")]
+pub struct Unavailable(pub Arc<str>);
+
+/// Why a capture did not happen. In each case no row stands for the payment, or a voided one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CaptureError {
+    /// Another posting of this key was first.
+    #[error("another request captured this payment first")]
+    Lost,
+    /// The row could not be made durable.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// What the ledger knows of a payment key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// No capture.
+    Unknown,
+    /// Captured by the entry of this number, where it is known.
+    Captured(Option<i64>),
+}
+
+/// Everything that a capture writes, except what the writer adds (number, times, book day, chain).
+#[derive(Clone, Debug)]
+pub struct Posting {
+    /// The signature agent, `https://signer.example.com`.
+    pub agent: Arc<str>,
+    /// The JWK thumbprint of the key that signed, base64url.
+    pub agent_key: Arc<str>,
+    /// The route's name.
+    pub route: Arc<str>,
+    /// `deferred`.
+    pub scheme: &'static str,
+    /// Charged, in ledger units of `ClaimRequest::amount`'s currency; at most what was claimed.
+    pub amount: Units,
+    /// The public price at the time.
+    pub list_amount: Units,
+    /// SHA-256 of the table that decided.
+    pub table_hash: [u8; 32],
+    /// The origin's status.
+    pub status: u16,
+    /// The request's method.
+    pub method: Arc<str>,
+    /// Scheme, authority, path and query as they were bought.
+    pub target: Arc<str>,
+    /// The versioned evidence blob; at most 64 KiB.
+    pub evidence: Vec<u8>,
+    /// The public key behind `agent_key`, written once per (thumbprint, agent).
+    pub key: Arc<KeyRecord>,
+}
+
+/// A durable capture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The entry's number, `slot << 48 | seq`.
+    pub n: i64,
+    /// The posting time, Unix ms.
+    pub at_ms: u64,
+}
+
+/// How the delivery of a captured answer ended; the number is what the ledger keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Delivery {
+    /// The last byte was handed to the client's socket.
+    Complete = 1,
+    /// The client went away.
+    ClientLeft = 2,
+    /// The client stopped reading for longer than the write stall deadline.
+    ClientStalled = 3,
+    /// The origin broke off or stalled.
+    OriginCut = 4,
+    /// Captured, but no byte of the answer was written.
+    NotSent = 5,
+}
+
+/// The delivery of one captured answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The capture's number.
+    pub n: i64,
+    /// How it ended.
+    pub delivery: Delivery,
+    /// Reverse the charge.
+    pub void: bool,
+    /// From capture to the end of the delivery.
+    pub ms: u32,
+    /// Body bytes handed on, below 2⁵⁶.
+    pub bytes: u64,
+}
+
+/// Whether the books are open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Claims and captures are taken.
+    Open,
+    /// Priced routes answer 503; the text is for the operator.
+    Closed(Arc<str>),
+}

@@ -1,0 +1,371 @@
+//! The writer: one thread that owns the file. It takes what has queued, commits it, and only then lets memory follow and
+//! the answers go. Batches grow under load by themselves: what queues during a commit is the next batch.
+
+use std::{
+    mem,
+    panic::{self, AssertUnwindSafe},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    batch::{BatchError, Times},
+    books::Books,
+    claims::{Claims, SHARDS, SWEEP},
+    credit::UseKey,
+    day::{CreditPeriod, credit_period},
+    entry::{EntryNumber, Kind, PostingKey},
+    file::{Head, Owner},
+    mailbox::Post,
+    queue::{Job, Queue, TermsJob},
+    store::{CaptureError, Claim, Delivery, Health, Outcome, Receipt, Unavailable},
+};
+use crate::clock::Clock;
+
+/// The first and the longest wait before a failed file is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A payment is valid for at most this long without an id, whatever the configured ttl.
+const TTL_FLOOR_MS: u64 = 300_000;
+/// A disk that takes longer than this for one step closes priced routes: their payments would only pile up before it.
+const STALL_MS: u64 = 2000;
+/// Credit periods are remembered for this long after their start.
+const PERIODS_MS: u64 = 63 * 86_400_000;
+
+/// What the threads share.
+pub(super) struct Shared {
+    pub(super) clock: Clock,
+    pub(super) claims: Claims,
+    pub(super) queue: Queue,
+    pub(super) closed: Mutex<Closed>,
+    /// Whether `closed` has no reason; written under its lock.
+    pub(super) open: AtomicBool,
+    /// Longest ttl of an offer that may be presented.
+    pub(super) ttl_max_ms: AtomicU64,
+    pub(super) skew_ms: u64,
+    /// When the writer last went to the disk, process time in ms; 0 when it is back.
+    pub(super) at_disk_ms: AtomicU64,
+}
+
+/// Why priced routes are closed, each reason of its own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Closed {
+    pub(super) disk: Option<Arc<str>>,
+    pub(super) clock: Option<Arc<str>>,
+}
+
+impl Shared {
+    pub(super) fn health(&self) -> Health {
+        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = closed.disk.clone().or_else(|| closed.clock.clone());
+        drop(closed);
+        reason.or_else(|| self.stall()).map_or(Health::Open, Health::Closed)
+    }
+
+    /// Why to close while the writer waits for its disk. Asked live, so it opens by itself when the disk answers.
+    fn stall(&self) -> Option<Arc<str>> {
+        let ms = self.stalled_ms()?;
+        Some(format!("the disk does not answer: a commit has taken {} s so far", ms / 1000).into())
+    }
+
+    fn stalled_ms(&self) -> Option<u64> {
+        let since_ms = Some(self.at_disk_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)?;
+        Some(self.clock.now_ms().saturating_sub(since_ms)).filter(|ms| *ms > STALL_MS)
+    }
+
+    /// Notes that the writer is at its disk until the guard is dropped.
+    fn at_disk(&self) -> AtDisk<'_> {
+        self.at_disk_ms.store(self.clock.now_ms().max(1), Ordering::Relaxed);
+        AtDisk(self)
+    }
+
+    pub(super) fn set_closed(&self, change: impl FnOnce(&mut Closed)) {
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut closed);
+        self.open.store(closed.disk.is_none() && closed.clock.is_none(), Ordering::Release);
+    }
+
+    /// [`Shared::health`] without its lock and its reason.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire) && self.stalled_ms().is_none()
+    }
+
+    fn times(&self) -> Times {
+        let now_ms = self.clock.now_ms();
+        let ttl_ms = self.ttl_max_ms.load(Ordering::Relaxed).max(TTL_FLOOR_MS);
+        let floor_ms = now_ms.saturating_sub(ttl_ms).saturating_sub(2 * self.skew_ms);
+        Times { now_ms, wall_ms: self.clock.wall_ms(), floor_ms }
+    }
+
+    /// Day and month before which credit is no longer asked for.
+    pub(super) fn oldest_periods(&self) -> (u32, u32) {
+        let at_ms = self.clock.now_ms().saturating_sub(PERIODS_MS);
+        (credit_period(CreditPeriod::Day, at_ms), credit_period(CreditPeriod::Month, at_ms))
+    }
+}
+
+/// Dropped when the disk has answered, also by a panic.
+struct AtDisk<'s>(&'s Shared);
+
+impl Drop for AtDisk<'_> {
+    fn drop(&mut self) {
+        self.0.at_disk_ms.store(0, Ordering::Relaxed);
+    }
+}
+
+/// The thread's state.
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) books: Books,
+    pub(super) zone: String,
+    pub(super) sync: bool,
+    /// Held for as long as the file is written.
+    _owner: Owner,
+    /// Outcomes that the next batch carries.
+    outcomes: Vec<Outcome>,
+    /// Claims whose capture may be in the file although nobody was told.
+    unsettled: Vec<Claim>,
+    /// Where the chain stood before the batch in doubt, and where it stands if that was written.
+    doubt: Option<(Head, Option<Head>)>,
+    next_shard: usize,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Owner) -> Writer {
+        let (outcomes, unsettled) = (Vec::new(), Vec::new());
+        Writer { shared, books, zone, sync, _owner: owner, outcomes, unsettled, doubt: None, next_shard: 0 }
+    }
+
+    /// Runs until the queue is closed and written.
+    pub(super) fn run(mut self) {
+        loop {
+            let work = self.shared.queue.take();
+            self.outcomes.extend(work.outcomes);
+            let idle = work.captures.is_empty() && self.outcomes.is_empty() && work.terms.is_empty();
+            let mut done = if idle { self.idle() } else { Ok(()) };
+            if done.is_ok() && !idle {
+                done = self.commit(work.captures);
+            }
+            for job in work.terms {
+                match &done {
+                    Ok(()) => self.terms(job),
+                    Err(Broken(reason)) => job.refuse(Unavailable(reason.clone())),
+                }
+            }
+            if let Err(Broken(reason)) = done
+                && !self.recover(&reason)
+            {
+                break;
+            }
+            // Outcomes of the last answers may have come during the last commit.
+            if work.closing {
+                self.outcomes.extend(self.shared.queue.take_outcomes());
+                if self.outcomes.is_empty() || self.commit(Vec::new()).is_err() {
+                    break;
+                }
+            }
+        }
+        let reason: Arc<str> = "the ledger is closed".into();
+        self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
+        let left = self.shared.queue.refuse(&reason);
+        self.give_up(left.captures, &reason, false);
+        left.terms.into_iter().for_each(|job| job.refuse(Unavailable(reason.clone())));
+    }
+
+    /// Writes captures and the outcomes that wait, in as few batches as the rows allow.
+    fn commit(&mut self, jobs: Vec<Job>) -> Result<(), Broken> {
+        let outcomes = mem::take(&mut self.outcomes);
+        self.commit_part(jobs, outcomes)
+    }
+
+    fn commit_part(&mut self, mut jobs: Vec<Job>, mut outcomes: Vec<Outcome>) -> Result<(), Broken> {
+        if jobs.is_empty() && outcomes.is_empty() {
+            return Ok(());
+        }
+        let times = self.shared.times();
+        let books = &mut self.books;
+        // A panic in here leaves the same doubt as a disk that fails.
+        let at_disk = self.shared.at_disk();
+        let written = panic::catch_unwind(AssertUnwindSafe(|| books.write(&jobs, &outcomes, times)))
+            .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())));
+        drop(at_disk);
+        match written {
+            Ok(written) => {
+                self.outcomes.extend(&written.left);
+                self.follow(jobs, written.receipts, &written.voided);
+                Ok(())
+            }
+            Err(BatchError::Row(what)) if jobs.len() + outcomes.len() <= 1 => {
+                tracing::error!(what, "a row was refused by the ledger");
+                self.give_up(jobs, &format!("the row was refused: {what}").into(), false);
+                Ok(())
+            }
+            Err(BatchError::Row(_)) => {
+                // Halves until the row is alone: the others must not suffer from it.
+                let (jobs_left, outcomes_left) = if !jobs.is_empty() && !outcomes.is_empty() {
+                    (Vec::new(), mem::take(&mut outcomes))
+                } else {
+                    (jobs.split_off(jobs.len() / 2), outcomes.split_off(outcomes.len() / 2))
+                };
+                match self.commit_part(jobs, outcomes) {
+                    Ok(()) => self.commit_part(jobs_left, outcomes_left),
+                    Err(broken) => {
+                        self.outcomes.extend(outcomes_left);
+                        self.give_up(jobs_left, &broken.0, false);
+                        Err(broken)
+                    }
+                }
+            }
+            Err(BatchError::Disk(what)) => {
+                let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
+                self.outcomes.extend(outcomes);
+                self.doubt = Some((*self.books.head(), self.books.attempted()));
+                // Closed before anyone is told, so that a retry finds it closed.
+                self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
+                self.give_up(jobs, &reason, true);
+                Err(Broken(reason))
+            }
+        }
+    }
+
+    /// Memory follows what is on disk, then the answers go, one wake a core.
+    fn follow(&mut self, jobs: Vec<Job>, receipts: Vec<Option<Receipt>>, voided: &[(UseKey, i64)]) {
+        let claims = &self.shared.claims;
+        let mut post = Post::default();
+        for (job, receipt) in jobs.into_iter().zip(receipts) {
+            match receipt {
+                Some(receipt) => {
+                    claims.captured(&job.claim, receipt.n, job.posting.amount);
+                    post.send(job.answer, Ok(receipt));
+                }
+                None => {
+                    claims.lost(&job.claim);
+                    post.send(job.answer, Err(CaptureError::Lost));
+                }
+            }
+        }
+        for (key, amount) in voided {
+            claims.credit.void(key, *amount);
+        }
+        let raised = self.books.floor_ms() > claims.floor_ms();
+        claims.raise_floor(self.books.floor_ms());
+        drop(post);
+        if raised {
+            (self.next_shard..self.next_shard + SWEEP).for_each(|shard| claims.sweep(shard));
+            self.next_shard = (self.next_shard + SWEEP) % SHARDS;
+        }
+    }
+
+    /// Answers captures with the reason. Those in doubt keep their claim until the file is read again.
+    fn give_up(&mut self, jobs: Vec<Job>, reason: &Arc<str>, in_doubt: bool) {
+        let mut post = Post::default();
+        for job in jobs {
+            if in_doubt {
+                self.unsettled.push(job.claim);
+            } else {
+                self.shared.claims.give_back(&job.claim);
+            }
+            post.send(job.answer, Err(Unavailable(reason.clone()).into()));
+        }
+    }
+
+    /// Nothing happened for a while: keys that were only claimed and released age too.
+    fn idle(&mut self) -> Result<(), Broken> {
+        let claims = &self.shared.claims;
+        claims.credit.sweep(self.shared.oldest_periods());
+        if claims.held() == 0 {
+            return Ok(());
+        }
+        let at_disk = self.shared.at_disk();
+        let raised = self.books.raise_floor(self.shared.times().floor_ms);
+        drop(at_disk);
+        if let Err(BatchError::Disk(what) | BatchError::Row(what)) = raised {
+            let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
+            self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
+            return Err(Broken(reason));
+        }
+        claims.raise_floor(self.books.floor_ms());
+        (0..SHARDS).for_each(|shard| claims.sweep(shard));
+        Ok(())
+    }
+
+    fn terms(&mut self, job: TermsJob) {
+        let failed = |error: rusqlite::Error| Unavailable(error.to_string().into());
+        let shared = self.shared.clone();
+        let _at_disk = shared.at_disk();
+        match job {
+            TermsJob::Remember(terms, ticket) => {
+                let now_ms = self.shared.clock.now_ms();
+                ticket.fill(self.books.remember_terms(&terms, now_ms).map_err(failed));
+            }
+            TermsJob::Recent(since_ms, ticket) => ticket.fill(self.books.recent_terms(since_ms).map_err(failed)),
+        }
+    }
+
+    /// Opens the file anew until it is well, and settles what is in doubt. False when the ledger is closed meanwhile.
+    fn recover(&mut self, reason: &Arc<str>) -> bool {
+        tracing::error!(reason = &**reason, "priced routes are closed until the ledger's file is well again");
+        let mut wait = BACKOFF.0;
+        loop {
+            // What queues during the wait is certainly not written.
+            let left = self.shared.queue.refuse(reason);
+            self.outcomes.extend(left.outcomes);
+            self.give_up(left.captures, reason, false);
+            left.terms.into_iter().for_each(|job| job.refuse(Unavailable(reason.clone())));
+            let closing = self.shared.queue.wait_or_closing(wait);
+            match self.try_again() {
+                Ok(()) => {
+                    self.shared.queue.accept();
+                    self.shared.set_closed(|closed| closed.disk = None);
+                    tracing::info!("the ledger's file is well again");
+                    return true;
+                }
+                Err(what) => {
+                    tracing::warn!(what, "the ledger's file still fails");
+                    self.shared.set_closed(|closed| closed.disk = Some(what.into()));
+                }
+            }
+            if closing {
+                return false;
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    fn try_again(&mut self) -> Result<(), String> {
+        let (before, attempted) = self.doubt.unwrap_or((*self.books.head(), None));
+        self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
+        let now = *self.books.head();
+        let failed = |e: rusqlite::Error| e.to_string();
+        let is = |head: &Head| (head.seq, head.batch_seq, head.hash) == (now.seq, now.batch_seq, now.hash);
+        // Only the one batch in doubt may be there beside what was.
+        if !is(&before) && !attempted.as_ref().is_some_and(is) {
+            return Err("another process wrote to the ledger".to_owned());
+        }
+        self.shared.claims.credit.load(self.books.account_use().map_err(failed)?);
+        while let Some(claim) = self.unsettled.last() {
+            match self.books.find(&PostingKey::new(Kind::Capture, &claim.request.key, 0)).map_err(failed)? {
+                Some(n) => {
+                    self.shared.claims.captured_and_loaded(claim, n);
+                    // In the batch in doubt: nobody was told, so nobody was served. Else another one's capture.
+                    if EntryNumber::from_n(n).seq > before.seq {
+                        self.books.expect_outcome(n);
+                        let delivery = Delivery::NotSent;
+                        self.outcomes.push(Outcome { n, delivery, void: true, ms: 0, bytes: 0 });
+                    }
+                }
+                None => self.shared.claims.give_back(claim),
+            }
+            self.unsettled.pop();
+        }
+        self.doubt = None;
+        self.shared.claims.raise_floor(self.books.floor_ms());
+        self.books.probe().map_err(|(BatchError::Disk(what) | BatchError::Row(what))| what)?;
+        self.commit(Vec::new()).map_err(|Broken(reason)| reason.to_string())
+    }
+}
+
+/// The file failed, with the reason; the queue must be refused and the file opened again.
+struct Broken(Arc<str>);

@@ -1,0 +1,16 @@
+//! The books: real files, real threads, a disk that fails and a process that dies.
+
+#[path = "ledger/audit.rs"]
+mod audit;
+#[path = "ledger/crash.rs"]
+mod crash;
+#[path = "ledger/file.rs"]
+mod file;
+#[path = "ledger/golden.rs"]
+mod golden;
+#[path = "ledger/model.rs"]
+mod model;
+#[path = "ledger/postings.rs"]
+mod postings;
+#[path = "ledger/support.rs"]
+mod support;
