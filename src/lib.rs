@@ -19,7 +19,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod identity;
 pub mod ledger;
 pub mod payment;
 pub mod pricing;
+pub mod tls;
 pub mod wire;
