@@ -23,5 +23,7 @@ pub mod identity;
 pub mod ledger;
 pub mod payment;
 pub mod pricing;
+pub mod proxy;
+pub mod server;
 pub mod tls;
 pub mod wire;

@@ -1,0 +1,163 @@
+//! What one core works with. Everything mutable here belongs to the core alone; what is shared is read-only.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::origin::OriginPool;
+use super::ticker::Ticker;
+use crate::clock::Clock;
+use crate::config::{AgentPattern, Config};
+use crate::identity::Keys;
+use crate::ledger::store::Store;
+use crate::payment::deferred::Rules;
+use crate::payment::offer::{DeferredTerms, PreparedOffer};
+use crate::payment::secrets::Secrets;
+use crate::payment::terms::Terms;
+use crate::wire::agent_url::AgentUrl;
+
+/// What all cores share: one immutable snapshot, and handles to the control thread and the books.
+pub struct Shared {
+    /// The checked configuration, with its route table.
+    pub config: Arc<Config>,
+    /// The offer of each route that has a price, by the route's index.
+    pub offers: Vec<Option<PreparedOffer>>,
+    /// Keys that seal and open ids.
+    pub secrets: Secrets,
+    /// Terms whose offers may still be paid.
+    pub terms: Terms,
+    /// What signatures must fulfil.
+    pub rules: Rules,
+    /// Which account an agent belongs to.
+    pub accounts: Accounts,
+    /// The keys of agents.
+    pub keys: Keys,
+    /// The books.
+    pub store: Arc<dyn Store>,
+    /// Time.
+    pub clock: Clock,
+}
+
+/// Agents → accounts (indexes into the configuration).
+#[derive(Debug, Default)]
+pub struct Accounts {
+    exact: HashMap<String, usize>,
+    below: Vec<(String, usize)>,
+    any: Option<usize>,
+}
+
+/// One core.
+pub struct Core {
+    /// What all cores share.
+    pub shared: Arc<Shared>,
+    /// Deadlines.
+    pub ticker: Rc<Ticker>,
+    /// A pool for each origin.
+    pub pools: Vec<Rc<OriginPool>>,
+    /// Requests being served.
+    pub in_flight: Cell<usize>,
+    /// The most that may be.
+    pub in_flight_max: usize,
+    /// Exchanges of paid requests that have not ended; some outlive their connection.
+    pub exchanges: Cell<usize>,
+    /// Open connections.
+    pub connections: Cell<usize>,
+    /// The most that may be.
+    pub connections_max: usize,
+    /// True once the gateway drains: connections end after their answer.
+    pub draining: Cell<bool>,
+    /// Told when `draining` becomes true.
+    pub drain: tokio::sync::Notify,
+    random: RefCell<Random>,
+}
+
+/// Random bytes from the system, fetched a page at a time.
+struct Random {
+    bytes: Vec<u8>,
+    used: usize,
+}
+
+impl Shared {
+    /// The offers that a configuration makes, by route.
+    pub fn offers_of(config: &Config) -> Vec<Option<PreparedOffer>> {
+        let terms = DeferredTerms {
+            network: config.deferred.network.clone(),
+            pay_to: config.deferred.pay_to.clone(),
+            terms_url: config.deferred.terms_url.clone().unwrap_or_default(),
+            ttl: config.offers.ttl.as_secs(),
+        };
+        let offer = |route: &crate::config::Route| {
+            let price = route.price?;
+            Some(PreparedOffer::new(price, &terms, route.description.as_deref(), route.mime_type.as_deref()))
+        };
+        config.routes.iter().map(offer).collect()
+    }
+}
+
+impl Accounts {
+    /// The accounts of a configuration, which has made sure that no agent belongs to two.
+    pub fn of(config: &Config) -> Accounts {
+        let mut accounts = Accounts::default();
+        for (i, account) in config.accounts.iter().enumerate() {
+            for agent in &account.agents {
+                match agent {
+                    AgentPattern::Exact(origin) => _ = accounts.exact.insert(origin.clone(), i),
+                    AgentPattern::Below(suffix) => accounts.below.push((suffix.clone(), i)),
+                    AgentPattern::Any => accounts.any = Some(i),
+                }
+            }
+        }
+        // The longest suffix is the most specific.
+        accounts.below.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        accounts
+    }
+
+    /// The account of an agent, if it has one.
+    pub fn find(&self, agent: &AgentUrl) -> Option<usize> {
+        let text = agent.to_string();
+        if let Some(account) = self.exact.get(&text) {
+            return Some(*account);
+        }
+        // Patterns admit https only; plain HTTP is for origins that are listed one by one.
+        let host = text.strip_prefix("https://")?;
+        let below = self.below.iter().find(|(suffix, _)| host.ends_with(suffix.as_str()));
+        below.map(|(_, account)| *account).or(self.any)
+    }
+}
+
+impl Core {
+    /// A core over the shared snapshot.
+    pub fn new(shared: Arc<Shared>, pools: Vec<Rc<OriginPool>>, ticker: Rc<Ticker>) -> Rc<Core> {
+        let cores = shared.config.server.cores.max(1);
+        let limits = &shared.config.server.limits;
+        Rc::new(Core {
+            in_flight_max: limits.requests_in_flight.div_ceil(cores),
+            connections_max: limits.connections.div_ceil(cores),
+            shared,
+            ticker,
+            pools,
+            in_flight: Cell::new(0),
+            exchanges: Cell::new(0),
+            connections: Cell::new(0),
+            draining: Cell::new(false),
+            drain: tokio::sync::Notify::new(),
+            random: RefCell::new(Random { bytes: vec![0; 4096], used: 4096 }),
+        })
+    }
+
+    /// Fresh random bytes; `None` if the system has none to give.
+    pub fn random<const N: usize>(&self) -> Option<[u8; N]> {
+        let mut random = self.random.borrow_mut();
+        if random.used + N > random.bytes.len() {
+            getrandom::fill(&mut random.bytes).ok()?;
+            random.used = 0;
+        }
+        let used = random.used;
+        let mut out = [0; N];
+        out.copy_from_slice(&random.bytes[used..used + N]);
+        random.bytes[used..used + N].fill(0);
+        random.used += N;
+        Some(out)
+    }
+}

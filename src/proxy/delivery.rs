@@ -1,0 +1,177 @@
+//! What became of a paid answer after its capture: complete, client left, client stalled, origin cut,
+//! not sent. Where the bytes leave doubt, the charge stands.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::body::BodyWatch;
+use super::meter::Meter;
+use crate::ledger::store::{Delivery, Outcome, Receipt, Store};
+
+/// A gap between two reads of the body this long counts as a client that did not take bytes.
+const GAP: Duration = Duration::from_millis(200);
+const RECENT_MS: u64 = 5_000;
+
+/// Follows one captured answer to its end; dropped without an end, it reports that the client left.
+pub struct Tracker {
+    record: Option<Record>,
+    meter: Rc<Meter>,
+    /// The request's body: a client that breaks it off breaks the origin's answer off, too.
+    upload: BodyWatch,
+    /// Frames count, not socket bytes: several answers share the socket.
+    multiplexed: bool,
+    /// The last poll of the body had to wait for the origin.
+    waiting_for_origin: bool,
+    /// When the body was last taken from.
+    taken_ms: u64,
+    /// When a gap ended in which the client side did not ask for bytes.
+    gap_ms: Option<u64>,
+    polled: bool,
+    /// The last byte went on to the HTTP layer.
+    ended: bool,
+}
+
+/// What is reported in the end.
+pub struct Record {
+    store: Arc<dyn Store>,
+    receipt: Receipt,
+    started_ms: u64,
+    /// Socket bytes before the answer.
+    written_before: u64,
+    bytes: u64,
+}
+
+/// An answer that ended for the HTTP layer; what is left is the socket.
+pub struct Delivered {
+    record: Record,
+    /// The HTTP layer took the last byte.
+    whole: bool,
+    now_ms: u64,
+}
+
+impl Tracker {
+    /// Starts when the answer is handed to the client's connection.
+    pub fn new(
+        store: Arc<dyn Store>,
+        receipt: Receipt,
+        meter: Rc<Meter>,
+        multiplexed: bool,
+        upload: BodyWatch,
+    ) -> Tracker {
+        let (started_ms, written_before) = (meter.now_ms(), meter.written());
+        let record = Some(Record { store, receipt, started_ms, written_before, bytes: 0 });
+        Tracker {
+            record,
+            multiplexed,
+            waiting_for_origin: false,
+            taken_ms: started_ms,
+            gap_ms: None,
+            polled: false,
+            ended: false,
+            upload,
+            meter,
+        }
+    }
+
+    /// The client side asks for the next bytes.
+    pub fn on_poll(&mut self) {
+        let now = self.meter.now_ms();
+        if self.polled && !self.waiting_for_origin && now.saturating_sub(self.taken_ms) > GAP.as_millis() as u64 {
+            self.gap_ms = Some(now);
+        }
+        self.polled = true;
+    }
+
+    /// The origin has nothing yet.
+    pub fn on_waiting(&mut self) {
+        self.waiting_for_origin = true;
+    }
+
+    /// Bytes went on to the client side.
+    pub fn on_bytes(&mut self, bytes: usize) {
+        self.waiting_for_origin = false;
+        self.taken_ms = self.meter.now_ms();
+        if let Some(record) = &mut self.record {
+            record.bytes += bytes as u64;
+        }
+    }
+
+    /// The last byte went on.
+    pub fn on_end(&mut self) {
+        self.ended = true;
+        // HTTP/2 drops the body once it has sent the last frame; HTTP/1.1 tells when the socket took it.
+        if !self.multiplexed
+            && let Some(record) = self.record.take()
+        {
+            let now_ms = self.meter.now_ms();
+            self.meter.await_flush(Delivered { record, whole: true, now_ms });
+        }
+    }
+
+    /// The answer never reached the client's connection: reversed.
+    pub fn on_not_sent(&mut self) {
+        if let Some(record) = self.record.take() {
+            record.report(Delivery::NotSent, true, self.meter.now_ms());
+        }
+    }
+
+    /// The origin broke off or stalled. The charge is reversed only if nothing was waiting for the client.
+    pub fn on_origin_cut(&mut self) {
+        let Some(record) = self.record.take() else { return };
+        let now_ms = self.meter.now_ms();
+        let gap = self.gap_ms.is_some_and(|ms| now_ms.saturating_sub(ms) <= RECENT_MS);
+        let clients_doing = self.upload.open.get() || self.upload.fault.get().is_some();
+        let void = self.waiting_for_origin && !gap && !clients_doing && !self.meter.recently_blocked();
+        record.report(Delivery::OriginCut, void, now_ms);
+    }
+}
+
+impl Drop for Tracker {
+    fn drop(&mut self) {
+        let Some(record) = self.record.take() else { return };
+        let now_ms = self.meter.now_ms();
+        if self.multiplexed {
+            let delivery = match (self.ended, self.meter.is_stalled()) {
+                (true, _) => Delivery::Complete,
+                (false, true) => Delivery::ClientStalled,
+                (false, false) => Delivery::ClientLeft,
+            };
+            record.report(delivery, false, now_ms);
+        } else {
+            // Whether a byte was written is known at the next flush, or when the socket is gone.
+            self.meter.await_flush(Delivered { record, whole: false, now_ms });
+        }
+    }
+}
+
+impl Delivered {
+    /// The socket took all bytes that there were.
+    pub fn flushed(self) {
+        let delivery = if self.whole { Delivery::Complete } else { Delivery::ClientLeft };
+        self.record.report(delivery, false, self.now_ms);
+    }
+
+    /// The client is gone, or the answer was dropped; `written` is what the socket took in all.
+    pub fn gone(self, written: u64, stalled: bool) {
+        let (delivery, void) = match (written == self.record.written_before, stalled) {
+            (true, _) => (Delivery::NotSent, true),
+            (false, true) => (Delivery::ClientStalled, false),
+            (false, false) => (Delivery::ClientLeft, false),
+        };
+        self.record.report(delivery, void, self.now_ms);
+    }
+}
+
+impl std::fmt::Debug for Delivered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Delivered({})", self.record.receipt.n)
+    }
+}
+
+impl Record {
+    fn report(self, delivery: Delivery, void: bool, now_ms: u64) {
+        let ms = u32::try_from(now_ms.saturating_sub(self.started_ms)).unwrap_or(u32::MAX);
+        self.store.outcome(Outcome { n: self.receipt.n, delivery, void, ms, bytes: self.bytes });
+    }
+}

@@ -1,0 +1,232 @@
+//! One request to the origin: fields put right, sent over a kept connection, once more over a new one where that is safe.
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{Method, Request, Response, Uri, Version};
+
+use super::body::{AnswerBody, BodyWatch, Fault, OriginBody, RequestBody};
+use super::connection::Client;
+use super::core::Core;
+use super::framing;
+use super::origin::{ConnectError, Lease, OriginPool};
+use super::target::Target;
+use super::ticker::Timer;
+use crate::config::HostHeader;
+use crate::payment::reason::{Reason, Refusal};
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// A request as the origin will see it.
+pub struct Outbound {
+    /// Which origin.
+    pub origin: usize,
+    /// Method, target and fields already put right, and the client's body, if there is one.
+    pub request: Request<RequestBody>,
+    /// What the body is doing.
+    pub watch: BodyWatch,
+    /// A payment rides on it: the origin must not be called twice for it.
+    pub paid: bool,
+}
+
+impl Outbound {
+    /// Rewrites a client's request for an origin: target in its normal form, hop-by-hop and gateway-only fields out, `Via`
+    /// and `X-Forwarded-*` in.
+    ///
+    /// # Errors
+    /// [`Reason::BadRequest`] when no request target can be built, which a parsed request does not cause.
+    pub fn new(
+        core: &Core,
+        client: &Client,
+        target: &Target,
+        origin: usize,
+        keep_overrides: bool,
+        request: Request<hyper::body::Incoming>,
+    ) -> Result<Outbound, Refusal> {
+        let watch = BodyWatch::default();
+        let (mut head, incoming) = request.into_parts();
+        let body = RequestBody::client(core, incoming, &watch);
+        let bad = |_| Refusal::new(Reason::BadRequest, "the request target can't be forwarded");
+        let config = core.pools[origin].config();
+        framing::strip_request(&mut head.headers, keep_overrides);
+        framing::add_via(&mut head.headers, head.version);
+        let received = target.authority_value();
+        let host = match config.host_header {
+            HostHeader::Client => received.clone(),
+            HostHeader::Origin => origin_authority(core.pools[origin].as_ref()),
+        };
+        head.headers.insert(header::HOST, host);
+        head.headers.insert(FORWARDED_FOR, client.address_value());
+        head.headers.insert(FORWARDED_HOST, received);
+        head.headers.insert(FORWARDED_PROTO, HeaderValue::from_static(client.scheme(core)));
+        if !(target.is_normal() && head.uri.authority().is_none() && head.uri.scheme().is_none()) {
+            let path = PathAndQuery::try_from(target.path_and_query()).map_err(bad)?;
+            head.uri = Uri::from(path);
+        }
+        head.version = Version::HTTP_11;
+        head.extensions.clear();
+        if matches!(body, RequestBody::Client(_)) && !head.headers.contains_key(header::CONTENT_LENGTH) {
+            // hyper would take a GET without either for one without a body.
+            head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Ok(Outbound { origin, request: Request::from_parts(head, body), watch, paid: false })
+    }
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+fn origin_authority(pool: &OriginPool) -> HeaderValue {
+    let config = pool.config();
+    let host = if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
+    let default = if config.https { 443 } else { 80 };
+    let text = if config.port == default { host } else { format!("{host}:{}", config.port) };
+    // A host that the configuration accepted is ASCII.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("origin"))
+}
+
+/// Sends the request and waits for the origin's head.
+///
+/// # Errors
+/// 502, 504, or the client's own fault when its body broke off (400, 408).
+pub async fn forward(core: &Core, outbound: Outbound) -> Result<Response<OriginBody>, Refusal> {
+    let Outbound { origin, request, watch, paid } = outbound;
+    let pool = &core.pools[origin];
+    let mut lease = pool.lease().await.map_err(connect_refusal)?;
+    // Kept only where it may be needed: a connection that was idle may have been closed under us.
+    let spare = (lease.reused && !paid && is_safe_to_repeat(&request)).then(|| Box::new(copy_of_head(&request)));
+    let failure = match send(pool, &mut lease, request, &watch).await {
+        Ok(response) => return Ok(finish(pool, lease, response)),
+        Err(failure) => failure,
+    };
+    let repeat = failure.unsent.or(spare).filter(|_| lease.reused && failure.closed);
+    match repeat {
+        // Rare: boxed, so that it does not make every request's future larger.
+        Some(request) => Box::pin(once_more(pool, *request, &watch)).await,
+        None => Err(failure.refusal),
+    }
+}
+
+async fn once_more(
+    pool: &Rc<OriginPool>,
+    request: Request<RequestBody>,
+    watch: &BodyWatch,
+) -> Result<Response<OriginBody>, Refusal> {
+    let mut lease = pool.connect().await.map_err(connect_refusal)?;
+    match send(pool, &mut lease, request, watch).await {
+        Ok(response) => Ok(finish(pool, lease, response)),
+        Err(failure) => Err(failure.refusal),
+    }
+}
+
+/// A second copy does no harm (RFC 9110 §9.2.2), and there is nothing of it that went away with the first.
+fn is_safe_to_repeat(request: &Request<RequestBody>) -> bool {
+    matches!(request.body(), RequestBody::Empty)
+        && matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE)
+}
+
+fn copy_of_head(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// Why there is no answer from the origin.
+struct Failure {
+    /// What the client is told.
+    refusal: Refusal,
+    /// The request, if no byte of it went out.
+    unsent: Option<Box<Request<RequestBody>>>,
+    /// The connection ended without an answer.
+    closed: bool,
+}
+
+impl From<Reason> for Failure {
+    fn from(reason: Reason) -> Failure {
+        Failure { refusal: reason.into(), unsent: None, closed: false }
+    }
+}
+
+async fn send(
+    pool: &Rc<OriginPool>,
+    lease: &mut Lease,
+    request: Request<RequestBody>,
+    watch: &BodyWatch,
+) -> Result<Response<hyper::body::Incoming>, Failure> {
+    let limit = pool.config().head;
+    let timer = lease.timer();
+    timer.arm(limit);
+    let sender = lease.sender().ok_or(Reason::Internal)?;
+    let mut sending = pin!(sender.try_send_request(request));
+    let waited = std::future::poll_fn(|cx| {
+        if let Poll::Ready(result) = sending.as_mut().poll(cx) {
+            return Poll::Ready(Some(result));
+        }
+        poll_deadline(&timer, limit, watch, cx).map(|()| None)
+    });
+    match waited.await {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(mut error)) => {
+            let unsent = error.take_message().map(Box::new);
+            Err(failure(error.error(), unsent, watch))
+        }
+        None => Err(Reason::OriginTimeout.into()),
+    }
+}
+
+/// The head's deadline starts anew with each byte of the request body that goes out.
+fn poll_deadline(timer: &Timer, limit: Duration, watch: &BodyWatch, cx: &std::task::Context<'_>) -> Poll<()> {
+    if watch.progress.replace(false) {
+        timer.arm(limit);
+    }
+    timer.poll_due(cx)
+}
+
+fn failure(error: &hyper::Error, unsent: Option<Box<Request<RequestBody>>>, watch: &BodyWatch) -> Failure {
+    let closed = error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_reset(error);
+    let refusal = match watch.fault.get() {
+        Some(Fault::Slow) => Refusal::from(Reason::BodyTooSlow),
+        Some(Fault::Broken) => Refusal::new(Reason::BadRequest, "the request body broke off or is malformed"),
+        None => {
+            tracing::warn!(%error, "the origin gave no answer");
+            Refusal::from(Reason::OriginInvalid)
+        }
+    };
+    Failure { refusal, unsent, closed }
+}
+
+fn is_reset(error: &hyper::Error) -> bool {
+    let io = std::error::Error::source(error).and_then(|e| e.downcast_ref::<std::io::Error>());
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+    io.is_some_and(|e| matches!(e.kind(), ConnectionReset | BrokenPipe | ConnectionAborted))
+}
+
+fn connect_refusal(error: ConnectError) -> Refusal {
+    tracing::warn!(%error, "the origin can't be reached");
+    Refusal::from(match error {
+        ConnectError::Timeout(_) => Reason::OriginTimeout,
+        ConnectError::Io(..) | ConnectError::Http(_) => Reason::OriginUnreachable,
+    })
+}
+
+fn finish(pool: &Rc<OriginPool>, lease: Lease, response: Response<hyper::body::Incoming>) -> Response<OriginBody> {
+    let idle = pool.config().body_idle;
+    let (mut head, incoming) = response.into_parts();
+    framing::strip_response(&mut head.headers);
+    framing::add_via(&mut head.headers, head.version);
+    // The client's side speaks its own version.
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    Response::from_parts(head, OriginBody::new(incoming, lease, idle))
+}
+
+/// The origin's answer as the client gets it, when nothing was paid.
+pub fn unpaid(response: Response<OriginBody>) -> Response<AnswerBody> {
+    response.map(|body| AnswerBody::origin(body, None))
+}

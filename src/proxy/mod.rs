@@ -1,0 +1,27 @@
+//! A request's way, from socket to origin and back; modules in this order.
+
+pub mod listener;
+
+pub mod connection;
+pub mod io;
+pub mod meter;
+pub mod ticker;
+
+pub mod stack;
+
+pub mod framing;
+pub mod target;
+
+pub mod drain;
+pub mod gate;
+
+pub mod exchange;
+
+pub mod delivery;
+pub mod forward;
+
+pub mod body;
+pub mod origin;
+
+pub mod core;
+pub mod rescue;

@@ -1,0 +1,127 @@
+//! «No» → an answer, nowhere else: status, reason code, fresh offer where one helps, Retry-After, CORS.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use serde_json::json;
+
+use super::body::AnswerBody;
+use crate::payment::reason::Refusal;
+
+/// The field that carries the reason code.
+pub const REASON_FIELD: HeaderName = HeaderName::from_static("tollgate-reason");
+/// x402 v2's offer, base64 of JSON.
+pub const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
+
+/// The ledger's number of the capture that used a payment.
+const RECEIPT: HeaderName = HeaderName::from_static("tollgate-receipt");
+
+/// Response fields that a page in a browser may read.
+pub const EXPOSED: &str = "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Payment-Response, Crawler-Price, Crawler-Charged, \
+     Crawler-Error, Tollgate-Reason, Tollgate-Receipt, Retry-After";
+/// Request fields that a page in a browser may send. Official clients put the expose field on their paid request.
+const ALLOWED: &str = "PAYMENT-SIGNATURE, X-PAYMENT, Payment, Signature, Signature-Input, Signature-Agent, SIGN-IN-WITH-X, \
+     Crawler-Exact-Price, Crawler-Max-Price, Content-Digest, Content-Type, Access-Control-Expose-Headers";
+
+/// A refusal on its way out.
+#[derive(Debug)]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// What the answer carries besides; boxed, since most requests are not refused.
+    pub extra: Box<Extra>,
+}
+
+/// What some refusals carry.
+#[derive(Debug, Default)]
+pub struct Extra {
+    /// A complete JSON body with a fresh offer.
+    pub offer_body: Option<String>,
+    /// `PAYMENT-REQUIRED`.
+    pub offer_field: Option<String>,
+    /// `Allow`, for 405.
+    pub allow: Option<String>,
+    /// Where an unknown agent registers.
+    pub registration_url: Option<String>,
+    /// The reference of an earlier capture.
+    pub receipt: Option<String>,
+    /// A page in a browser asked: add CORS fields.
+    pub cors: bool,
+    /// The connection's framing is in doubt: end it.
+    pub close: bool,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        Refused { refusal, extra: Box::default() }
+    }
+}
+
+/// The answer to a refused request.
+pub fn response(refused: Refused) -> Response<AnswerBody> {
+    let Refused { refusal, extra } = refused;
+    let extra = *extra;
+    let reason = refusal.reason;
+    tracing::debug!(reason = reason.code(), detail = refusal.detail, "refused");
+    let body = extra.offer_body.unwrap_or_else(|| {
+        let message = if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail };
+        let mut body = json!({"error": reason.code(), "message": message, "advice": reason.advice()});
+        if let Some(url) = extra.registration_url {
+            body["registrationUrl"] = json!(url);
+        }
+        body.to_string()
+    });
+    let mut response = Response::new(AnswerBody::made(body));
+    // Every status of the table is a valid one.
+    *response.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REASON_FIELD, HeaderValue::from_static(reason.code()));
+    let texts = [(PAYMENT_REQUIRED, extra.offer_field), (header::ALLOW, extra.allow), (RECEIPT, extra.receipt)];
+    for (name, text) in texts {
+        if let Some(value) = text.and_then(|t| HeaderValue::try_from(t).ok()) {
+            headers.insert(name, value);
+        }
+    }
+    if let Some(seconds) = refusal.retry_after {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    if extra.close {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if extra.cors {
+        allow_any_origin(headers);
+    }
+    response
+}
+
+/// The answer to a preflight on a priced route: made here, free of charge.
+pub fn preflight(methods: &str, cors: bool) -> Response<AnswerBody> {
+    let mut response = Response::new(AnswerBody::made(""));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    if !cors {
+        // The browser reads this as «no».
+        return response;
+    }
+    allow_any_origin(headers);
+    if let Ok(methods) = HeaderValue::from_str(methods) {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    }
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    headers.insert(header::VARY, HeaderValue::from_static("Access-Control-Request-Method"));
+    response
+}
+
+fn allow_any_origin(headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+}
+
+/// Lets a page read the payment response too, where the origin lets it read the answer at all.
+pub fn expose_with_origin(headers: &mut HeaderMap) {
+    if headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN) {
+        headers.append(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    }
+}

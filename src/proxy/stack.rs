@@ -1,0 +1,177 @@
+//! The way of a request, on one screen. Each step is a module of this name; the first that says no answers, through
+//! `rescue`, which alone chooses status and fields.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Request, Response, header};
+use hyper::body::Incoming;
+
+use super::body::{AnswerBody, Served};
+use super::connection::Client;
+use super::core::Core;
+use super::exchange::Exchange;
+use super::forward::{self, Outbound};
+use super::gate::{self, Visit};
+use super::rescue::{self, Refused};
+use super::target::Target;
+use super::{drain, framing};
+use crate::config::Route;
+use crate::payment::presented::{Presented, presented};
+use crate::payment::reason::{Reason, Refusal};
+use crate::pricing::Found;
+use crate::wire::deferred::Payment;
+
+/// Serves one request of a connection.
+///
+/// # Errors
+/// None: a refusal is an answer, too.
+pub async fn serve(
+    core: Rc<Core>,
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let Some(served) = Served::enter(&core, &client.meter) else {
+        let refusal = Refusal::from(Reason::Overloaded).retry_after(1);
+        return Ok(rescue::response(refusal.into()));
+    };
+    let cors = core.shared.config.server.cors && request.headers().contains_key(header::ORIGIN);
+    let answered = answer(&core, &client, request).await;
+    let mut response = answered.unwrap_or_else(|mut refused| {
+        refused.extra.cors = cors;
+        rescue::response(refused)
+    });
+    if core.draining.get() && !client.multiplexed {
+        response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    Ok(response.map(|body| body.serving(served)))
+}
+
+async fn answer(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let config = &*core.shared.config;
+    framing::check(&request).map_err(closing)?;
+    let strict = |host: &str| config.table.has_priced(host);
+    let target = Target::of(&request, client.https(core), config.server.limits.url_bytes, strict)?;
+    let route = match find(config, &target, &request)? {
+        At::Route(index) => Some(index),
+        At::Free => None,
+        At::Preflight(methods) => return Ok(rescue::preflight(&methods, config.server.cors)),
+    };
+    let offer = route.and_then(|index| Some((index, core.shared.offers[index].as_ref()?)));
+    let Some((index, offer)) = offer else {
+        return pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
+    };
+    if !core.shared.store.is_open() {
+        drain::request_body(core, request).await;
+        return Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5).into());
+    }
+    let method = request.method().clone();
+    let visit = Visit { core, scheme: client.scheme(core), target: &target, offer, method: &method };
+    let refused = match presented(request.headers()) {
+        // Boxed: what a payment needs must not make the future of a free request larger.
+        Ok(Presented::Payment(payment)) => return Box::pin(paid(visit, index, client, payment, request)).await,
+        Ok(Presented::Nothing) => visit.refuse(Reason::PaymentRequired.into()),
+        Err(refusal) => visit.refuse(refusal),
+    };
+    drain::request_body(core, request).await;
+    Err(refused)
+}
+
+/// A request with a payment: through the gate, then by a task that outlives the client.
+async fn paid(
+    visit: Visit<'_>,
+    index: usize,
+    client: &Rc<Client>,
+    payment: Payment,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let core = visit.core;
+    let permit = match gate::judge(&visit, payment, request.headers()).await {
+        Ok(permit) => permit,
+        Err(refused) => {
+            drain::request_body(core, request).await;
+            return Err(refused);
+        }
+    };
+    let route = &core.shared.config.routes[index];
+    let mut request = request;
+    if !route.charge_on.charges(206) {
+        // A part would be a success that is not charged.
+        request.headers_mut().remove(header::RANGE);
+        request.headers_mut().remove(header::IF_RANGE);
+    }
+    let outbound = Outbound::new(core, client, visit.target, route.origin, false, request)?;
+    let (target, method) = (Arc::from(visit.target.url(visit.scheme)), Arc::from(visit.method.as_str()));
+    let exchange = Exchange { permit, route: index, target, method };
+    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|(refusal, receipt)| {
+        let mut refused = visit.refuse(refusal);
+        refused.extra.receipt = receipt;
+        refused
+    })
+}
+
+/// A free request: straight to the origin.
+async fn pass(
+    core: &Core,
+    client: &Client,
+    target: &Target,
+    route: Option<&Route>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let (origin, overrides) = route.map_or((0, false), |r| (r.origin, r.allow_method_override));
+    let outbound = Outbound::new(core, client, target, origin, overrides, request)?;
+    Ok(forward::unpaid(forward::forward(core, outbound).await?))
+}
+
+/// What a request is for.
+enum At {
+    Route(usize),
+    Free,
+    /// A preflight for a priced route, with the methods that it may name.
+    Preflight(String),
+}
+
+fn find(config: &crate::config::Config, target: &Target, request: &Request<Incoming>) -> Result<At, Refused> {
+    let find = |method: &str| config.table.find(target.host(), target.path(), method);
+    let priced = |index: usize| config.routes[index].price.is_some();
+    // What a preflight asks for decides: priced → answered here; free → the origin's to answer.
+    if let Some(wanted) = preflight_for(request.method(), request.headers())
+        && let Found::Route(index) = find(wanted)
+    {
+        let route = &config.routes[index];
+        return Ok(if priced(index) { At::Preflight(allowed_methods(route)) } else { At::Route(index) });
+    }
+    match find(request.method().as_str()) {
+        Found::Route(index) => Ok(At::Route(index)),
+        Found::Free | Found::AlwaysFree => Ok(At::Free),
+        Found::MethodNotAllowed(allow) => {
+            let mut refused = Refused::from(Refusal::from(Reason::MethodNotAllowed));
+            refused.extra.allow = Some(allow.to_owned());
+            Err(refused)
+        }
+        Found::UnknownHost => Err(Refusal::from(Reason::MisdirectedHost).into()),
+    }
+}
+
+/// The method that a preflight asks about (Fetch standard, CORS-preflight request).
+fn preflight_for<'h>(method: &Method, headers: &'h HeaderMap) -> Option<&'h str> {
+    let wanted = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    (*method == Method::OPTIONS && headers.contains_key(header::ORIGIN)).then_some(())?;
+    wanted.to_str().ok()
+}
+
+fn allowed_methods(route: &Route) -> String {
+    if route.methods.is_empty() { "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned() } else { route.methods.join(", ") }
+}
+
+/// Framing in doubt: answer, and never read this connection again.
+fn closing(refusal: Refusal) -> Refused {
+    let mut refused = Refused::from(refusal);
+    refused.extra.close = true;
+    refused
+}

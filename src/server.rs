@@ -1,0 +1,402 @@
+//! Configuration → running parts: one thread per core, one control thread, the ledger's writer; and how they stop.
+//!
+//! ```text
+//! core 0..n   listener, connections, origin pool        one single-threaded runtime each
+//! control     key directories, clock rule, live terms    one single-threaded runtime
+//! writer      SQLite                                     one thread, inside the store
+//! ```
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::clock::Clock;
+use crate::config::{Config, Origin};
+use crate::identity::{self, Keys, Service};
+use crate::ledger::mailbox::Mailbox;
+use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::ledger::store::{Health, Store};
+use crate::payment::deferred::Rules;
+use crate::payment::secrets::Secrets;
+use crate::payment::terms::{Template, Term, Terms};
+use crate::proxy::core::{Accounts, Core, Shared};
+use crate::proxy::listener;
+use crate::proxy::origin::OriginPool;
+use crate::proxy::ticker::Ticker;
+use crate::tls;
+
+/// How often live terms are made durable again, so that offers outlive a crash.
+const TERMS_EVERY: Duration = Duration::from_secs(30);
+/// How often a core closes unused origin connections.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// A running gateway; dropped, it drains and stops.
+pub struct Gateway {
+    addresses: Vec<SocketAddr>,
+    drain: watch::Sender<Phase>,
+    cores: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+    store: Arc<SqliteStore>,
+}
+
+/// How far a gateway has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+enum Phase {
+    Serving,
+    /// Cores end what is open.
+    Draining,
+    /// The cores are done; the control thread, which answered them, may end too.
+    Drained,
+}
+
+/// Why a gateway does not start; nothing was served.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The secret file.
+    #[error("secret file {}: {reason}", path.display())]
+    Secrets {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// A file of trusted roots.
+    #[error("ca_file {}: {reason}", path.display())]
+    Roots {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Keys of agents.
+    #[error(transparent)]
+    Identity(#[from] identity::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] OpenError),
+    /// An address to listen on.
+    #[error("cannot listen on {address}: {error}{}", hint(error))]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Threads, sockets or descriptors.
+    #[error("cannot start: {0}")]
+    System(#[from] io::Error),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; another process has the port: stop it, or set server.listen to another",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need the right to bind them",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has the address",
+        _ => "",
+    }
+}
+
+impl Gateway {
+    /// Starts all parts. When this returns, connections are accepted.
+    ///
+    /// # Errors
+    /// [`StartError`]; whatever was started is stopped again.
+    pub fn start(config: Config) -> Result<Gateway, StartError> {
+        let config = Arc::new(config);
+        let clock = Clock::system();
+        let secrets = load_secrets(&config.offers.secret_file)?;
+        let tls = origin_tls(&config)?;
+        let sockets = listen(&config)?;
+        let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
+        let store = SqliteStore::open(SqliteOptions {
+            path: config.ledger.path.clone(),
+            zone: config.ledger.zone.clone(),
+            keys_max: config.ledger.keys_max,
+            queue_max: config.ledger.queue_max,
+            sync: config.ledger.sync,
+            ttl_max_ms: config.offers.ttl.as_millis() as u64,
+            skew_ms: config.identity.skew.as_millis() as u64,
+            clock: clock.clone(),
+        })?;
+        let (keys, questions) = Keys::new();
+        let service = Service::new(keys.clone(), questions, &config, clock.clone())?;
+        let offers = Shared::offers_of(&config);
+        let own: Vec<Arc<Term>> = offers.iter().flatten().map(|o| o.term.clone()).collect();
+        let terms = live_terms(&own, &store, &config, &clock);
+        let shared = Arc::new(Shared {
+            rules: rules(&config),
+            accounts: Accounts::of(&config),
+            store: store.clone(),
+            config: config.clone(),
+            offers,
+            secrets,
+            terms,
+            keys,
+            clock,
+        });
+        let (drain, draining) = watch::channel(Phase::Serving);
+        let mut gateway = Gateway { addresses, drain, cores: Vec::new(), control: None, store: store.clone() };
+        let terms: TermRows = own.iter().map(|t| (t.digest, t.template.to_bytes())).collect();
+        // Before the first offer goes out: it has to outlive even a crash in the next moment.
+        if let Err(error) = block_on(store.remember_terms(terms.clone())) {
+            tracing::warn!(%error, "offers of this configuration may not outlive this process");
+        }
+        gateway.control = Some(spawn_control(service, store, terms, draining.clone())?);
+        let mut by_core: Vec<Vec<std::net::TcpListener>> = Vec::new();
+        by_core.resize_with(config.server.cores.max(1), Vec::new);
+        for (_, sockets) in sockets {
+            for (core, socket) in by_core.iter_mut().zip(sockets) {
+                core.push(socket);
+            }
+        }
+        for (number, listeners) in by_core.into_iter().enumerate() {
+            let start = CoreStart { shared: shared.clone(), tls: tls.clone(), listeners, draining: draining.clone() };
+            gateway.cores.push(start.spawn(number)?);
+        }
+        Ok(gateway)
+    }
+
+    /// The addresses that connections are accepted on, in the order of `server.listen`; port 0 became a real one.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether priced routes are served, and if not, why.
+    pub fn health(&self) -> Health {
+        self.store.health()
+    }
+
+    /// Stops accepting, ends what is being served within `server.drain_seconds`, then writes and closes the books.
+    pub fn drain(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        let _ = self.drain.send(Phase::Draining);
+        for core in self.cores.drain(..) {
+            if core.join().is_err() {
+                tracing::error!("a core ended by a panic");
+            }
+        }
+        if let Some(control) = self.control.take() {
+            let _ = self.drain.send(Phase::Drained);
+            let _ = control.join();
+            if let Err(error) = self.store.close() {
+                tracing::error!(%error, "the ledger did not close cleanly");
+            }
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        skew: config.identity.skew.as_secs().cast_signed(),
+        window: config.deferred.window.as_secs().cast_signed(),
+        require_authority: config.deferred.require_authority,
+        require_path: config.deferred.require_path,
+        lenient_signature: config.deferred.lenient_signature,
+    }
+}
+
+type Sockets = Vec<(SocketAddr, Vec<std::net::TcpListener>)>;
+
+fn listen(config: &Config) -> Result<Sockets, StartError> {
+    let bind = |address: &SocketAddr| {
+        let sockets = listener::bind(*address, config.server.cores);
+        sockets.map(|s| (*address, s)).map_err(|error| StartError::Listen { address: *address, error })
+    };
+    config.server.listen.iter().map(bind).collect()
+}
+
+/// The TLS settings of each `https` origin, by index.
+fn origin_tls(config: &Config) -> Result<Vec<Option<Arc<rustls::ClientConfig>>>, StartError> {
+    let of = |origin: &Origin| {
+        let roots = |reason| StartError::Roots { path: origin.ca_file.clone().unwrap_or_default(), reason };
+        origin.https.then(|| tls::client(origin.ca_file.as_deref()).map_err(roots)).transpose()
+    };
+    config.origins.iter().map(of).collect()
+}
+
+/// Reads the sealing keys; makes a first one where there is no file.
+fn load_secrets(path: &Path) -> Result<Secrets, StartError> {
+    let failed = |reason: String| StartError::Secrets { path: path.to_owned(), reason };
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut key = [0; 32];
+            getrandom::fill(&mut key).map_err(|e| failed(format!("the system has no random bytes: {e}")))?;
+            let text = Secrets::new_file(key);
+            write_new(path, text.as_bytes())
+                .map_err(|e| failed(format!("cannot be made: {e}; set offers.secret_file to a writable place")))?;
+            text
+        }
+        Err(error) => return Err(failed(format!("cannot be read: {error}"))),
+    };
+    let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode());
+    if mode & 0o077 != 0 {
+        tracing::warn!(file = %path.display(), "others can read the secret file; chmod 600 it");
+    }
+    Secrets::parse(&text).map_err(failed)
+}
+
+/// Makes a file that only we can read: never over an existing one, whole or not there, on disk when this returns.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&new, path));
+    fs::remove_file(&new)?;
+    written?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(folder)?.sync_all()
+}
+
+/// This configuration's terms, and those of earlier ones whose offers may still be out.
+fn live_terms(own: &[Arc<Term>], store: &Arc<SqliteStore>, config: &Config, clock: &Clock) -> Terms {
+    let mut terms = Terms::default();
+    own.iter().for_each(|term| terms.insert(term.clone()));
+    let grace = 2 * config.identity.skew.as_millis() as u64 + 2 * TERMS_EVERY.as_millis() as u64;
+    let longest_ttl_ms = 3_600_000;
+    let since = clock.now_ms().saturating_sub(longest_ttl_ms + grace);
+    match block_on(store.recent_terms(since)) {
+        Ok(earlier) => earlier
+            .into_iter()
+            .filter_map(|(bytes, loaded_ms)| Some((Template::from_bytes(&bytes)?, loaded_ms)))
+            .filter(|(t, loaded_ms)| loaded_ms + t.ttl * 1000 + grace >= clock.now_ms())
+            .for_each(|(template, _)| {
+                store.raise_ttl_max(template.ttl * 1000);
+                terms.insert(Term::new(template));
+            }),
+        Err(error) => tracing::warn!(%error, "offers of an earlier configuration will not be taken"),
+    }
+    terms
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    // Store futures need no runtime of their own; this one only parks the thread.
+    match tokio::runtime::Builder::new_current_thread().build() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(_) => unreachable!("a runtime without drivers needs nothing from the system"),
+    }
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+type TermRows = Vec<([u8; 32], Vec<u8>)>;
+
+fn spawn_control(
+    service: Service,
+    store: Arc<SqliteStore>,
+    terms: TermRows,
+    mut draining: watch::Receiver<Phase>,
+) -> io::Result<JoinHandle<()>> {
+    let runtime = runtime()?;
+    std::thread::Builder::new().name("control".into()).spawn(move || {
+        let local = LocalSet::new();
+        local.spawn_local(service.run());
+        local.spawn_local(keep_terms(store.clone(), terms));
+        local.spawn_local(watch_clock(store));
+        // Cores may ask for keys while they drain.
+        local.block_on(&runtime, async move {
+            let _ = draining.wait_for(|phase| *phase == Phase::Drained).await;
+        });
+    })
+}
+
+/// Makes the terms durable again and again: they stay live for a while after the last time.
+async fn keep_terms(store: Arc<SqliteStore>, terms: TermRows) {
+    let mut every = tokio::time::interval(TERMS_EVERY);
+    loop {
+        every.tick().await;
+        if let Err(error) = store.remember_terms(terms.clone()).await {
+            tracing::warn!(%error, "offers of this configuration may not outlive this process");
+        }
+    }
+}
+
+/// Closes priced routes when the wall clock jumps.
+async fn watch_clock(store: Arc<SqliteStore>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        every.tick().await;
+        store.check_clock();
+    }
+}
+
+/// What a core's thread starts from.
+struct CoreStart {
+    shared: Arc<Shared>,
+    tls: Vec<Option<Arc<rustls::ClientConfig>>>,
+    listeners: Vec<std::net::TcpListener>,
+    draining: watch::Receiver<Phase>,
+}
+
+impl CoreStart {
+    fn spawn(self, number: usize) -> io::Result<JoinHandle<()>> {
+        let runtime = runtime()?;
+        let listeners: Vec<_> = {
+            let _guard = runtime.enter();
+            self.listeners.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<_>>()?
+        };
+        let (shared, tls, draining) = (self.shared, self.tls, self.draining);
+        std::thread::Builder::new().name(format!("core-{number}")).spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
+                tokio::task::spawn_local(Mailbox::install());
+                let ticker = Ticker::new();
+                tokio::task::spawn_local(ticker.clone().run());
+                let pools = shared.config.origins.iter().zip(tls);
+                let pools = pools.map(|(origin, tls)| OriginPool::new(origin, tls, &ticker)).collect();
+                let core = Core::new(shared, pools, ticker);
+                serve_until_drained(&core, listeners, draining).await;
+            });
+        })
+    }
+}
+
+async fn serve_until_drained(
+    core: &std::rc::Rc<Core>,
+    listeners: Vec<tokio::net::TcpListener>,
+    mut draining: watch::Receiver<Phase>,
+) {
+    let accepting: Vec<_> =
+        listeners.into_iter().map(|l| tokio::task::spawn_local(listener::accept(core.clone(), l))).collect();
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            _ = draining.wait_for(|phase| *phase >= Phase::Draining) => break,
+            _ = sweep.tick() => core.pools.iter().for_each(|pool| pool.sweep()),
+        }
+    }
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    core.draining.set(true);
+    core.drain.notify_waiters();
+    let deadline = tokio::time::sleep(core.shared.config.server.drain);
+    let mut deadline = std::pin::pin!(deadline);
+    // A connection that ends tells `drain`; one that was between two polls hears it at its next.
+    while core.connections.get() > 0 || core.exchanges.get() > 0 {
+        tokio::select! {
+            () = core.drain.notified() => {}
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = &mut deadline => {
+                tracing::warn!(open = core.connections.get(), "the drain's time is over; connections are cut");
+                break;
+            }
+        }
+    }
+}
