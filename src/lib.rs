@@ -17,6 +17,7 @@
 //! | [`agent`] | the paying client | pure modules, `clock`, `tls` |
 //! | [`cli`] | the commands | everything |
 
+pub mod agent;
 pub mod clock;
 pub mod config;
 pub mod identity;
