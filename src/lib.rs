@@ -18,6 +18,7 @@
 //! | [`cli`] | the commands | everything |
 
 pub mod agent;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod identity;

@@ -1,0 +1,201 @@
+//! `tollgate check`: what a configuration means, or everything that is wrong with it.
+
+use std::{fmt::Write, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::config::{self, AgentPattern, Config, Period};
+
+/// Exit code of a configuration that cannot be used.
+const UNUSABLE: u8 = 2;
+
+/// Reads a configuration; what to print, and the exit code: 0, or 2 if it cannot be used.
+///
+/// With `json` one object: `{"ok": true, "summary": {…}, "problems": [{"level", "file", "line", "column", "variable",
+/// "key", "message", "help"}]}`; warnings are among the problems of a usable one.
+pub fn check(path: &Path, env: impl Iterator<Item = (String, String)>, json: bool, color: bool) -> (String, u8) {
+    match config::load(path, env) {
+        Ok(config) if json => {
+            let problems = config.warnings.as_ref().map_or_else(|| json!([]), config::ConfigErrors::to_json);
+            (lines(&json!({ "ok": true, "summary": summary_json(&config), "problems": problems })), 0)
+        }
+        Ok(config) => {
+            let warnings = config.warnings.as_ref().map(|warnings| warnings.render(color) + "\n\n");
+            (warnings.unwrap_or_default() + &summary(path, &config), 0)
+        }
+        Err(errors) if json => {
+            (lines(&json!({ "ok": false, "summary": null, "problems": errors.to_json() })), UNUSABLE)
+        }
+        Err(errors) => {
+            let (count, rendered) = (errors.len(), errors.render(color));
+            let noun = if count == 1 { "problem" } else { "problems" };
+            (format!("{rendered}\n\n{}: {count} {noun}\n", path.display()), UNUSABLE)
+        }
+    }
+}
+
+fn lines(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn summary(path: &Path, config: &Config) -> String {
+    let mut out = format!("{}: usable\n", path.display());
+    let mut line = |name: &str, text: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "  {name:<8} {text}");
+    };
+    for address in &config.server.listen {
+        let public = config.server.public_url.as_ref().map_or_else(String::new, |url| {
+            format!(", known as {}://{}", if url.https { "https" } else { "http" }, url.authority)
+        });
+        line("listen", format!("{address}{public}"));
+    }
+    for origin in &config.origins {
+        line("origin", format!("{} = {}", origin.name, origin_url(origin)));
+    }
+    for route in &config.routes {
+        let methods = if route.methods.is_empty() { "any".to_owned() } else { route.methods.join(",") };
+        let place = format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path);
+        let price = route.price.map_or_else(|| "free".to_owned(), |price| price.to_string());
+        let origin = &config.origins[route.origin].name;
+        let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
+        line("route", format!("{methods} {place}  {price}{to}"));
+    }
+    for account in &config.accounts {
+        let period = period(account.period);
+        let agents: Vec<String> = account.agents.iter().map(agent).collect();
+        let blocked = if account.blocked { ", blocked" } else { "" };
+        line("account", format!("{}  {} a {period}{blocked}: {}", account.name, account.credit, agents.join(", ")));
+    }
+    line("ledger", config.ledger.path.display().to_string());
+    out
+}
+
+fn summary_json(config: &Config) -> Value {
+    let routes: Vec<Value> = config
+        .routes
+        .iter()
+        .map(|route| {
+            json!({
+                "name": &*route.name,
+                "host": route.host,
+                "path": route.path,
+                "methods": route.methods,
+                "price": route.price.map(|price| price.to_string()),
+                "origin": &*config.origins[route.origin].name,
+            })
+        })
+        .collect();
+    let accounts: Vec<Value> = config
+        .accounts
+        .iter()
+        .map(|account| {
+            json!({
+                "name": &*account.name,
+                "agents": account.agents.iter().map(agent).collect::<Vec<_>>(),
+                "credit": account.credit.to_string(),
+                "period": period(account.period),
+                "blocked": account.blocked,
+            })
+        })
+        .collect();
+    let origins: Vec<Value> =
+        config.origins.iter().map(|origin| json!({ "name": &*origin.name, "url": origin_url(origin) })).collect();
+    json!({
+        "listen": config.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "origins": origins,
+        "routes": routes,
+        "accounts": accounts,
+        "ledger": config.ledger.path.display().to_string(),
+        "table_hash": config.table_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+    })
+}
+
+fn origin_url(origin: &config::Origin) -> String {
+    let scheme = if origin.https { "https" } else { "http" };
+    match origin.host.contains(':') {
+        true => format!("{scheme}://[{}]:{}", origin.host, origin.port),
+        false => format!("{scheme}://{}:{}", origin.host, origin.port),
+    }
+}
+
+fn agent(pattern: &AgentPattern) -> String {
+    match pattern {
+        AgentPattern::Any => "any".to_owned(),
+        AgentPattern::Exact(origin) => origin.clone(),
+        AgentPattern::Below(suffix) => format!("https://*{suffix}"),
+    }
+}
+
+fn period(period: Period) -> &'static str {
+    match period {
+        Period::Day => "day",
+        Period::Month => "month",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(text: &str, json: bool) -> (String, u8) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.toml");
+        std::fs::write(&path, text).unwrap();
+        let (shown, code) = check(&path, std::iter::empty(), json, false);
+        (shown.replace(&format!("{}/", directory.path().display()), ""), code)
+    }
+
+    const GOOD: &str = r#"
+        [server]
+        public_url = "https://example.com"
+        [origin]
+        url = "http://[::1]:8080"
+        [origins.blog]
+        url = "https://blog.internal"
+        [[accounts]]
+        name = "crawler"
+        agents = ["https://Signer.example.com", "https://*.bots.example"]
+        credit = "100 USD"
+        [[routes]]
+        path = "/articles/*"
+        price = "0.01 USD"
+        [[routes]]
+        host = "blog.example.com"
+        path = "/*"
+        methods = ["GET", "POST"]
+        price = "0.001 EUR"
+        origin = "blog"
+    "#;
+
+    #[test]
+    fn says_what_was_understood() {
+        let (shown, code) = run(GOOD, false);
+        let (warning, summary) = shown.split_once("\n\n").unwrap();
+        assert!(warning.starts_with("warning: routes[1].price: nobody can pay"), "{warning}");
+        let expect = "t.toml: usable
+  listen   127.0.0.1:8402, known as https://example.com
+  origin   default = http://[::1]:8080
+  origin   blog = https://blog.internal:443
+  route    any /articles/*  0.01 USD
+  route    GET,POST blog.example.com/*  0.001 EUR → blog
+  account  crawler  100.00 USD a month: https://signer.example.com, https://*.bots.example
+  ledger   tollgate.sqlite
+";
+        assert_eq!((summary, code), (expect, 0));
+        let (shown, code) = run(GOOD, true);
+        let value: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!((code, &value["ok"], &value["problems"][0]["level"]), (0, &json!(true), &json!("warning")));
+        assert_eq!(value["summary"]["routes"][1]["price"], "0.001 EUR");
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let (shown, code) = run("[server]\ncros = true", false);
+        assert_eq!(code, 2);
+        assert!(shown.contains("did you mean `cors`?") && shown.ends_with("\n\nt.toml: 2 problems\n"), "{shown}");
+        let (shown, code) = run("[server]\ncros = true", true);
+        let value: Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!((code, &value["ok"], &value["problems"][0]["key"]), (2, &json!(false), &json!("server.cros")));
+    }
+}

@@ -1,0 +1,213 @@
+//! `tollgate ledger list`
+
+use clap::ValueEnum;
+use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
+use serde_json::{Value, json};
+
+use super::{Failure, Where, amount, delivery, hex, time};
+use crate::agent::offer::shortened;
+use crate::cli::Exit;
+use crate::cli::output::{Paint, note, say, table};
+use crate::clock::Clock;
+use crate::ledger::read::{Filter, Listed, State};
+
+/// List what was paid, newest first.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tollgate ledger list
+  tollgate ledger list --since 24h --account example-crawler
+  tollgate ledger list --state unproven            charged, and no word yet of what became of the answer
+  tollgate ledger list --json --limit 0 | jq -r 'select(.kind == \"capture\") | [.at, .account, .amount] | @tsv'
+
+With --json each line is an object:
+  n, kind, at, account, agent, route, scheme, asset, amount (decimal text), units (10^-6), status, method, target,
+  key, state, outcome {delivery, bytes, ms}")]
+pub struct List {
+    #[command(flatten)]
+    place: Where,
+    /// At most so many; 0 for all.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    limit: usize,
+    /// None before: a time (2026-11-24T12:00:00Z), a day in UTC (2026-11-24), or an age (90m, 24h, 7d).
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    since: Option<u64>,
+    /// Of this account only.
+    #[arg(long, value_name = "NAME")]
+    account: Option<String>,
+    /// Charges in this state only.
+    #[arg(long)]
+    state: Option<StateName>,
+    /// Print a JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StateName {
+    /// Charged, and it is known what became of the answer.
+    Delivered,
+    /// Charged, and it is not known.
+    Unproven,
+    /// Charged and given back.
+    Voided,
+}
+
+impl List {
+    pub(super) fn run(self) -> Result<Exit, Failure> {
+        let limit = if self.limit == 0 { usize::MAX - 1 } else { self.limit };
+        let filter = Filter {
+            // One more, to tell whether there is more.
+            limit: limit + 1,
+            since_ms: self.since,
+            account: self.account,
+            state: self.state.map(|state| match state {
+                StateName::Delivered => State::Delivered,
+                StateName::Unproven => State::Unproven,
+                StateName::Voided => State::Voided,
+            }),
+        };
+        let mut rows = self.place.open()?.list(&filter)?;
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        if self.json {
+            say(&rows.iter().map(|row| format!("{}\n", row_json(row))).collect::<String>());
+        } else if rows.is_empty() {
+            note("no entries");
+        } else {
+            say(&listing(&rows, Paint::stdout()));
+        }
+        if more {
+            note(&format!("there are more than {limit}; --limit shows more, --limit 0 all"));
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// Rows as a table with its header.
+pub fn listing(rows: &[Listed], paint: Paint) -> String {
+    let header = ["ENTRY", "TIME", "KIND", "AMOUNT", "ACCOUNT", "STATE", "STATUS", "REQUEST"];
+    let mut cells = vec![header.map(str::to_owned).to_vec()];
+    for row in rows {
+        let request = match (&row.method, &row.target, row.ref_n) {
+            (Some(method), Some(target), _) => format!("{method} {}", shortened(target)),
+            (Some(method), None, _) => format!("{method} (target dropped)"),
+            (None, _, Some(capture)) => format!("of {capture}"),
+            (None, _, None) => "-".to_owned(),
+        };
+        cells.push(vec![
+            row.n.to_string(),
+            time(row.at_ms),
+            row.kind.name().to_owned(),
+            format!("{} {}", amount(row.amount, &row.asset), row.asset),
+            shortened(&row.account),
+            state(row).unwrap_or("-").to_owned(),
+            row.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
+            request,
+        ]);
+    }
+    let text = table(&cells);
+    match text.split_once('\n') {
+        Some((header, rest)) => format!("{}\n{rest}", paint.bold(header)),
+        None => text,
+    }
+}
+
+/// A row as the object of `--json`.
+pub fn row_json(row: &Listed) -> Value {
+    let outcome = row.fate.and_then(|fate| fate.outcome);
+    json!({
+        "n": row.n.to_string(),
+        "kind": row.kind.name(),
+        "at": time(row.at_ms),
+        "account": row.account,
+        "agent": row.agent,
+        "route": row.route,
+        "scheme": row.scheme,
+        "asset": row.asset,
+        "amount": amount(row.amount, &row.asset),
+        "units": row.amount,
+        "status": row.status,
+        "method": row.method,
+        "target": row.target,
+        "key": hex(row.payment.as_bytes()),
+        "ref": row.ref_n.map(|n| n.to_string()),
+        "state": state(row),
+        "outcome": outcome.map(|outcome| json!({
+            "delivery": delivery(outcome.delivery), "bytes": outcome.bytes, "ms": outcome.ms,
+        })),
+    })
+}
+
+/// What became of a capture; `None` for other kinds.
+pub fn state(row: &Listed) -> Option<&'static str> {
+    row.fate.map(|fate| match fate.state() {
+        State::Delivered => "delivered",
+        State::Unproven => "unproven",
+        State::Voided => "voided",
+    })
+}
+
+fn since(text: &str) -> Result<u64, String> {
+    since_at(text, Clock::system().wall_ms())
+}
+
+/// Unix ms of a time, a day or an age before `now_ms`.
+fn since_at(text: &str, now_ms: u64) -> Result<u64, String> {
+    let ms = |at: Timestamp| u64::try_from(at.as_millisecond()).unwrap_or(0);
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(ms(at));
+    }
+    if let Ok(day) = text.parse::<Date>()
+        && let Ok(start) = TimeZone::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight()))
+    {
+        return Ok(ms(start));
+    }
+    let age = text.char_indices().next_back().and_then(|(last, unit)| {
+        let hours = match unit {
+            'm' => SignedDuration::from_mins(1),
+            'h' => SignedDuration::from_hours(1),
+            'd' => SignedDuration::from_hours(24),
+            _ => return None,
+        };
+        let count: i32 = text[..last].parse().ok().filter(|count| *count >= 0)?;
+        hours.checked_mul(count)?.as_millis().try_into().ok()
+    });
+    let expected = "expected 2026-11-24T12:00:00Z, 2026-11-24, or an age such as 90m, 24h or 7d";
+    age.map(|age: u64| now_ms.saturating_sub(age)).ok_or_else(|| expected.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn since_is_a_time_a_day_or_an_age() {
+        let now = 1_800_000_000_000;
+        for (text, expect) in [
+            ("2026-11-24T12:00:00Z", Some(1_795_521_600_000)),
+            ("2026-11-24T13:00:00+01:00", Some(1_795_521_600_000)),
+            ("2026-11-24", Some(1_795_478_400_000)),
+            ("90m", Some(now - 5_400_000)),
+            ("24h", Some(now - 86_400_000)),
+            ("7d", Some(now - 604_800_000)),
+            ("1969-01-01", Some(0)),
+            ("-1h", None),
+            ("h", None),
+            ("", None),
+            ("1é", None),
+            ("yesterday", None),
+        ] {
+            assert_eq!(since_at(text, now).ok(), expect, "{text}");
+        }
+    }
+
+    #[test]
+    fn amounts_are_exact_text() {
+        for (units, asset, expect) in
+            [(10_000, "USD", "0.01"), (1, "USD", "0.000001"), (5_000_000, "JPY", "5"), (7, "0xabc", "7e-6")]
+        {
+            assert_eq!(amount(units, asset), expect);
+        }
+    }
+}

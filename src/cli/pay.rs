@@ -1,0 +1,280 @@
+//! `tollgate pay`: a client that pays.
+
+mod transcript;
+
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use tower::{Layer as _, Service as _, ServiceExt as _};
+
+use self::transcript::Transcript;
+use super::output::error;
+use super::{Exit, keygen};
+use crate::agent::http::{AnswerBody, ClientError, HttpClient};
+use crate::agent::layer::{Paid, Target, read_offers};
+use crate::agent::{Agent, Budget, PayError, PayLayer};
+use crate::clock::Clock;
+use crate::wire::agent_url::AgentUrl;
+use crate::wire::amount::Money;
+
+/// Request a page, and pay for it if it has a price.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The page goes to standard output, what happens on the way to standard error. No more than --max is paid, and one
+request never pays twice: when an answer gets lost, the same payment is sent again.
+
+Examples:
+  tollgate pay --dry-run https://example.com/articles/1
+  tollgate pay --key agent.jwk --agent https://signer.example.com https://example.com/articles/1
+  tollgate pay --key agent.jwk --agent https://signer.example.com --max '0.05 USD' -o page.html https://example.com/articles/1
+  tollgate pay --key agent.jwk --agent https://signer.example.com -d @question.json -H 'Content-Type: application/json' https://example.com/api
+
+With --json the page goes to -o FILE or nowhere, and standard output gets one object:
+  status, offer {price, network, id, …}, payment {scheme, network, id}, receipt {…, timestamp} if charged, bytes, error
+
+Exit codes:
+  0 got it   1 failed (5xx, or the answer was lost)   2 bad usage   3 unreachable
+  4 refused (4xx), or over --max   5 not found (404, 410)")]
+pub struct Pay {
+    /// What to request.
+    #[arg(value_name = "URL", value_parser = url)]
+    url: Uri,
+    /// The method; GET, or POST with -d.
+    #[arg(short = 'X', long, value_name = "METHOD")]
+    request: Option<Method>,
+    /// A header field, `Name: value`; repeatable.
+    #[arg(short = 'H', long, value_name = "FIELD", value_parser = field)]
+    header: Vec<(HeaderName, HeaderValue)>,
+    /// The body: text, @FILE, or @- for standard input.
+    #[arg(short, long, value_name = "DATA")]
+    data: Option<String>,
+    /// Write the body there instead of to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Write status and fields before the body.
+    #[arg(short, long)]
+    include: bool,
+    /// The agent's private key, as `tollgate keygen` writes it.
+    #[arg(long, value_name = "FILE", requires = "agent")]
+    key: Option<PathBuf>,
+    /// The agent's origin, whose directory has the key.
+    #[arg(long, value_name = "URL", requires = "key", value_parser = AgentUrl::parse)]
+    agent: Option<AgentUrl>,
+    /// The most that this request may cost; repeat it for other currencies.
+    #[arg(long, value_name = "AMOUNT", default_value = "0.10 USD", value_parser = Money::parse)]
+    max: Vec<Money>,
+    /// Show the offer, pay nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// PEM roots that replace the built-in ones.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Print one JSON object instead of the body.
+    #[arg(long)]
+    json: bool,
+    /// Also show what is signed and sent.
+    #[arg(short, long)]
+    verbose: bool,
+    /// Show errors only.
+    #[arg(short, long, conflicts_with = "verbose")]
+    quiet: bool,
+}
+
+/// Why it did not come to an end, with the exit code.
+struct Failure(Exit, String);
+
+impl Pay {
+    pub(super) fn run(self) -> Exit {
+        let transcript = Arc::new(Transcript::new(self.quiet, self.verbose));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let ended = match runtime {
+            Ok(runtime) => runtime.block_on(self.exchange(&transcript)),
+            Err(failure) => Err(Failure(Exit::Failed, failure.to_string())),
+        };
+        let (exit, text) = match ended {
+            Ok(exit) => (exit, None),
+            Err(Failure(exit, text)) => (exit, Some(text)),
+        };
+        if self.json {
+            super::output::say(&format!("{}\n", transcript.to_json(text.as_deref())));
+        }
+        if let Some(text) = text {
+            error(text);
+        }
+        exit
+    }
+
+    async fn exchange(&self, transcript: &Arc<Transcript>) -> Result<Exit, Failure> {
+        let usage = |reason: String| Failure(Exit::Unusable, reason);
+        let request = self.request().map_err(usage)?;
+        let client = HttpClient::new(self.ca_file.as_deref()).map_err(|reason| usage(format!("--ca-file {reason}")))?;
+        let agent = match (&self.key, &self.agent) {
+            (Some(path), Some(url)) => Some(Agent::new(url.clone(), keygen::read_private(path).map_err(usage)?)),
+            _ => None,
+        };
+        let answer = match agent {
+            Some(agent) if !self.dry_run => {
+                let watch = transcript.clone();
+                let layer = PayLayer::new(agent, self.budget()).watch(move |event| watch.event(&event));
+                layer
+                    .layer(client)
+                    .oneshot(request)
+                    .await
+                    .map_err(|error| Failure(exit_of(&error), error.to_string()))?
+            }
+            _ => {
+                let mut client = client;
+                let answer =
+                    client.call(request).await.map_err(|error| Failure(exit_of_client(&error), error.to_string()))?;
+                if answer.status() == StatusCode::PAYMENT_REQUIRED {
+                    return self.look(answer, transcript).await;
+                }
+                answer
+            }
+        };
+        self.deliver(answer, transcript).await
+    }
+
+    /// What a page costs, without paying.
+    async fn look(&self, answer: Response<AnswerBody>, transcript: &Transcript) -> Result<Exit, Failure> {
+        let now = (Clock::system().now_ms() / 1000).cast_signed();
+        let (head, _, offers) = read_offers(answer, now).await;
+        transcript.status(head.status);
+        let offers = offers.map_err(|error| Failure(Exit::Refused, error.to_string()))?;
+        transcript.offered(&offers);
+        let choice = self.budget().choose(&offers);
+        if let Some(Ok(offer)) = choice {
+            transcript.chosen(offer);
+        }
+        if self.dry_run {
+            transcript.say(
+                "dry run",
+                &match choice {
+                    Some(Err(over)) => format!("nothing paid; {over}"),
+                    _ => "nothing paid; it is within the budget".to_owned(),
+                },
+            );
+            return Ok(Exit::Done);
+        }
+        let price = offers.first().map_or_else(String::new, |offer| offer.price.to_string());
+        Err(Failure(Exit::Refused, format!("this costs {price}; pay with --key FILE --agent URL")))
+    }
+
+    /// Hands the answer on.
+    async fn deliver(&self, answer: Response<AnswerBody>, transcript: &Transcript) -> Result<Exit, Failure> {
+        let (head, mut body) = answer.into_parts();
+        let paid = head.extensions.get::<Paid>();
+        transcript.answered(head.status, &head.headers, paid);
+        let mut sink = self.sink().map_err(|reason| Failure(Exit::Failed, reason))?;
+        let mut written = Ok(());
+        if self.include {
+            let mut text = format!("{:?} {}\r\n", head.version, head.status).into_bytes();
+            for (name, value) in &head.headers {
+                text.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+            }
+            text.extend_from_slice(b"\r\n");
+            written = sink.write_all(&text);
+        }
+        while let (Ok(()), Some(frame)) = (&written, body.frame().await) {
+            let frame = frame.map_err(|error| Failure(Exit::Failed, format!("the body is incomplete: {error}")))?;
+            if let Ok(data) = frame.into_data() {
+                transcript.count(data.len());
+                written = sink.write_all(&data);
+            }
+        }
+        match written.and_then(|()| sink.flush()) {
+            Ok(()) => transcript.ended(),
+            // Whoever read it has seen enough.
+            Err(failure) if failure.kind() == io::ErrorKind::BrokenPipe => {}
+            Err(failure) => return Err(Failure(Exit::Failed, format!("the body can't be written: {failure}"))),
+        }
+        Ok(match head.status.as_u16() {
+            ..400 => Exit::Done,
+            404 | 410 => Exit::NotFound,
+            400..500 => Exit::Refused,
+            _ => Exit::Failed,
+        })
+    }
+
+    fn sink(&self) -> Result<Box<dyn Write>, String> {
+        Ok(match &self.output {
+            Some(path) => Box::new(
+                File::create(path).map_err(|failure| format!("{} can't be written: {failure}", path.display()))?,
+            ),
+            None if self.json => Box::new(io::sink()),
+            None => Box::new(io::stdout().lock()),
+        })
+    }
+
+    fn budget(&self) -> Budget {
+        self.max.iter().fold(Budget::default(), |budget, max| budget.or(*max))
+    }
+
+    fn request(&self) -> Result<Request<Full<Bytes>>, String> {
+        let body = self.data.as_deref().map(read_data).transpose()?;
+        let mut request = Request::new(Full::new(body.clone().unwrap_or_default()));
+        *request.uri_mut() = self.url.clone();
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        *request.method_mut() = self.request.clone().unwrap_or(method);
+        for (name, value) in &self.header {
+            request.headers_mut().append(name, value.clone());
+        }
+        if body.is_some() {
+            let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+            request.headers_mut().entry(header::CONTENT_TYPE).or_insert(form);
+        }
+        Ok(request)
+    }
+}
+
+fn exit_of(error: &PayError<ClientError>) -> Exit {
+    match error {
+        PayError::Unpaid(error) => exit_of_client(error),
+        PayError::Offer(_) | PayError::OverBudget(_) | PayError::Declined(_) => Exit::Refused,
+        PayError::Sign(_) | PayError::Ambiguous { .. } => Exit::Failed,
+    }
+}
+
+fn exit_of_client(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Url(_) => Exit::Unusable,
+        ClientError::Unreachable { .. } => Exit::Unreachable,
+        ClientError::Late(_) | ClientError::Broken(_) => Exit::Failed,
+    }
+}
+
+/// Text, `@FILE` or `@-`.
+fn read_data(data: &str) -> Result<Bytes, String> {
+    let Some(path) = data.strip_prefix('@') else { return Ok(data.to_owned().into()) };
+    let mut bytes = Vec::new();
+    let read = match path {
+        "-" => io::stdin().lock().read_to_end(&mut bytes),
+        path => File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)),
+    };
+    read.map_err(|failure| format!("-d {data} can't be read: {failure}"))?;
+    Ok(bytes.into())
+}
+
+fn url(text: &str) -> Result<Uri, String> {
+    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    if !matches!(uri.scheme_str(), Some("http" | "https")) {
+        return Err("it must start with `https://` or `http://`".to_owned());
+    }
+    let (head, ()) = Request::get(uri.clone()).body(()).map_err(|error| error.to_string())?.into_parts();
+    Target::of(&head)?;
+    Ok(uri)
+}
+
+fn field(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let (name, value) = text.split_once(':').ok_or("expected `Name: value`")?;
+    let name: HeaderName = name.trim().parse().map_err(|_| format!("`{name}` is no field name"))?;
+    if name == header::HOST {
+        return Err("Host comes from the URL: it is signed".to_owned());
+    }
+    Ok((name, value.trim().parse().map_err(|_| "the value holds a control character".to_owned())?))
+}

@@ -1,0 +1,114 @@
+//! `tollgate run`: the gateway, until TERM or interrupt.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::output::{error, note, say};
+use super::{Exit, color};
+use crate::config::{self, Config};
+use crate::server::Gateway;
+
+/// Serve: the gateway itself.
+///
+/// TERM or interrupt drains: no new connections, open exchanges end within `server.drain_seconds`, the books are closed. A
+/// second signal ends at once.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  tollgate run -c tollgate.toml\n  TOLLGATE__SERVER__LISTEN=0.0.0.0:80 tollgate run"
+)]
+pub struct Run {
+    /// The configuration.
+    #[arg(short, long, value_name = "FILE", default_value = "tollgate.toml")]
+    config: PathBuf,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Exit {
+        let config = match config::load(&self.config, std::env::vars()) {
+            Ok(config) => config,
+            Err(errors) => {
+                note(&errors.render(color()));
+                return Exit::Unusable;
+            }
+        };
+        start_logging(&config);
+        if let Some(warnings) = &config.warnings {
+            note(&warnings.render(color()));
+        }
+        let priced = config.routes.iter().filter(|r| r.price.is_some()).count();
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(failure) => {
+                error(format_args!("signals can't be heard: {failure}"));
+                return Exit::Failed;
+            }
+        };
+        let gateway = match Gateway::start(config) {
+            Ok(gateway) => gateway,
+            Err(failure) => {
+                error(failure);
+                return Exit::Unusable;
+            }
+        };
+        let listening: Vec<String> = gateway.addresses().iter().map(|a| format!("http://{a}")).collect();
+        // The line that scripts wait for.
+        say(&format!(
+            "tollgate {} listens on {} ({priced} priced routes)\n",
+            env!("CARGO_PKG_VERSION"),
+            listening.join(", ")
+        ));
+        signals.wait();
+        tracing::info!("draining");
+        std::thread::spawn(move || {
+            signals.wait();
+            // Exit code of a shell for a second interrupt.
+            std::process::exit(130);
+        });
+        gateway.drain();
+        tracing::info!("stopped");
+        Exit::Done
+    }
+}
+
+/// TERM and interrupt, heard from the moment that this exists.
+pub(super) struct Signals {
+    runtime: tokio::runtime::Runtime,
+    term: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Begins to hear. Before the line that scripts wait for: what comes after it must be heard.
+    pub(super) fn listen() -> std::io::Result<Signals> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (term, interrupt) = {
+            let _guard = runtime.enter();
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+        };
+        Ok(Signals { runtime, term, interrupt })
+    }
+
+    /// Waits for the next.
+    pub(super) fn wait(&mut self) {
+        let Signals { runtime, term, interrupt } = self;
+        runtime.block_on(async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        });
+    }
+}
+
+fn start_logging(config: &Config) {
+    use tracing_subscriber::EnvFilter;
+    // `check` refused filters that do not parse.
+    let filter = EnvFilter::try_new(&config.telemetry.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color());
+    if config.telemetry.json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+}
