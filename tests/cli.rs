@@ -1,0 +1,16 @@
+//! The commands, through the binary.
+
+mod support;
+
+#[path = "cli/books.rs"]
+mod books;
+#[path = "cli/demo.rs"]
+mod demo;
+#[path = "cli/keys.rs"]
+mod keys;
+#[path = "cli/pay.rs"]
+mod pay;
+#[path = "cli/tls.rs"]
+mod tls;
+#[path = "cli/usage.rs"]
+mod usage;

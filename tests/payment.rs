@@ -1,0 +1,10 @@
+//! The handshake of the `deferred` scheme, from offer to ledger row, through the real binary.
+
+mod support;
+
+#[path = "payment/delivery.rs"]
+mod delivery;
+#[path = "payment/handshake.rs"]
+mod handshake;
+#[path = "payment/refusals.rs"]
+mod refusals;
