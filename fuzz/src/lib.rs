@@ -1,0 +1,269 @@
+//! What is fuzzed: every reader of bytes that others write. Each target takes any bytes, must not panic, and holds what
+//! it says. `cargo fuzz` runs them without end; `tests/fuzz.rs` includes this file and runs them for seconds.
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use tollgate::ledger::evidence::Evidence;
+use tollgate::ledger::outcomes;
+use tollgate::ledger::store::Outcome;
+use tollgate::payment::id::{Resource, SealedId};
+use tollgate::payment::presented::{self, Presented};
+use tollgate::payment::secrets::Secrets;
+use tollgate::payment::terms::{Template, Term, Terms};
+use tollgate::pricing::{Found, RouteSpec, Site, Table};
+use tollgate::proxy::target::Target;
+use tollgate::wire::agent_url::AgentUrl;
+use tollgate::wire::amount::Money;
+use tollgate::wire::deferred::Payment;
+use tollgate::wire::directory::Directory;
+use tollgate::wire::signature::{LabelledSignature, RequestView};
+use tollgate::wire::signature_agent::covered_agent;
+
+/// Header lines `name: value`, one a line, as far as they are ones; a first line without colon is skipped.
+fn headers(data: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in data.split(|b| *b == b'\n').take(64) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(colon) = line.iter().position(|b| *b == b':') else { continue };
+        let value = line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..]);
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&line[..colon]), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// Signature fields. A base has a line for each component and one more, and names each once.
+pub fn signature(data: &[u8]) {
+    let headers = headers(data);
+    let agent = headers.get("signature-agent").and_then(|v| v.to_str().ok()).unwrap_or("");
+    let request = RequestView {
+        method: "GET",
+        scheme: "https",
+        authority: "a.example",
+        path: "/p",
+        query: Some("q=1"),
+        headers: &headers,
+    };
+    for lenient in [false, true] {
+        for signature in LabelledSignature::parse_all(&headers, lenient).unwrap_or_default() {
+            let _ = covered_agent(&signature, agent);
+            let _ = signature.params.check_times(1_700_000_000, 30, 86_400);
+            let Ok(base) = signature.base(&request) else { continue };
+            let lines: Vec<&str> = base.split('\n').collect();
+            assert_eq!(lines.len(), signature.components.len() + 1, "a value broke out of its line: {base:?}");
+            for (line, component) in lines.iter().zip(&signature.components) {
+                assert!(line.starts_with(&component.identifier()), "{base:?}");
+            }
+            assert!(lines[lines.len() - 1].starts_with("\"@signature-params\": ("), "{base:?}");
+        }
+    }
+}
+
+/// The `Payment` field: what is read is written so that it is read again.
+pub fn payment(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(payment) = Payment::parse(text) else { return };
+    let field = payment.to_field().expect("what was read cannot be written");
+    assert_eq!(Payment::parse(&field).as_ref(), Ok(&payment));
+    let response = payment.response_field(1_700_000_000).expect("no payment response");
+    assert!(HeaderValue::try_from(response).is_ok());
+}
+
+/// Which payment a request carries: with one there is a field of that name.
+pub fn payment_fields(data: &[u8]) {
+    let headers = headers(data);
+    let carried = presented::PAYMENT_FIELDS.iter().filter(|name| headers.contains_key(**name)).count();
+    match presented::presented(&headers) {
+        Ok(Presented::Nothing) => assert_eq!(carried, 0, "a payment was overlooked"),
+        Ok(Presented::Payment(_)) => assert_eq!(carried, 1),
+        Err(_) => assert!(carried > 0),
+    }
+}
+
+/// A key directory: bounded, and no kept key has a weak or private part.
+pub fn directory(data: &[u8]) {
+    let mut skipped = 0;
+    if let Ok(keys) = Directory::parse(data, 4, false, |_, _| skipped += 1) {
+        assert!(keys.len() + skipped <= 4);
+        for key in keys {
+            assert!(key.jwk.d.is_none());
+            assert_eq!(key.public.thumbprint().len(), 43);
+        }
+    }
+}
+
+/// An agent's origin: its text is a normal form.
+pub fn agent_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(url) = AgentUrl::parse(text) {
+        let normal = url.to_string();
+        assert_eq!(AgentUrl::parse(&normal).as_ref(), Ok(&url));
+        assert!(normal.is_ascii() && !normal.contains(['@', '?', '#', ' ', '\\']), "{normal}");
+        assert!(http::Uri::try_from(&normal).is_ok(), "{normal}");
+    }
+}
+
+/// An amount: exact both ways.
+pub fn amount(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(money) = Money::parse(text) {
+        assert_eq!(Money::parse(&money.to_string()), Ok(money));
+        let wire = money.wire();
+        assert_eq!(wire.amount * 10_u128.pow(6 - wire.decimals()), money.units.get() as u128);
+    }
+}
+
+/// `/paid/*` costs something everywhere, `/case/*` on a host whose origin ignores case.
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let route = |index, path: &str, host: Option<&str>| RouteSpec {
+            index,
+            host: host.map(str::to_owned),
+            path: path.to_owned(),
+            methods: Vec::new(),
+            priced: true,
+            case_insensitive: host.is_some(),
+        };
+        let routes = [route(0, "/paid/*", None), route(1, "/case/*", Some("case.example"))];
+        let site = Site { hosts: vec!["a.example".to_owned(), "*.a.example".to_owned()], ..Site::default() };
+        Table::compile(&routes, &site).expect("these routes compile")
+    })
+}
+
+/// Everything decoded, as the most liberal origin would.
+fn decoded(path: &str) -> Vec<u8> {
+    let (bytes, mut out, mut i) = (path.as_bytes(), Vec::new(), 0);
+    while i < bytes.len() {
+        let hex = |at: usize| bytes.get(at).and_then(|b| char::from(*b).to_digit(16)).map(|d| d as u8);
+        match (bytes[i], hex(i + 1), hex(i + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(high << 4 | low);
+                i += 3;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                i += 1;
+            }
+        }
+    }
+    out
+}
+
+/// Request target and Host, each on its line. The normal form is a fixed point, holds no dot segment, and costs what the
+/// path costs that an origin sees which decodes everything.
+pub fn target(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (uri, host) = text.split_once('\n').unwrap_or((text, "a.example"));
+    let Ok(request) = Request::builder().uri(uri).header("host", host).body(()) else { return };
+    let strict = |host: &str| table().has_priced(host);
+    let Ok(target) = Target::of(&request, true, 8192, strict) else { return };
+
+    let upstream = target.path_and_query();
+    let again = Request::builder().uri(&upstream).header("host", target.authority()).body(());
+    let again = again.unwrap_or_else(|e| panic!("{upstream:?} is no request target: {e}"));
+    let again = Target::of(&again, true, 8192 * 3, strict).unwrap_or_else(|e| panic!("{upstream:?} is refused: {e:?}"));
+    assert_eq!((again.path(), again.query(), again.authority()), (target.path(), target.query(), target.authority()));
+
+    let path = target.path();
+    assert!(path.starts_with('/') && !path.split('/').any(|s| matches!(s, "." | "..")), "{path:?}");
+    assert!(!path.contains("//") && !path.contains('\\') && !path.contains(';'), "{path:?}");
+    let seen = decoded(target.raw_path());
+    assert_eq!(seen, decoded(path), "the normal form names another path");
+    assert!(!seen.windows(2).any(|w| w == b"//") && !seen.contains(&0) && !seen.contains(&b'\\'), "{path:?}");
+    let below = |prefix: &[u8], seen: &[u8]| {
+        seen.strip_prefix(prefix).is_some_and(|rest| rest.first().is_none_or(|b| *b == b'/'))
+    };
+    // Where case does not matter, it matters only for that host's own routes.
+    let expect = match target.host() {
+        "case.example" if below(b"/case", &seen.to_ascii_lowercase()) => Some(1),
+        _ => below(b"/paid", &seen).then_some(0),
+    };
+    for method in ["GET", "HEAD", "POST", "X-OWN"] {
+        let found = match table().find(target.host(), path, method) {
+            Found::Route(index) => Some(index),
+            Found::UnknownHost => continue,
+            _ => None,
+        };
+        assert_eq!(found, expect, "{path:?}, at the origin {:?}", String::from_utf8_lossy(&seen));
+    }
+}
+
+/// Secret and terms that the golden id was sealed with.
+fn seal() -> &'static (Secrets, Terms) {
+    static SEAL: OnceLock<(Secrets, Terms)> = OnceLock::new();
+    SEAL.get_or_init(|| {
+        let secrets = Secrets::parse(&Secrets::new_file([7; 32])).expect("a key that we made");
+        let mut terms = Terms::default();
+        terms.insert(Term::new(Template {
+            ttl: 300,
+            class: "public".into(),
+            scheme: "deferred".into(),
+            network: "tollgate:deferred".into(),
+            asset: "USD".into(),
+            decimals: 2,
+            pay_to: "merchant".into(),
+            terms_url: String::new(),
+        }));
+        (secrets, terms)
+    })
+}
+
+/// The one id that holds; `tests/wire/sealed_id.txt`.
+pub const GOLDEN_ID: &str = "AYvP5WgAAQIDBAUGBwE06wAAAAAAACcQbbC2YICE67q_a7qLrN1hTSdthea6kZJ5";
+
+/// A sealed id has one spelling, and only the one that was sealed opens.
+pub fn sealed_id(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Some(id) = SealedId::parse(text) else { return };
+    assert_eq!(id.to_text(), text, "a second spelling");
+    let (secrets, terms) = seal();
+    let page = Resource { method: "GET", authority: "a.example", path: "/p", query: "q=1" };
+    let opened = id.open(secrets, terms, 1_700_000_000_000, &page);
+    assert_eq!(opened.is_ok(), text == GOLDEN_ID, "{opened:?}");
+}
+
+/// Stored terms.
+pub fn template(data: &[u8]) {
+    if let Some(template) = Template::from_bytes(data) {
+        assert_eq!(Template::from_bytes(&template.to_bytes()), Some(template));
+    }
+}
+
+/// A configuration: an error can be shown, as text and as JSON.
+pub fn config(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    match tollgate::config::parse(text, "tollgate.toml", Path::new("/etc/tollgate"), std::iter::empty()) {
+        Ok(config) => assert!(!config.server.listen.is_empty() && !config.origins.is_empty()),
+        Err(errors) => {
+            assert!(!errors.is_empty() && !errors.render(true).is_empty() && errors.to_json().is_array());
+        }
+    }
+}
+
+/// The secret file: what is wrong is said without showing any of it.
+pub fn secret_file(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Err(why) = Secrets::parse(text) {
+        let shown = text.split(|c: char| !c.is_ascii_alphanumeric()).find(|w| w.len() > 16 && why.contains(w));
+        assert_eq!(shown, None, "{why}");
+    }
+}
+
+/// Evidence and outcomes as the ledger keeps them.
+pub fn ledger(data: &[u8]) {
+    if let Ok(evidence) = Evidence::decode(data) {
+        assert_eq!(evidence.encode(), data);
+    }
+    if let Some(records) = outcomes::decode(data) {
+        let outcome =
+            |r: &outcomes::Record| Outcome { n: r.n, delivery: r.delivery, void: false, ms: r.ms, bytes: r.bytes };
+        let all: Vec<Outcome> = records.iter().map(outcome).collect();
+        let (bytes, left) = outcomes::encode(&all);
+        assert!(left.is_empty());
+        assert_eq!(bytes.and_then(|b| outcomes::decode(&b)), Some(records));
+    }
+}

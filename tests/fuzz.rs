@@ -1,0 +1,253 @@
+//! The fuzz targets on stable: bytes near good ones and random ones, for a moment each; with `TOLLGATE_TEST_LONG` for
+//! minutes.
+
+#[path = "support/random.rs"]
+mod random;
+#[path = "../fuzz/src/lib.rs"]
+mod targets;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use random::{Random, is_long};
+use tollgate::ledger::evidence::Evidence;
+use tollgate::ledger::outcomes;
+use tollgate::ledger::store::{Delivery, Outcome};
+use tollgate::payment::secrets::Secrets;
+
+/// Shows the input of a run that panics.
+struct Shown<'a>(&'a [u8]);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("input: b\"{}\"", self.0.escape_ascii());
+        }
+    }
+}
+
+fn run(target: fn(&[u8]), seeds: &[Vec<u8>], words: &[&str]) {
+    assert!(!seeds.is_empty());
+    let name = std::thread::current().name().unwrap_or_default().to_owned();
+    let mut random = Random::new(name.bytes().fold(3, |n, b| n * 131 % 1_000_003 + u64::from(b)));
+    let end = Instant::now() + if is_long() { Duration::from_secs(120) } else { Duration::from_millis(700) };
+    let mut tries = 0_u64;
+    for seed in seeds {
+        let _shown = Shown(seed);
+        target(seed);
+    }
+    while Instant::now() < end {
+        for _ in 0..50 {
+            let mut data = random.pick(seeds).clone();
+            for _ in 0..=random.below(4) {
+                mutate(&mut data, &mut random, seeds, words);
+            }
+            let _shown = Shown(&data);
+            target(&data);
+            tries += 1;
+        }
+    }
+    eprintln!("{name}: {tries} inputs");
+    assert!(tries > 100, "{tries} inputs only");
+}
+
+fn mutate(data: &mut Vec<u8>, random: &mut Random, seeds: &[Vec<u8>], words: &[&str]) {
+    let at = random.below(data.len() + 1);
+    let end = (at + 1 + random.below(8)).min(data.len());
+    match random.below(8) {
+        0 if at < data.len() => data[at] ^= 1 << random.below(8),
+        1 if at < data.len() => data[at] = *random.pick(b"\0\n\r \"%;:/\\.,=()\xff09azAZ"),
+        2 => data.insert(at, random.next() as u8),
+        3 => _ = data.drain(at..end),
+        4 => {
+            let copy = data[at..end].to_vec();
+            data.splice(at..at, copy);
+        }
+        5 | 6 if !words.is_empty() => _ = data.splice(at..at, random.pick(words).bytes()),
+        _ => {
+            let other = random.pick(seeds);
+            let from = random.below(other.len() + 1);
+            let to = (from + random.below(40)).min(other.len());
+            data.splice(at..end.max(at), other[from..to].iter().copied());
+        }
+    }
+    data.truncate(20_000);
+}
+
+fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
+    texts.iter().map(|t| t.as_bytes().to_vec()).collect()
+}
+
+fn files(folder: &str, extension: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.retain(|p| p.extension().is_some_and(|e| e == extension));
+    paths.sort();
+    paths.iter().map(|p| std::fs::read(p).unwrap()).collect()
+}
+
+/// The golden vectors, from their first header line.
+fn vectors() -> Vec<Vec<u8>> {
+    let request = |file: Vec<u8>| {
+        let text = String::from_utf8(file).unwrap();
+        text.split_once("\n\n").unwrap().1.as_bytes().to_vec()
+    };
+    files("tests/wire/signature", "txt").into_iter().map(request).collect()
+}
+
+#[test]
+fn signature() {
+    let words =
+        ["\"@path\" ", "\"signature-agent\";key=\"a\"", ";created=", ";keyid=\"k\"", ", b=(", ":AA==:", ";sf", "\n"];
+    run(targets::signature, &vectors(), &words);
+}
+
+#[test]
+fn payment() {
+    let seeds =
+        [r#"scheme="deferred", network="tollgate:deferred", id="abc""#, "scheme=a, network=b, id=c;d=1, e=(f g);h"];
+    run(targets::payment, &texts(&seeds), &["scheme=", "id=", ", ", "\"", "?1", ":AA==:", "@1", "1.5"]);
+}
+
+#[test]
+fn payment_fields() {
+    let json = "eyJ4NDAyVmVyc2lvbiI6MiwiYWNjZXB0ZWQiOnsic2NoZW1lIjoiZGVmZXJyZWQifX0=";
+    let mut seeds = vectors();
+    for name in ["payment-signature", "X-PAYMENT", "crawler-max-price", "Payment"] {
+        seeds.push(format!("{name}: {json}\r\n").into_bytes());
+        seeds.push(format!("a: b\r\n{name}: USD 1\r\n").into_bytes());
+    }
+    run(targets::payment_fields, &seeds, &["payment: ", "x-payment: ", "\r\n", "crawler-exact-price:"]);
+}
+
+#[test]
+fn directory() {
+    let seeds = [
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","use":"sig","nbf":1,"exp":9}]}"#,
+        r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["verify"],"alg":"EdDSA"},{"kty":"RSA"},7]}"#,
+    ];
+    let words = ["{", "}", "[", "]", "null", "1e999", "\"d\":\"AA\",", "\"keys\":", "\\u0000", ","];
+    run(targets::directory, &texts(&seeds), &words);
+}
+
+#[test]
+fn agent_url() {
+    let seeds =
+        ["https://signer.example.com", "http://127.0.0.1:9000/", "https://[2001:db8::1]:443", "HTTPS://A.b:65535"];
+    run(
+        targets::agent_url,
+        &texts(&seeds),
+        &["https://", "[::ffff:127.0.0.1]", "0x7f", "xn--", "@", ":443", "%2e", "。"],
+    );
+}
+
+#[test]
+fn amount() {
+    let seeds = ["0.01 USD", "1000000 JPY", "0.000001 USD", "12.345 KWD", "9223372036854.775807 USD"];
+    run(targets::amount, &texts(&seeds), &["0", ".", " ", "USD", "e9", "-", "99999999999999999999"]);
+}
+
+#[test]
+fn target() {
+    let seeds = [
+        "/paid/page?q=1\na.example",
+        "/%70aid/%7e%2D\nA.example:443",
+        "http://case.example/Case/x\ncase.example",
+        "https://a.example:8402/\na.example:8402",
+        "/a/b.c/..d/%C3%A9\n[::1]:80",
+        "*\na.example",
+    ];
+    let words = [
+        "/",
+        "//",
+        "/paid",
+        "/PAID",
+        "/case",
+        "/./",
+        "/../",
+        "%2e",
+        "%2E",
+        "%2f",
+        "%5C",
+        "%25",
+        "%2570",
+        "%00",
+        "%70",
+        ";",
+        "?",
+        "#",
+        "%c0%af",
+        "\\",
+        "@",
+        ":",
+        "case.example",
+        ".",
+        "%",
+        "\n",
+    ];
+    run(targets::target, &texts(&seeds), &words);
+}
+
+#[test]
+fn sealed_id() {
+    let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/sealed_id.txt")).unwrap();
+    assert!(file.ends_with(&format!("\n\n{}\n", targets::GOLDEN_ID)));
+    let seeds = [targets::GOLDEN_ID.to_owned(), "A".repeat(64), format!("{}=", &targets::GOLDEN_ID[..63])];
+    run(targets::sealed_id, &seeds.map(String::into_bytes), &["A", "_", "-", "=", "/", "+"]);
+}
+
+#[test]
+fn template() {
+    let template = tollgate::payment::terms::Template {
+        ttl: 300,
+        class: "public".into(),
+        scheme: "deferred".into(),
+        network: "n".into(),
+        asset: "USD".into(),
+        decimals: 2,
+        pay_to: "m".into(),
+        terms_url: String::new(),
+    };
+    run(targets::template, &[template.to_bytes()], &["\0\0\0\0", "\0\0\0\u{1}1"]);
+}
+
+#[test]
+fn config() {
+    let seeds = [files("config", "toml"), files("tests/config", "toml")].concat();
+    let words = [
+        "[[routes]]\n",
+        "[origin]\n",
+        "[server.limits]\n",
+        "path = \"/*\"\n",
+        "price = \"1 USD\"\n",
+        "= 1.5",
+        "\"",
+        "{",
+        "]",
+    ];
+    run(targets::config, &seeds, &words);
+}
+
+#[test]
+fn secret_file() {
+    run(targets::secret_file, &[Secrets::new_file([7; 32]).into_bytes()], &["{", "]", "\"", "1", "null", "revoked"]);
+}
+
+#[test]
+fn ledger() {
+    let evidence = Evidence {
+        sealed_id: Some([1; 48]),
+        template_digest: None,
+        signature_base: b"\"@path\": /p".to_vec(),
+        signature: vec![2; 64],
+        thumbprint: "kPrK".into(),
+        directory_digest: [3; 32],
+        verified_ms: 1_700_000_000_000,
+        method: "GET".into(),
+        target: "https://a.example/p".into(),
+        origin_status: 200,
+    };
+    let outcome = |n| Outcome { n, delivery: Delivery::ClientLeft, void: false, ms: 7, bytes: 9 };
+    let packed = outcomes::encode(&[outcome((1 << 48) + 1), outcome((1 << 48) + 3)]).0.unwrap();
+    run(targets::ledger, &[evidence.encode(), packed], &["\u{1}", "\0\0\0\0", "\0\0\0\u{7f}"]);
+}
