@@ -234,3 +234,24 @@ fn robots_txt_and_the_like_are_free_even_where_everything_is_priced() {
         assert_eq!(get(gateway.addr, path).status, 200, "{path}");
     }
 }
+
+#[test]
+fn no_payment_and_no_secret_reaches_the_log() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = Gateway::start(&site_toml(&origin, &agent, "[telemetry]\nlog = \"tollgate=trace\"\n"));
+    let request = agent.request(gateway.addr, "GET", "/paid/page");
+    assert_eq!(exchange(gateway.addr, request.head()).status, 200);
+    // Refused payments are told about, without what they carry.
+    assert_eq!(exchange(gateway.addr, request.head()).status, 402);
+    assert_eq!(exchange(gateway.addr, request.clone().with(|r| r.tag = "x".into()).head()).status, 400);
+    let (_, dir) = gateway.stop();
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let (log, secret) = (read("stderr.log"), read("tollgate-secret.json"));
+    assert!(log.contains("already_used"), "refusals are not logged: {log}");
+    let secret: serde_json::Value = serde_json::from_str(&secret).unwrap();
+    let id = request.payment.rsplit('"').nth(1).unwrap();
+    let signature = request.fields()[3].1.clone();
+    for hidden in [secret[0]["secret"].as_str().unwrap(), id, signature.split(':').nth(1).unwrap()] {
+        assert!(!log.contains(hidden), "{log}");
+    }
+}
