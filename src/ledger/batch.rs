@@ -1,7 +1,7 @@
 //! One batch, one transaction: number, chain and insert the winners, then everything that follows from them.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::Arc,
 };
 
@@ -12,16 +12,16 @@ use super::{
     chain::{self, Batch, Hash},
     credit::UseKey,
     day::BookZone,
-    entry::{Entry, EntryNumber, Kind, PostingKey},
+    entry::{Entry, EntryNumber, Kind, PostingKey, is_settled_at_once},
     faults::Faults,
     file::{self, Head, SLOT},
     outcomes,
-    queue::Job,
-    rollup::{self, RollupKey, Rollups},
-    rows,
+    poster::Poster,
+    queue::{Act, Job, Redelivery},
+    rows, settlements,
     store::{KeyRecord, Outcome, Receipt},
 };
-use crate::wire::amount::Currency;
+use crate::{payment::key::PaymentKey, wire::amount::Asset};
 
 /// Keys remembered as written, so that most batches do not touch their table; a full memory is emptied.
 const KNOWN_KEYS_MAX: usize = 65_536;
@@ -42,8 +42,12 @@ pub(super) struct Times {
 pub(super) struct Written {
     /// For each capture, in order; `None` for one that lost.
     pub(super) receipts: Vec<Option<Receipt>>,
+    /// For each redelivery, in order; `None` for one that was made before.
+    pub(super) redelivered: Vec<Option<Receipt>>,
     /// Credit that voids gave back.
     pub(super) voided: Vec<(UseKey, i64)>,
+    /// Captures whose answer is owed from now on.
+    pub(super) owed: Vec<(PaymentKey, i64)>,
     /// Outcomes for the next batch.
     pub(super) left: Vec<Outcome>,
 }
@@ -59,7 +63,13 @@ pub(super) enum BatchError {
 
 impl Books {
     /// Writes a batch. Nothing changes here unless it is on disk.
-    pub(super) fn write(&mut self, jobs: &[Job], outcomes: &[Outcome], times: Times) -> Result<Written, BatchError> {
+    pub(super) fn write(
+        &mut self,
+        jobs: &[Job],
+        redeliveries: &[Redelivery],
+        outcomes: &[Outcome],
+        times: Times,
+    ) -> Result<Written, BatchError> {
         let faults = self.faults.clone();
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sort)?;
         let done = fill(
@@ -71,6 +81,7 @@ impl Books {
                 known_keys: &self.known_keys,
                 open: &self.open,
                 jobs,
+                redeliveries,
                 outcomes,
                 times,
                 faults: &*faults,
@@ -101,7 +112,10 @@ impl Books {
         for record in filled.new_keys {
             self.known_keys.insert((record.thumbprint.clone(), record.agent.clone()));
         }
-        self.open.extend(filled.written.receipts.iter().flatten().map(|receipt| receipt.n));
+        // Only captures have an answer whose delivery is reported; what is owed was not given one.
+        let captures = jobs.iter().zip(&filled.written.receipts);
+        let answered = captures.filter(|(job, _)| matches!(job.act, Act::Capture | Act::Settle { owed: false, .. }));
+        self.open.extend(answered.filter_map(|(_, receipt)| Some(receipt.as_ref()?.n)));
         for n in &filled.closed {
             self.open.remove(n);
         }
@@ -117,6 +131,7 @@ struct Fill<'b, 'a> {
     known_keys: &'b HashSet<(Arc<str>, Arc<str>)>,
     open: &'b HashSet<i64>,
     jobs: &'a [Job],
+    redeliveries: &'a [Redelivery],
     outcomes: &'a [Outcome],
     times: Times,
     faults: &'b dyn Faults,
@@ -131,9 +146,11 @@ struct Filled<'a> {
     closed: Vec<i64>,
 }
 
-/// The columns of a capture that its void repeats.
-struct Reversed {
+/// The columns of a capture that a later posting about it repeats.
+struct Captured {
+    n: i64,
     key: PostingKey,
+    at_ms: i64,
     account: Arc<str>,
     agent: String,
     agent_key: Option<String>,
@@ -165,32 +182,32 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
             (chain::target_digest(salt, &posting.target), chain::evidence_digest(&posting.evidence))
         })
         .collect();
-    let reversals: Vec<(i64, Option<Reversed>)> = from
-        .outcomes
-        .iter()
-        .filter(|outcome| outcome.void)
-        .map(|outcome| Ok((outcome.n, reversed(transaction, outcome.n).map_err(sort)?)))
-        .collect::<Result<_, BatchError>>()?;
-    let mut post = Poster { transaction, head: &mut head, rollups: Rollups::new(), used: BTreeMap::new() };
+    let find = |n: i64| captured(transaction, n).map_err(sort);
+    let voids = from.outcomes.iter().filter(|outcome| outcome.void);
+    let reversals: Vec<Option<Captured>> = voids.map(|outcome| find(outcome.n)).collect::<Result<_, _>>()?;
+    let again: Vec<Option<Captured>> = from.redeliveries.iter().map(|r| find(r.n)).collect::<Result<_, _>>()?;
+    let stamp = Stamp { at_ms, wall_ms, book_day };
+    let mut post = Poster::new(transaction, &mut head);
     let mut written = Written::default();
     let mut new_keys: Vec<&KeyRecord> = Vec::new();
 
     for ((job, salt), (target_digest, evidence_digest)) in from.jobs.iter().zip(&salts).zip(&digests) {
         let (request, posting) = (&job.claim.request, &job.posting);
         from.faults.insert(&request.key).map_err(sort)?;
+        let kind = job.act.kind();
         let posted = post.insert(&Entry {
             n: post.next_n(),
-            key: PostingKey::new(Kind::Capture, &request.key, 0),
-            kind: Kind::Capture,
+            key: PostingKey::new(kind, &request.key, 0),
+            kind,
             at_ms,
             wall_ms,
             book_day,
             account: &request.account,
             agent: &posting.agent,
-            agent_key: Some(&posting.agent_key),
+            agent_key: posting.agent_key.as_deref(),
             route: &posting.route,
             scheme: posting.scheme,
-            asset: request.amount.currency.as_str(),
+            asset: request.asset.as_str(),
             amount: posting.amount.get(),
             list_amount: Some(posting.list_amount.get()),
             period: i64::from(request.period),
@@ -204,8 +221,9 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
             evidence: Some(&posting.evidence),
             evidence_digest: Some(evidence_digest),
         })?;
+        let posted = settlements::follow(&mut post, job, posted, stamp)?;
         written.receipts.push(posted.map(|n| Receipt { n, at_ms: at_ms.unsigned_abs() }));
-        let record = &*posting.key;
+        let Some(record) = posting.key.as_deref() else { continue };
         let same = |known: &&KeyRecord| (&known.thumbprint, &known.agent) == (&record.thumbprint, &record.agent);
         if posted.is_some()
             && !from.known_keys.contains(&(record.thumbprint.clone(), record.agent.clone()))
@@ -216,38 +234,28 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
         }
     }
 
-    for (n, capture) in &reversals {
-        // Only captures can be voided; an outcome of any other number is a mistake of the caller that costs nothing.
-        let Some(capture) = capture else { continue };
-        let posted = post.insert(&Entry {
-            n: post.next_n(),
-            key: PostingKey::new(Kind::Void, &capture.key.payment(), 0),
-            kind: Kind::Void,
-            at_ms,
-            wall_ms,
-            book_day,
-            account: &capture.account,
-            agent: &capture.agent,
-            agent_key: capture.agent_key.as_deref(),
-            route: &capture.route,
-            scheme: &capture.scheme,
-            asset: &capture.asset,
-            amount: capture.amount,
-            list_amount: None,
-            period: i64::from(capture.period),
-            table_hash: None,
-            status: None,
-            ref_n: Some(*n),
-            method: None,
-            target: None,
-            target_salt: None,
-            target_digest: None,
-            evidence: None,
-            evidence_digest: None,
-        })?;
-        if let (Some(_), Ok(currency)) = (posted, Currency::parse(&capture.asset)) {
-            written.voided.push(((capture.account.clone(), currency, capture.period), capture.amount));
+    // Only captures can be reversed; an outcome of any other number is a mistake of the caller that costs nothing.
+    for capture in reversals.iter().flatten() {
+        let payment = capture.key.payment();
+        if is_settled_at_once(&capture.scheme) {
+            // Money has moved: what can be given back is the answer.
+            if post.insert(&capture.entry(Kind::Owed, post.next_n(), stamp))?.is_some() {
+                written.owed.push((payment, capture.n));
+            }
+        } else if post.insert(&capture.entry(Kind::Void, post.next_n(), stamp))?.is_some()
+            && let Some(asset) = Asset::parse(&capture.asset)
+        {
+            written.voided.push(((capture.account.clone(), asset, capture.period), capture.amount));
         }
+    }
+    for capture in &again {
+        let posted = match capture {
+            Some(capture) => post.insert(&capture.entry(Kind::Redelivered, post.next_n(), stamp))?.map(|_| capture),
+            None => None,
+        };
+        written
+            .redelivered
+            .push(posted.map(|capture| Receipt { n: capture.n, at_ms: capture.at_ms.unsigned_abs() }));
     }
 
     let mut seen = HashSet::new();
@@ -286,80 +294,57 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
     Ok(Filled { written, head, floor_ms, new_keys, closed })
 }
 
-/// Numbers, chains and inserts, and keeps the sums of what was inserted.
-struct Poster<'t, 'e> {
-    transaction: &'t Connection,
-    head: &'t mut Head,
-    rollups: Rollups<&'e str>,
-    used: BTreeMap<(&'e str, &'e str, i64), i64>,
+/// When a batch is posted.
+#[derive(Clone, Copy)]
+pub(super) struct Stamp {
+    pub(super) at_ms: i64,
+    pub(super) wall_ms: i64,
+    pub(super) book_day: i64,
 }
 
-impl<'e> Poster<'_, 'e> {
-    fn next_n(&self) -> i64 {
-        EntryNumber { slot: SLOT, seq: self.head.seq + 1 }.n()
-    }
-
-    /// The number, or `None` when the posting key is taken; then nothing has changed, and the number is free.
-    fn insert(&mut self, entry: &Entry<'e>) -> Result<Option<i64>, BatchError> {
-        let hash: Hash = chain::entry(&self.head.hash, entry);
-        if !rows::insert(self.transaction, entry, &hash).map_err(sort)? {
-            return Ok(None);
+impl Captured {
+    /// A later posting about the capture.
+    fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
+        Entry {
+            n,
+            key: PostingKey::new(kind, &self.key.payment(), 0),
+            kind,
+            at_ms: stamp.at_ms,
+            wall_ms: stamp.wall_ms,
+            book_day: stamp.book_day,
+            account: &self.account,
+            agent: &self.agent,
+            agent_key: self.agent_key.as_deref(),
+            route: &self.route,
+            scheme: &self.scheme,
+            asset: &self.asset,
+            amount: self.amount,
+            list_amount: None,
+            period: i64::from(self.period),
+            table_hash: None,
+            status: None,
+            ref_n: Some(self.n),
+            method: None,
+            target: None,
+            target_salt: None,
+            target_digest: None,
+            evidence: None,
+            evidence_digest: None,
         }
-        self.head.hash = hash;
-        self.head.seq += 1;
-        if rollup::counts(entry.kind) {
-            self.rollups.add(RollupKey::of(entry), entry.kind, entry.amount);
-        }
-        let change = if entry.kind == Kind::Void { -entry.amount } else { entry.amount };
-        let key = (entry.account, entry.asset, entry.period);
-        let used = self.used.entry(key).or_default();
-        *used = used.checked_add(change).ok_or_else(|| BatchError::Row("a sum is too large".to_owned()))?;
-        Ok(Some(entry.n))
-    }
-
-    fn finish(self) -> rusqlite::Result<()> {
-        for ((account, asset, period), change) in &self.used {
-            let mut statement = self.transaction.prepare_cached(
-                "INSERT INTO account_use VALUES (?1, ?2, ?3, ?4) \
-                 ON CONFLICT DO UPDATE SET used = used + excluded.used",
-            )?;
-            statement.execute((account, asset, period, change))?;
-        }
-        for (key, sums) in self.rollups.iter() {
-            let mut statement = self.transaction.prepare_cached(
-                "INSERT INTO rollups (book_day, account, agent, route, scheme, asset, slot, captures, captured, voids, \
-                 voided) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT DO UPDATE SET \
-                 captures = captures + excluded.captures, captured = captured + excluded.captured, \
-                 voids = voids + excluded.voids, voided = voided + excluded.voided",
-            )?;
-            statement.execute((
-                key.book_day,
-                key.account,
-                key.agent,
-                key.route,
-                key.scheme,
-                key.asset,
-                key.slot,
-                sums.captures,
-                sums.captured,
-                sums.voids,
-                sums.voided,
-            ))?;
-        }
-        Ok(())
     }
 }
 
-fn reversed(connection: &Connection, n: i64) -> rusqlite::Result<Option<Reversed>> {
+fn captured(connection: &Connection, n: i64) -> rusqlite::Result<Option<Captured>> {
     let mut statement = connection.prepare_cached(
-        "SELECT key, account, agent, agent_key, route, scheme, asset, amount, period FROM entries \
+        "SELECT key, account, agent, agent_key, route, scheme, asset, amount, period, at_ms FROM entries \
          WHERE n = ?1 AND kind = 1",
     )?;
     let row = statement.query_row([n], |row| {
         let Some(key) = PostingKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()) else {
             return Ok(None);
         };
-        Ok(Some(Reversed {
+        Ok(Some(Captured {
+            n,
             key,
             account: row.get(1)?,
             agent: row.get(2)?,
@@ -369,6 +354,7 @@ fn reversed(connection: &Connection, n: i64) -> rusqlite::Result<Option<Reversed
             asset: row.get(6)?,
             amount: row.get(7)?,
             period: row.get(8)?,
+            at_ms: row.get(9)?,
         }))
     });
     row.optional().map(Option::flatten)
@@ -389,7 +375,7 @@ fn save_head(connection: &Connection, head: &Head) -> rusqlite::Result<()> {
 }
 
 /// Tells an error of one row from one of the file.
-fn sort(error: rusqlite::Error) -> BatchError {
+pub(super) fn sort(error: rusqlite::Error) -> BatchError {
     use ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch};
     match error.sqlite_error_code() {
         None | Some(ConstraintViolation | ParameterOutOfRange | TooBig | TypeMismatch) => {

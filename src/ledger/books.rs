@@ -19,7 +19,7 @@ use super::{
     outcomes, rows,
     store::Terms,
 };
-use crate::wire::amount::Currency;
+use crate::wire::amount::Asset;
 
 /// The floor is written when it has risen by this much, not with every batch of a busy second.
 pub(super) const FLOOR_STEP_MS: i64 = 1000;
@@ -100,7 +100,7 @@ impl Books {
         Ok(())
     }
 
-    /// The capture of a payment, if there is one.
+    /// The entry with this posting key, if there is one.
     pub(super) fn find(&self, key: &PostingKey) -> rusqlite::Result<Option<i64>> {
         let mut statement = self.connection.prepare_cached("SELECT n FROM entries WHERE key = ?1")?;
         statement.query_row([key.as_bytes()], |row| row.get(0)).optional()
@@ -111,12 +111,13 @@ impl Books {
         self.open.insert(n);
     }
 
-    /// Captures no older than `since_ms`, newest first: posting key, number and posting time.
+    /// Captures no older than `since_ms`, newest first: posting key, number, posting time, whether the answer is owed.
     pub(super) fn captures_since(
         &self,
         since_ms: u64,
-        mut each: impl FnMut(PostingKey, i64, i64),
+        mut each: impl FnMut(PostingKey, i64, i64, bool),
     ) -> rusqlite::Result<()> {
+        let (mut owed, mut redelivered) = (HashSet::new(), HashSet::new());
         let mut statement = self.connection.prepare("SELECT key, n, at_ms FROM entries ORDER BY n DESC")?;
         let mut rows = statement.query(())?;
         while let Some(row) = rows.next()? {
@@ -124,9 +125,13 @@ impl Books {
             if at_ms < int(since_ms) {
                 break;
             }
-            let key = PostingKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default());
-            if let Some(key) = key.filter(|key| key.kind() == Kind::Capture) {
-                each(key, row.get(1)?, at_ms);
+            let Some(key) = PostingKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()) else { continue };
+            // What is posted about a capture comes after it, so on the way back it is met before.
+            match key.kind() {
+                Kind::Redelivered => _ = redelivered.insert(key.payment()),
+                Kind::Owed if !redelivered.contains(&key.payment()) => _ = owed.insert(key.payment()),
+                Kind::Capture => each(key, row.get(1)?, at_ms, owed.contains(&key.payment())),
+                _ => {}
             }
         }
         Ok(())
@@ -136,11 +141,11 @@ impl Books {
     pub(super) fn account_use(&self) -> rusqlite::Result<Vec<(UseKey, i64)>> {
         let mut statement = self.connection.prepare("SELECT account, asset, period, used FROM account_use")?;
         let rows = statement.query_map((), |row| {
-            let currency = Currency::parse(row.get_ref(1)?.as_str().unwrap_or_default());
-            Ok((currency.ok(), row.get::<_, Arc<str>>(0)?, row.get(2)?, row.get(3)?))
+            let asset = Asset::parse(row.get_ref(1)?.as_str().unwrap_or_default());
+            Ok((asset, row.get::<_, Arc<str>>(0)?, row.get(2)?, row.get(3)?))
         })?;
         let keyed =
-            |(currency, account, period, used): (Option<Currency>, _, _, _)| Some(((account, currency?, period), used));
+            |(asset, account, period, used): (Option<Asset>, _, _, _)| Some(((account, asset?, period), used));
         rows.filter_map(|row| row.map(keyed).transpose()).collect()
     }
 

@@ -13,7 +13,8 @@ use std::{
 
 use super::{
     credit::{Credit, UseKey},
-    store::{Claim, ClaimError, ClaimRequest, Look, Released, Unavailable},
+    settling::Registry,
+    store::{Claim, ClaimError, ClaimRequest, Look, Released, Settling, Unavailable, Unresolved},
     throttle::Drops,
 };
 use crate::{payment::key::PaymentKey, wire::amount::Units};
@@ -35,6 +36,7 @@ pub(super) struct Claims {
     shards: Vec<Mutex<HashMap<PaymentKey, Held>>>,
     pub(super) credit: Credit,
     drops: Drops,
+    pub(super) unresolved: Registry,
     /// Keys in all shards, and the most that there may be.
     held: AtomicUsize,
     keys_max: usize,
@@ -56,12 +58,37 @@ enum State {
     Live {
         token: u64,
     },
+    /// Money may be moving.
+    Settling {
+        token: u64,
+    },
+    /// Whether money moved is not known.
+    Unresolved,
     /// The entry's number; 0 where it is not known.
     Captured {
         n: i64,
     },
+    /// Captured, and nobody has been given anything for it.
+    Owed {
+        n: i64,
+    },
     Released,
     Burnt,
+}
+
+impl State {
+    fn is_live(self, token: u64) -> bool {
+        self == State::Live { token }
+    }
+
+    fn is_settling(self, token: u64) -> bool {
+        self == State::Settling { token }
+    }
+
+    /// Still to be ended by somebody, however old the payment is.
+    fn is_open(self) -> bool {
+        matches!(self, State::Live { .. } | State::Settling { .. } | State::Unresolved)
+    }
 }
 
 impl Claims {
@@ -70,6 +97,7 @@ impl Claims {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             credit: Credit::default(),
             drops: Drops::new(),
+            unresolved: Registry::default(),
             held: AtomicUsize::new(0),
             keys_max,
             floor_ms: AtomicU64::new(floor_ms),
@@ -82,6 +110,11 @@ impl Claims {
         if self.drops.is_throttled(&request.account, now_ms) {
             return Err(ClaimError::Throttled);
         }
+        if request.purchase.as_ref().is_some_and(|purchase| self.unresolved.has(purchase)) {
+            let this = self.shard(&request.key).get(&request.key).map(|held| held.state);
+            let own = this == Some(State::Unresolved);
+            return Err(if own { ClaimError::Unresolved } else { ClaimError::PayerUnresolved });
+        }
         let mut shard = self.shard(&request.key);
         // Under the lock: the sweeper raises the floor before it takes a shard, so a key that it dropped is refused here.
         if request.paid_at_ms < self.floor_ms() {
@@ -93,7 +126,9 @@ impl Claims {
             Entry::Occupied(mut occupied) => {
                 let held = *occupied.get();
                 match held.state {
-                    State::Live { .. } => return Err(ClaimError::InFlight),
+                    State::Live { .. } | State::Settling { .. } => return Err(ClaimError::InFlight),
+                    State::Unresolved => return Err(ClaimError::Unresolved),
+                    State::Owed { .. } => return Err(ClaimError::Owed),
                     State::Captured { n } => return Err(ClaimError::AlreadyCaptured((n != 0).then_some(n))),
                     State::Burnt => return Err(ClaimError::Burnt),
                     State::Released => {}
@@ -120,7 +155,7 @@ impl Claims {
     /// What memory knows of a key.
     pub(super) fn look(&self, key: &PaymentKey) -> Look {
         match self.shard(key).get(key).map(|held| held.state) {
-            Some(State::Captured { n }) => Look::Captured((n != 0).then_some(n)),
+            Some(State::Captured { n } | State::Owed { n }) => Look::Captured((n != 0).then_some(n)),
             _ => Look::Unknown,
         }
     }
@@ -134,7 +169,7 @@ impl Claims {
 
     /// Gives key and credit back, and counts the drop if the client made it; the third release spends the key.
     pub(super) fn release(&self, claim: &Claim, why: Released, now_ms: u64) {
-        let released = self.end(claim, |held| {
+        let released = self.end(claim, State::is_live, |held| {
             held.releases += 1;
             held.state = if held.releases >= RELEASES_MAX { State::Burnt } else { State::Released };
             Units::ZERO
@@ -146,15 +181,82 @@ impl Claims {
 
     /// Gives key and credit back because the ledger failed, which is not the account's doing.
     pub(super) fn give_back(&self, claim: &Claim) {
-        self.end(claim, |held| {
+        self.end(claim, State::is_live, |held| {
             held.state = State::Released;
             Units::ZERO
         });
     }
 
+    /// The intent is on disk. The credit stays claimed.
+    pub(super) fn settling(&self, claim: &Claim) {
+        if let Some(held) = self.shard(&claim.request.key).get_mut(&claim.request.key)
+            && held.state == (State::Live { token: claim.token })
+        {
+            held.state = State::Settling { token: claim.token };
+        }
+    }
+
+    /// The settlement ended without a verdict.
+    pub(super) fn unresolved(&self, unresolved: Unresolved, claim: &Claim) {
+        let key = claim.request.key;
+        // Registered first: whoever finds the state finds the payment.
+        self.unresolved.insert(unresolved);
+        if let Some(held) = self.shard(&key).get_mut(&key)
+            && held.state == (State::Settling { token: claim.token })
+        {
+            held.state = State::Unresolved;
+        }
+    }
+
+    /// Takes an unresolved payment in hand.
+    pub(super) fn adopt(&self, key: &PaymentKey) -> Option<Settling> {
+        let mut shard = self.shard(key);
+        let held = shard.get_mut(key).filter(|held| held.state == State::Unresolved)?;
+        let Unresolved { request, intent } = self.unresolved.get(key)?;
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        held.state = State::Settling { token };
+        Some(Settling { claim: Claim { request, token }, intent })
+    }
+
+    /// The settlement failed for good: nothing moved, and nothing will.
+    pub(super) fn failed(&self, claim: &Claim) {
+        self.unresolved.remove(&claim.request.key);
+        self.end(claim, State::is_settling, |held| {
+            held.state = State::Burnt;
+            Units::ZERO
+        });
+    }
+
+    /// The settlement moved money, entry `n` says so.
+    pub(super) fn settled(&self, claim: &Claim, n: i64, amount: Units, owed: bool) {
+        self.unresolved.remove(&claim.request.key);
+        self.end(claim, State::is_settling, |held| {
+            held.state = if owed { State::Owed { n } } else { State::Captured { n } };
+            amount
+        });
+    }
+
+    /// The captured payment's answer was not given.
+    pub(super) fn owe(&self, key: &PaymentKey, n: i64) {
+        if let Some(held) = self.shard(key).get_mut(key)
+            && matches!(held.state, State::Captured { .. })
+        {
+            held.state = State::Owed { n };
+        }
+    }
+
+    /// Takes what is owed, once.
+    pub(super) fn take_owed(&self, key: &PaymentKey) -> Option<i64> {
+        let mut shard = self.shard(key);
+        let held = shard.get_mut(key)?;
+        let State::Owed { n } = held.state else { return None };
+        held.state = State::Captured { n };
+        Some(n)
+    }
+
     /// The capture is on disk as entry `n`, for `amount`.
     pub(super) fn captured(&self, claim: &Claim, n: i64, amount: Units) {
-        self.end(claim, |held| {
+        self.end(claim, State::is_live, |held| {
             held.state = State::Captured { n };
             amount
         });
@@ -171,8 +273,20 @@ impl Claims {
     }
 
     /// Takes in a captured key at start, whatever the cap: what is on disk must be known.
-    pub(super) fn load(&self, key: PaymentKey, n: i64, paid_at_ms: u64) {
-        let held = Held { state: State::Captured { n }, releases: 0, paid_at_ms };
+    pub(super) fn load(&self, key: PaymentKey, n: i64, owed: bool, paid_at_ms: u64) {
+        let state = if owed { State::Owed { n } } else { State::Captured { n } };
+        self.hold(key, Held { state, releases: 0, paid_at_ms });
+    }
+
+    /// Takes in a payment that an earlier process could not resolve.
+    pub(super) fn load_unresolved(&self, unresolved: Unresolved) {
+        let (key, paid_at_ms) = (unresolved.request.key, unresolved.request.paid_at_ms);
+        self.credit.claim_again(&use_key(&unresolved.request), unresolved.request.amount);
+        self.unresolved.insert(unresolved);
+        self.hold(key, Held { state: State::Unresolved, releases: 0, paid_at_ms });
+    }
+
+    fn hold(&self, key: PaymentKey, held: Held) {
         if self.shard(&key).insert(key, held).is_none() {
             self.held.fetch_add(1, Ordering::Relaxed);
         }
@@ -193,7 +307,7 @@ impl Claims {
         let floor_ms = self.floor_ms();
         let mut shard = lock(&self.shards[shard % SHARDS]);
         let before = shard.len();
-        shard.retain(|_, held| held.paid_at_ms >= floor_ms || matches!(held.state, State::Live { .. }));
+        shard.retain(|_, held| held.paid_at_ms >= floor_ms || held.state.is_open());
         self.held.fetch_sub(before - shard.len(), Ordering::Relaxed);
     }
 
@@ -209,19 +323,24 @@ impl Claims {
 
     fn take_credit(&self, request: &ClaimRequest) -> Result<(), ClaimError> {
         self.credit
-            .take(&use_key(request), request.amount.units, request.limit)
+            .take(&use_key(request), request.amount, request.limit)
             .map_err(|used| ClaimError::CreditExhausted { used, limit: request.limit })
     }
 
     /// Ends the claim if it is the live one; `end` says how and how much of it is stored now.
-    fn end(&self, claim: &Claim, end: impl FnOnce(&mut Held) -> Units) -> bool {
+    fn end(
+        &self,
+        claim: &Claim,
+        is: impl FnOnce(State, u64) -> bool,
+        end: impl FnOnce(&mut Held) -> Units,
+    ) -> bool {
         let mut shard = self.shard(&claim.request.key);
         let Some(held) = shard.get_mut(&claim.request.key) else { return false };
-        if held.state != (State::Live { token: claim.token }) {
+        if !is(held.state, claim.token) {
             return false;
         }
         let stored = end(held);
-        self.credit.settle(&use_key(&claim.request), claim.request.amount.units, stored);
+        self.credit.settle(&use_key(&claim.request), claim.request.amount, stored);
         true
     }
 
@@ -233,7 +352,7 @@ impl Claims {
 
 /// Where the claim counts.
 pub(super) fn use_key(request: &ClaimRequest) -> UseKey {
-    (request.account.clone(), request.amount.currency, request.period)
+    (request.account.clone(), request.asset.clone(), request.period)
 }
 
 /// A panic elsewhere leaves each of these maps whole.
@@ -246,7 +365,7 @@ mod tests {
     use std::sync::{Barrier, atomic::AtomicU32};
 
     use super::*;
-    use crate::wire::amount::Money;
+    use crate::wire::amount::Currency;
 
     fn request(key: &str, amount: i64, limit: i64) -> ClaimRequest {
         let units = |n| Units::new(n).unwrap();
@@ -254,9 +373,11 @@ mod tests {
             key: PaymentKey::from_signature(&[key.as_bytes()]),
             paid_at_ms: 1000,
             account: "acme".into(),
-            amount: Money { units: units(amount), ..Money::parse("0 USD").unwrap() },
+            amount: units(amount),
+            asset: Currency::parse("USD").unwrap().into(),
             limit: units(limit),
             period: 202_611,
+            purchase: None,
         }
     }
 
@@ -295,7 +416,7 @@ mod tests {
             for i in 0..500 {
                 match claims.claim(request(&format!("{thread}/{i}"), 7, 7 * 1000), 0) {
                     Ok(claim) if i % 2 == 0 => {
-                        claims.captured(&claim, 1, claim.request.amount.units);
+                        claims.captured(&claim, 1, claim.request.amount);
                         granted.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(_) => _ = granted.fetch_add(1, Ordering::Relaxed),

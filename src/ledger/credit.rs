@@ -5,10 +5,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::wire::amount::{Currency, Units};
+use crate::wire::amount::{Asset, Units};
 
-/// Who, in which currency, in which period.
-pub(super) type UseKey = (Arc<str>, Currency, u32);
+/// Who, of what, in which period.
+pub(super) type UseKey = (Arc<str>, Asset, u32);
 
 /// `used` = stored + claimed, both never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +38,13 @@ impl Credit {
         }
         *entry.or_default() = Use { claimed: now.claimed + amount.get(), ..now };
         Ok(())
+    }
+
+    /// A claim of an earlier process that has not ended.
+    pub(super) fn claim_again(&self, key: &UseKey, amount: Units) {
+        let mut table = self.lock();
+        let now = table.entry(key.clone()).or_default();
+        now.claimed = now.claimed.saturating_add(amount.get());
     }
 
     /// A claim ended and `captured` of it is stored now; zero for a release.

@@ -4,6 +4,19 @@ use std::fmt;
 
 use crate::payment::key::PaymentKey;
 
+/// The schemes that entries may name, as the wire spells them.
+const SCHEMES: [&str; 5] = ["deferred", "exact", "upto", "batch-settlement", "crawl"];
+
+/// The scheme of this name, `exact`, if there is one.
+pub fn scheme(name: &str) -> Option<&'static str> {
+    SCHEMES.into_iter().find(|known| *known == name)
+}
+
+/// Whether a capture of this scheme says that money has moved already: it cannot be taken back by a posting alone.
+pub fn is_settled_at_once(scheme: &str) -> bool {
+    matches!(scheme, "exact" | "upto")
+}
+
 /// Bits of an entry's number that hold the sequence; the slot is above them.
 const SEQ_BITS: u32 = 48;
 

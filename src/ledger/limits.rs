@@ -31,21 +31,14 @@ pub fn fits(method: &str, target: &str, base: &str) -> Result<(), String> {
 
 /// Nothing that the database could refuse goes into a batch.
 pub(super) fn check(claim: &Claim, posting: &Posting) -> Result<(), &'static str> {
-    let texts = [
-        &claim.request.account,
-        &posting.agent,
-        &posting.agent_key,
-        &posting.route,
-        &posting.method,
-        &posting.key.thumbprint,
-        &posting.key.agent,
-        &posting.key.jwk,
-    ];
-    if texts.iter().any(|text| text.len() > TEXT_MAX) || posting.target.len() > TARGET_MAX {
+    let texts = [&claim.request.account, &posting.agent, &posting.route, &posting.method];
+    let of_key = posting.key.as_deref().map(|key| [&key.thumbprint, &key.agent, &key.jwk]);
+    let mut texts = texts.into_iter().chain(&posting.agent_key).chain(of_key.into_iter().flatten());
+    if texts.any(|text| text.len() > TEXT_MAX) || posting.target.len() > TARGET_MAX {
         Err("a text of the posting is too long")
     } else if posting.evidence.len() > EVIDENCE_BYTES_MAX {
         Err("the evidence is over 64 KiB")
-    } else if posting.amount > claim.request.amount.units {
+    } else if posting.amount > claim.request.amount {
         Err("the posting is for more than was claimed")
     } else {
         Ok(())

@@ -14,7 +14,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::store::{CaptureError, Receipt, Unavailable};
+use super::store::{CaptureError, Receipt, Settling, Unavailable};
+use super::writer::Shared;
 
 /// What a capture resolves to.
 pub(super) type CaptureResult = Result<Receipt, CaptureError>;
@@ -204,7 +205,44 @@ impl<H: FnOnce(Receipt) + Send + 'static> Drop for Captured<H> {
     }
 }
 
-/// The writer's end of a capture; dropped without a word (the writer panicked), it says unavailable.
+/// Waits for an intent. Dropped before it has said that it is on disk, or after, without being asked: nobody will settle it
+/// in this hand, so whatever is on disk is left to be resolved.
+pub(super) struct Intended {
+    filled: Filled<CaptureResult>,
+    shared: Arc<Shared>,
+    settling: Option<Settling>,
+}
+
+impl Intended {
+    pub(super) fn new(filled: Filled<CaptureResult>, shared: Arc<Shared>, settling: Settling) -> Intended {
+        Intended { filled, shared, settling: Some(settling) }
+    }
+}
+
+impl Future for Intended {
+    type Output = Result<Settling, CaptureError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let result = std::task::ready!(Pin::new(&mut self.filled).poll(cx));
+        let settling = self.settling.take();
+        Poll::Ready(result.and_then(|_| settling.ok_or(CaptureError::Lost)))
+    }
+}
+
+impl Drop for Intended {
+    fn drop(&mut self) {
+        let Some(settling) = self.settling.take() else { return };
+        let shared = self.shared.clone();
+        self.filled.0.bequeath(Box::new(move |result| {
+            if result.is_ok() {
+                shared.unresolve(settling);
+            }
+        }));
+    }
+}
+
+/// The writer's end of a posting; dropped without a word (the writer panicked), it says unavailable.
+#[derive(Default)]
 pub(super) struct Answer {
     ticket: Option<Arc<Ticket<CaptureResult>>>,
     mailbox: Option<Arc<Mailbox>>,

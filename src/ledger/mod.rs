@@ -1,6 +1,7 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
-//! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is [`store`]; its
+//! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is [`store`], with [`settling`] for
+//! payments that move money at once; its
 //! SQLite is [`sqlite`], made of `claims` (memory), `queue`, `writer` (one thread, one transaction a batch) and
 //! [`mailbox`] (one wake a core and batch). [`read`] and [`audit`] look at the file of a running gateway without its lock.
 
@@ -19,11 +20,14 @@ mod file;
 pub mod limits;
 pub mod mailbox;
 pub mod outcomes;
+mod poster;
 mod queue;
 pub mod read;
 pub mod rollup;
 mod rows;
 pub mod sqlite;
+mod settlements;
+pub mod settling;
 pub mod store;
 mod throttle;
 mod writer;

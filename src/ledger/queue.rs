@@ -9,8 +9,10 @@ use std::{
 
 use super::{
     mailbox::{Answer, Ticket},
+    settling::{Bought, Intent},
     store::{Claim, Outcome, Posting, Terms, Unavailable},
 };
+use crate::payment::key::PaymentKey;
 
 /// Outcomes wait this long for a batch to ride on.
 const OUTCOME_WAIT: Duration = Duration::from_secs(1);
@@ -19,7 +21,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Outcomes that may wait while the disk is gone; those over it are dropped, and their captures stand as unproven.
 const OUTCOMES_MAX: usize = 1 << 18;
 
-/// Captures, outcomes and terms on their way to the writer.
+/// Postings, outcomes and questions on their way to the writer.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: Mutex<Work>,
@@ -32,7 +34,8 @@ pub(super) struct Queue {
 pub(super) struct Work {
     pub(super) captures: Vec<Job>,
     pub(super) outcomes: Vec<Outcome>,
-    pub(super) terms: VecDeque<TermsJob>,
+    pub(super) redeliveries: Vec<Redelivery>,
+    pub(super) asks: VecDeque<Ask>,
     /// Write the outcomes too and end.
     pub(super) closing: bool,
     /// Why nothing is taken now.
@@ -41,25 +44,63 @@ pub(super) struct Work {
     hurry: bool,
 }
 
-/// A capture, and who waits for it.
+/// A posting of a claimed payment, and who waits for it.
 pub(super) struct Job {
     pub(super) claim: Claim,
     pub(super) posting: Posting,
+    pub(super) act: Act,
     pub(super) answer: Answer,
 }
 
-/// A call about offer templates.
-pub(super) enum TermsJob {
-    Remember(Vec<([u8; 32], Vec<u8>)>, Arc<Ticket<Result<(), Unavailable>>>),
-    Recent(u64, Arc<Ticket<Result<Terms, Unavailable>>>),
+impl Job {
+    /// The same, for a payer who was told that it could not be written.
+    pub(super) fn owed(mut self) -> Job {
+        if let Act::Settle { owed, .. } = &mut self.act {
+            *owed = true;
+        }
+        self
+    }
 }
 
-impl TermsJob {
+/// What a posting does to its payment.
+#[derive(Clone)]
+pub(super) enum Act {
+    /// Charges a claim.
+    Capture,
+    /// Money is about to move.
+    Intend(Arc<Intent>),
+    /// Money moved.
+    Settle { intent: Arc<Intent>, owed: bool },
+    /// No money will move.
+    Fail(Arc<Intent>),
+}
+
+/// A captured payment that is served once more.
+pub(super) struct Redelivery {
+    pub(super) key: PaymentKey,
+    /// The capture.
+    pub(super) n: i64,
+    pub(super) answer: Answer,
+}
+
+/// A call that is no posting.
+pub(super) enum Ask {
+    Remember(Vec<([u8; 32], Vec<u8>)>, Arc<Ticket<Result<(), Unavailable>>>),
+    Recent(u64, Arc<Ticket<Result<Terms, Unavailable>>>),
+    Find(PaymentKey, Arc<Ticket<Result<Option<Bought>, Unavailable>>>),
+    /// The settlement of this payment ended without a verdict.
+    Unknown(PaymentKey),
+}
+
+impl Ask {
     /// Answers that it cannot be done.
     pub(super) fn refuse(self, error: Unavailable) {
         match self {
-            TermsJob::Remember(_, ticket) => ticket.fill(Err(error)),
-            TermsJob::Recent(_, ticket) => ticket.fill(Err(error)),
+            Ask::Remember(_, ticket) => ticket.fill(Err(error)),
+            Ask::Recent(_, ticket) => ticket.fill(Err(error)),
+            Ask::Find(_, ticket) => ticket.fill(Err(error)),
+            // The row says that it is being settled, which is read the same way.
+            Ask::Unknown(_) => {}
         }
     }
 }
@@ -102,13 +143,24 @@ impl Queue {
         }
     }
 
-    pub(super) fn push_terms(&self, job: TermsJob) {
+    pub(super) fn ask(&self, ask: Ask) {
         let mut work = self.lock();
         match work.refused() {
-            Some(reason) => job.refuse(reason),
-            None => work.terms.push_back(job),
+            Some(reason) => ask.refuse(reason),
+            None => work.asks.push_back(ask),
         }
         self.changed.notify_one();
+    }
+
+    /// Queues a redelivery; gives it back when nothing is taken.
+    pub(super) fn push_redelivery(&self, redelivery: Redelivery) -> Result<(), Unavailable> {
+        let mut work = self.lock();
+        if let Some(reason) = work.refused() {
+            return Err(reason);
+        }
+        work.redeliveries.push(redelivery);
+        self.changed.notify_one();
+        Ok(())
     }
 
     /// Waits for work and takes all of it. Empty work means that nothing happened for a while.
@@ -178,7 +230,7 @@ impl Queue {
 
 impl Work {
     fn is_quiet(&self) -> bool {
-        self.captures.is_empty() && self.terms.is_empty() && !self.closing && !self.hurry
+        self.captures.is_empty() && self.redeliveries.is_empty() && self.asks.is_empty() && !self.closing && !self.hurry
     }
 
     fn refused(&self) -> Option<Unavailable> {

@@ -19,15 +19,19 @@ use super::{
     faults::{Faults, NoFaults},
     file::Owner,
     limits,
-    mailbox::{Answer, Captured, Filled, Ticket},
-    queue::{Job, Queue, TermsJob},
+    mailbox::{Answer, Captured, Filled, Intended, Ticket},
+    queue::{Act, Ask, Job, Queue, Redelivery},
+    settlements,
     store::{
-        CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Look, Outcome, Posting, Receipt, Released,
-        Store, StoreFuture, Terms, Unavailable,
+        Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Posting,
+        Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
     },
     writer::{Closed, Shared, Writer},
 };
-use crate::{clock::Clock, payment::key::KeyKind};
+use crate::{
+    clock::Clock,
+    payment::key::{KeyKind, PaymentKey},
+};
 
 pub use super::file::OpenError;
 
@@ -160,6 +164,29 @@ impl SqliteStore {
         self.shared.queue.hurry();
     }
 
+    /// Queues the end of a settlement. It is never given up: see [`Store::settled`].
+    fn end(&self, claim: Claim, posting: Posting, act: Act) -> StoreFuture<Result<Receipt, CaptureError>> {
+        let owed = matches!(act, Act::Settle { owed: true, .. });
+        let (answer, filled) = Answer::new();
+        match self.shared.queue.push_capture(Job { claim, posting, act, answer }) {
+            Ok(()) if owed => Box::pin(filled),
+            Ok(()) => {
+                let shared = self.shared.clone();
+                Box::pin(Captured::new(filled, move |receipt: Receipt| {
+                    let (n, delivery) = (receipt.n, Delivery::NotSent);
+                    shared.queue.push_outcome(Outcome { n, delivery, void: true, ms: 0, bytes: 0 });
+                }))
+            }
+            Err((job, unavailable)) => {
+                // The row of its intent stays; the payment can be looked up later.
+                if let Act::Settle { intent, .. } | Act::Fail(intent) = job.act {
+                    self.shared.unresolve(Settling { claim: job.claim, intent });
+                }
+                Box::pin(future::ready(Err(unavailable.into())))
+            }
+        }
+    }
+
     fn open_now(&self) -> Result<(), Unavailable> {
         if self.shared.is_open() {
             return Ok(());
@@ -184,7 +211,7 @@ impl Store for SqliteStore {
         Box::pin(future::ready(claim))
     }
 
-    fn look(&self, key: crate::payment::key::PaymentKey) -> StoreFuture<Result<Look, Unavailable>> {
+    fn look(&self, key: PaymentKey) -> StoreFuture<Result<Look, Unavailable>> {
         // Memory holds every capture above the floor, and below it nothing is claimed.
         Box::pin(future::ready(Ok(self.shared.claims.look(&key))))
     }
@@ -203,7 +230,7 @@ impl Store for SqliteStore {
             return Box::pin(future::ready(Err(Unavailable(what.into()).into())));
         }
         let (answer, filled) = Answer::new();
-        match self.shared.queue.push_capture(Job { claim, posting, answer }) {
+        match self.shared.queue.push_capture(Job { claim, posting, act: Act::Capture, answer }) {
             Ok(()) => {
                 let shared = self.shared.clone();
                 Box::pin(Captured::new(filled, move |receipt: Receipt| {
@@ -218,19 +245,83 @@ impl Store for SqliteStore {
         }
     }
 
+    fn intend(&self, claim: Claim, intent: Intent) -> StoreFuture<Result<Settling, CaptureError>> {
+        if !self.shared.claims.is_live(&claim) {
+            return Box::pin(future::ready(Err(CaptureError::Lost)));
+        }
+        if let Err(what) = limits::check(&claim, &intent.posting) {
+            self.shared.claims.release(&claim, Released::ClientLeft, self.shared.clock.now_ms());
+            return Box::pin(future::ready(Err(Unavailable(what.into()).into())));
+        }
+        let (answer, filled) = Answer::new();
+        let intent = Arc::new(intent);
+        let settling = Settling { claim: claim.twin(), intent: intent.clone() };
+        let posting = intent.posting.clone();
+        match self.shared.queue.push_capture(Job { claim, posting, act: Act::Intend(intent), answer }) {
+            // Whoever drops this future never asks a facilitator: the payment is unresolved only for the look of it.
+            Ok(()) => Box::pin(Intended::new(filled, self.shared.clone(), settling)),
+            Err((job, unavailable)) => {
+                self.shared.claims.give_back(&job.claim);
+                Box::pin(future::ready(Err(unavailable.into())))
+            }
+        }
+    }
+
+    fn settled(&self, settling: Settling, posting: Posting, owed: bool) -> StoreFuture<Result<Receipt, CaptureError>> {
+        let Settling { claim, intent } = settling;
+        self.end(claim, posting, Act::Settle { intent, owed })
+    }
+
+    fn failed(&self, settling: Settling, posting: Posting) -> StoreFuture<Result<Receipt, CaptureError>> {
+        let Settling { claim, intent } = settling;
+        self.end(claim, posting, Act::Fail(intent))
+    }
+
+    fn unknown(&self, settling: Settling) {
+        self.shared.unresolve(settling);
+    }
+
+    fn unresolved(&self) -> Vec<Unresolved> {
+        self.shared.claims.unresolved.all()
+    }
+
+    fn adopt(&self, key: PaymentKey) -> Option<Settling> {
+        self.shared.claims.adopt(&key)
+    }
+
+    fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>> {
+        let ticket = Ticket::new();
+        self.shared.queue.ask(Ask::Find(key, ticket.clone()));
+        Box::pin(Filled(ticket))
+    }
+
+    fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>> {
+        let Some(n) = self.shared.claims.take_owed(&key) else {
+            return Box::pin(future::ready(Err(CaptureError::Lost)));
+        };
+        let (answer, filled) = Answer::new();
+        match self.shared.queue.push_redelivery(Redelivery { key, n, answer }) {
+            Ok(()) => Box::pin(filled),
+            Err(unavailable) => {
+                self.shared.claims.owe(&key, n);
+                Box::pin(future::ready(Err(unavailable.into())))
+            }
+        }
+    }
+
     fn outcome(&self, outcome: Outcome) {
         self.shared.queue.push_outcome(outcome);
     }
 
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>> {
         let ticket = Ticket::new();
-        self.shared.queue.push_terms(TermsJob::Remember(terms, ticket.clone()));
+        self.shared.queue.ask(Ask::Remember(terms, ticket.clone()));
         Box::pin(Filled(ticket))
     }
 
     fn recent_terms(&self, since_ms: u64) -> StoreFuture<Result<Terms, Unavailable>> {
         let ticket = Ticket::new();
-        self.shared.queue.push_terms(TermsJob::Recent(since_ms, ticket.clone()));
+        self.shared.queue.ask(Ask::Recent(since_ms, ticket.clone()));
         Box::pin(Filled(ticket))
     }
 
@@ -247,7 +338,7 @@ impl Store for SqliteStore {
 fn load(shared: &Shared, books: &Books) -> rusqlite::Result<()> {
     let floor_ms = books.floor_ms();
     // A payment may name a time up to the skew after its posting, so the walk goes on that much longer.
-    books.captures_since(floor_ms.saturating_sub(SKEW_MAX_MS), |key, n, at_ms| {
+    books.captures_since(floor_ms.saturating_sub(SKEW_MAX_MS), |key, n, at_ms, owed| {
         let payment = key.payment();
         let paid_at_ms = match payment.as_bytes() {
             [kind, time @ .., _, _, _, _, _, _, _, _, _, _] if *kind == KeyKind::OfferId as u8 => {
@@ -256,13 +347,17 @@ fn load(shared: &Shared, books: &Books) -> rusqlite::Result<()> {
             _ => at_ms.unsigned_abs().saturating_add(SKEW_MAX_MS),
         };
         if paid_at_ms >= floor_ms {
-            shared.claims.load(payment, n, paid_at_ms);
+            shared.claims.load(payment, n, owed, paid_at_ms);
         }
     })?;
     let oldest = shared.oldest_periods();
     let mut used = books.account_use()?;
     used.retain(|((_, _, period), _)| !is_before(*period, oldest));
     shared.claims.credit.load(used);
+    for unresolved in settlements::open_settlements(&books.connection)? {
+        tracing::warn!(payment = %unresolved.request.key, "whether this payment moved money is not known");
+        shared.claims.load_unresolved(unresolved);
+    }
     Ok(())
 }
 

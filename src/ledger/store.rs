@@ -10,10 +10,11 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+pub use super::settling::{Bought, Intent, Settling, Unresolved};
 pub use crate::payment::permit::KeyRecord;
 use crate::{
     payment::key::PaymentKey,
-    wire::amount::{Money, Units},
+    wire::amount::{Asset, Units},
 };
 
 /// What a store call resolves to.
@@ -42,6 +43,32 @@ pub trait Store: Send + Sync + 'static {
     /// [`Delivery::NotSent`] with a void for the row, should there be one: nobody was given the answer.
     fn capture(&self, claim: Claim, posting: Posting) -> StoreFuture<Result<Receipt, CaptureError>>;
 
+    /// Posts, before a facilitator is asked to move money, that it will be: durable when the future resolves. From then on
+    /// the payment is never free again by itself; end it with [`Store::settled`], [`Store::failed`] or [`Store::unknown`].
+    fn intend(&self, claim: Claim, intent: Intent) -> StoreFuture<Result<Settling, CaptureError>>;
+
+    /// Money moved: posts the capture. With `owed`, nobody has been given anything for it yet, and the payer may fetch it
+    /// once. A posting that can't be written now is kept and written later; the answer is withheld meanwhile.
+    fn settled(&self, settling: Settling, posting: Posting, owed: bool) -> StoreFuture<Result<Receipt, CaptureError>>;
+
+    /// No money moved and none will: posts that, and spends the payment.
+    fn failed(&self, settling: Settling, posting: Posting) -> StoreFuture<Result<Receipt, CaptureError>>;
+
+    /// Whether money moved is not known: the payment waits for [`Store::adopt`], also in later processes. Does not wait.
+    fn unknown(&self, settling: Settling);
+
+    /// Payments whose settlement ended without a verdict.
+    fn unresolved(&self) -> Vec<Unresolved>;
+
+    /// Takes an unresolved payment in hand, to end it; `None` when it is not unresolved, or somebody else has it.
+    fn adopt(&self, key: PaymentKey) -> Option<Settling>;
+
+    /// The capture of a payment, from the books.
+    fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>>;
+
+    /// Serves a payment that is owed its answer, once: durable when the future resolves. The receipt is the capture's.
+    fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>>;
+
     /// What became of the answer; rides with the next batch. With `void`, the capture is reversed at most once.
     fn outcome(&self, outcome: Outcome);
 
@@ -68,12 +95,27 @@ pub struct ClaimRequest {
     pub paid_at_ms: u64,
     /// Who owes it.
     pub account: Arc<str>,
-    /// How much, in the currency of the limit.
-    pub amount: Money,
+    /// How much, in ledger units of the asset.
+    pub amount: Units,
+    /// Of what; the limit is in it too.
+    pub asset: Asset,
     /// The most that the account may owe in the period.
     pub limit: Units,
-    /// The credit period that the claim falls into, fixed now: `20261124` for a day, `202611` for a month.
+    /// The credit period that the claim falls into, fixed now: `20261124` for a day, `202611` for a month; 0 where there is
+    /// no credit.
     pub period: u32,
+    /// For payments that are settled at once: who pays, for what. While one of theirs is unresolved, no other is claimed.
+    pub purchase: Option<Purchase>,
+}
+
+/// Who pays on a chain, for what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purchase {
+    /// `eip155:8453:0x857b06519e91e3a54538791bdbb0e22373e36b66` (CAIP-10), or the network alone where the payer is not known
+    /// before the facilitator has looked.
+    pub payer: Arc<str>,
+    /// Method and target, `GET https://shop.example/a?b`.
+    pub what: Arc<str>,
 }
 
 /// A granted claim; hand it back by `release` or `capture`, exactly once.
@@ -83,6 +125,13 @@ pub struct Claim {
     pub request: ClaimRequest,
     /// Tells this claim from an earlier one of the same key.
     pub token: u64,
+}
+
+impl Claim {
+    /// The same claim, for a store that keeps one half while the payment is being settled.
+    pub(super) fn twin(&self) -> Claim {
+        Claim { request: self.request.clone(), token: self.token }
+    }
 }
 
 /// Why a claim is given back.
@@ -104,7 +153,16 @@ pub enum ClaimError {
     /// Another request is being served for this payment right now.
     #[error("the payment is in flight")]
     InFlight,
-    /// Released three times: spent, uncharged.
+    /// Whether this payment moved money is not known yet.
+    #[error("the outcome of the payment is not known yet")]
+    Unresolved,
+    /// Whether another payment of this payer for the same thing moved money is not known yet.
+    #[error("an earlier payment for this is not resolved yet")]
+    PayerUnresolved,
+    /// Captured, and its answer is still owed: [`Store::redeliver`] serves it.
+    #[error("the payment was captured and its answer is owed")]
+    Owed,
+    /// Released three times, or its settlement failed: spent, uncharged.
     #[error("the payment was released too often")]
     Burnt,
     /// The account would owe more than its limit.
@@ -154,15 +212,15 @@ pub enum Look {
 /// Everything that a capture writes, except what the writer adds (number, times, book day, chain).
 #[derive(Clone, Debug)]
 pub struct Posting {
-    /// The signature agent, `https://signer.example.com`.
+    /// The signature agent, `https://signer.example.com`, or a wallet, `eip155:8453:0x857b…` (CAIP-10).
     pub agent: Arc<str>,
-    /// The JWK thumbprint of the key that signed, base64url.
-    pub agent_key: Arc<str>,
+    /// The JWK thumbprint of the key that signed, base64url; none for wallets.
+    pub agent_key: Option<Arc<str>>,
     /// The route's name.
     pub route: Arc<str>,
-    /// `deferred`.
+    /// `deferred`, `exact`.
     pub scheme: &'static str,
-    /// Charged, in ledger units of `ClaimRequest::amount`'s currency; at most what was claimed.
+    /// Charged, in ledger units of `ClaimRequest::asset`; at most what was claimed.
     pub amount: Units,
     /// The public price at the time.
     pub list_amount: Units,
@@ -177,7 +235,7 @@ pub struct Posting {
     /// The versioned evidence blob; at most 64 KiB.
     pub evidence: Vec<u8>,
     /// The public key behind `agent_key`, written once per (thumbprint, agent).
-    pub key: Arc<KeyRecord>,
+    pub key: Option<Arc<KeyRecord>>,
 }
 
 /// A durable capture.
@@ -212,7 +270,7 @@ pub struct Outcome {
     pub n: i64,
     /// How it ended.
     pub delivery: Delivery,
-    /// Reverse the charge.
+    /// Reverse the charge; where money has moved already: the answer is owed.
     pub void: bool,
     /// From capture to the end of the delivery.
     pub ms: u32,

@@ -12,18 +12,18 @@ use std::{
 };
 
 use super::{
-    batch::{BatchError, Times},
+    batch::{BatchError, Times, Written},
     books::Books,
     claims::{Claims, SHARDS, SWEEP},
-    credit::UseKey,
     day::{CreditPeriod, credit_period},
     entry::{EntryNumber, Kind, PostingKey},
     file::{Head, Owner},
     mailbox::Post,
-    queue::{Job, Queue, TermsJob},
-    store::{CaptureError, Claim, Delivery, Health, Outcome, Receipt, Unavailable},
+    queue::{Act, Ask, Job, Queue, Redelivery},
+    settlements,
+    store::{CaptureError, Delivery, Health, Outcome, Settling, Unavailable, Unresolved},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, wire::amount::Units};
 
 /// The first and the longest wait before a failed file is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -92,6 +92,14 @@ impl Shared {
         self.open.load(Ordering::Acquire) && self.stalled_ms().is_none()
     }
 
+    /// The settlement ended without a verdict.
+    pub(super) fn unresolve(&self, settling: Settling) {
+        let Settling { claim, intent } = settling;
+        let (key, request) = (claim.request.key, claim.request.clone());
+        self.claims.unresolved(Unresolved { request, intent }, &claim);
+        self.queue.ask(Ask::Unknown(key));
+    }
+
     fn times(&self) -> Times {
         let now_ms = self.clock.now_ms();
         let ttl_ms = self.ttl_max_ms.load(Ordering::Relaxed).max(TTL_FLOOR_MS);
@@ -125,8 +133,10 @@ pub(super) struct Writer {
     _owner: Owner,
     /// Outcomes that the next batch carries.
     outcomes: Vec<Outcome>,
-    /// Claims whose capture may be in the file although nobody was told.
-    unsettled: Vec<Claim>,
+    /// Postings that may be in the file although nobody was told.
+    in_doubt: Vec<Job>,
+    /// Ends of settlements that must be written whatever happens: money moved, or certainly did not.
+    kept: Vec<Job>,
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
     doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
@@ -134,8 +144,8 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Owner) -> Writer {
-        let (outcomes, unsettled) = (Vec::new(), Vec::new());
-        Writer { shared, books, zone, sync, _owner: owner, outcomes, unsettled, doubt: None, next_shard: 0 }
+        let (outcomes, in_doubt, kept) = (Vec::new(), Vec::new(), Vec::new());
+        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, doubt: None, next_shard: 0 }
     }
 
     /// Runs until the queue is closed and written.
@@ -143,15 +153,18 @@ impl Writer {
         loop {
             let work = self.shared.queue.take();
             self.outcomes.extend(work.outcomes);
-            let idle = work.captures.is_empty() && self.outcomes.is_empty() && work.terms.is_empty();
+            let idle = work.captures.is_empty()
+                && work.redeliveries.is_empty()
+                && self.outcomes.is_empty()
+                && work.asks.is_empty();
             let mut done = if idle { self.idle() } else { Ok(()) };
             if done.is_ok() && !idle {
-                done = self.commit(work.captures);
+                done = self.commit(work.captures, work.redeliveries);
             }
-            for job in work.terms {
+            for ask in work.asks {
                 match &done {
-                    Ok(()) => self.terms(job),
-                    Err(Broken(reason)) => job.refuse(Unavailable(reason.clone())),
+                    Ok(()) => self.answer(ask),
+                    Err(Broken(reason)) => ask.refuse(Unavailable(reason.clone())),
                 }
             }
             if let Err(Broken(reason)) = done
@@ -162,7 +175,7 @@ impl Writer {
             // Outcomes of the last answers may have come during the last commit.
             if work.closing {
                 self.outcomes.extend(self.shared.queue.take_outcomes());
-                if self.outcomes.is_empty() || self.commit(Vec::new()).is_err() {
+                if self.outcomes.is_empty() || self.commit(Vec::new(), Vec::new()).is_err() {
                     break;
                 }
             }
@@ -170,83 +183,93 @@ impl Writer {
         let reason: Arc<str> = "the ledger is closed".into();
         self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
         let left = self.shared.queue.refuse(&reason);
-        self.give_up(left.captures, &reason, false);
-        left.terms.into_iter().for_each(|job| job.refuse(Unavailable(reason.clone())));
+        self.give_up(left.captures, left.redeliveries, &reason, false);
+        left.asks.into_iter().for_each(|ask| ask.refuse(Unavailable(reason.clone())));
     }
 
-    /// Writes captures and the outcomes that wait, in as few batches as the rows allow.
-    fn commit(&mut self, jobs: Vec<Job>) -> Result<(), Broken> {
+    /// Writes postings and the outcomes that wait, in as few batches as the rows allow.
+    fn commit(&mut self, jobs: Vec<Job>, redeliveries: Vec<Redelivery>) -> Result<(), Broken> {
         let outcomes = mem::take(&mut self.outcomes);
-        self.commit_part(jobs, outcomes)
+        self.commit_part(Part { jobs, redeliveries, outcomes })
     }
 
-    fn commit_part(&mut self, mut jobs: Vec<Job>, mut outcomes: Vec<Outcome>) -> Result<(), Broken> {
-        if jobs.is_empty() && outcomes.is_empty() {
+    fn commit_part(&mut self, mut part: Part) -> Result<(), Broken> {
+        if part.len() == 0 {
             return Ok(());
         }
         let times = self.shared.times();
         let books = &mut self.books;
         // A panic in here leaves the same doubt as a disk that fails.
         let at_disk = self.shared.at_disk();
-        let written = panic::catch_unwind(AssertUnwindSafe(|| books.write(&jobs, &outcomes, times)))
+        let written = panic::catch_unwind(AssertUnwindSafe(|| {
+            books.write(&part.jobs, &part.redeliveries, &part.outcomes, times)
+        }))
             .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())));
         drop(at_disk);
         match written {
             Ok(written) => {
                 self.outcomes.extend(&written.left);
-                self.follow(jobs, written.receipts, &written.voided);
+                self.follow(part, written);
                 Ok(())
             }
-            Err(BatchError::Row(what)) if jobs.len() + outcomes.len() <= 1 => {
+            Err(BatchError::Row(what)) if part.len() == 1 => {
                 tracing::error!(what, "a row was refused by the ledger");
-                self.give_up(jobs, &format!("the row was refused: {what}").into(), false);
+                self.give_up(part.jobs, part.redeliveries, &format!("the row was refused: {what}").into(), false);
                 Ok(())
             }
             Err(BatchError::Row(_)) => {
                 // Halves until the row is alone: the others must not suffer from it.
-                let (jobs_left, outcomes_left) = if !jobs.is_empty() && !outcomes.is_empty() {
-                    (Vec::new(), mem::take(&mut outcomes))
-                } else {
-                    (jobs.split_off(jobs.len() / 2), outcomes.split_off(outcomes.len() / 2))
-                };
-                match self.commit_part(jobs, outcomes) {
-                    Ok(()) => self.commit_part(jobs_left, outcomes_left),
+                let left = part.split();
+                match self.commit_part(part) {
+                    Ok(()) => self.commit_part(left),
                     Err(broken) => {
-                        self.outcomes.extend(outcomes_left);
-                        self.give_up(jobs_left, &broken.0, false);
+                        self.outcomes.extend(left.outcomes);
+                        self.give_up(left.jobs, left.redeliveries, &broken.0, false);
                         Err(broken)
                     }
                 }
             }
             Err(BatchError::Disk(what)) => {
                 let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
-                self.outcomes.extend(outcomes);
+                self.outcomes.extend(part.outcomes);
                 self.doubt = Some((*self.books.head(), self.books.attempted()));
                 // Closed before anyone is told, so that a retry finds it closed.
                 self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
-                self.give_up(jobs, &reason, true);
+                self.give_up(part.jobs, part.redeliveries, &reason, true);
                 Err(Broken(reason))
             }
         }
     }
 
     /// Memory follows what is on disk, then the answers go, one wake a core.
-    fn follow(&mut self, jobs: Vec<Job>, receipts: Vec<Option<Receipt>>, voided: &[(UseKey, i64)]) {
+    fn follow(&mut self, part: Part, written: Written) {
         let claims = &self.shared.claims;
         let mut post = Post::default();
-        for (job, receipt) in jobs.into_iter().zip(receipts) {
-            match receipt {
-                Some(receipt) => {
-                    claims.captured(&job.claim, receipt.n, job.posting.amount);
-                    post.send(job.answer, Ok(receipt));
+        for (job, receipt) in part.jobs.into_iter().zip(written.receipts) {
+            let (claim, amount) = (&job.claim, job.posting.amount);
+            let Some(receipt) = receipt else {
+                match job.act {
+                    Act::Capture | Act::Intend(_) => claims.lost(claim),
+                    Act::Settle { .. } | Act::Fail(_) => claims.settled(claim, 0, Units::ZERO, false),
                 }
-                None => {
-                    claims.lost(&job.claim);
-                    post.send(job.answer, Err(CaptureError::Lost));
-                }
+                post.send(job.answer, Err(CaptureError::Lost));
+                continue;
+            };
+            match job.act {
+                Act::Capture => claims.captured(claim, receipt.n, amount),
+                Act::Intend(_) => claims.settling(claim),
+                Act::Settle { owed, .. } => claims.settled(claim, receipt.n, amount, owed),
+                Act::Fail(_) => claims.failed(claim),
             }
+            post.send(job.answer, Ok(receipt));
         }
-        for (key, amount) in voided {
+        for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
+            post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
+        }
+        for (key, n) in &written.owed {
+            claims.owe(key, *n);
+        }
+        for (key, amount) in &written.voided {
             claims.credit.void(key, *amount);
         }
         let raised = self.books.floor_ms() > claims.floor_ms();
@@ -259,15 +282,24 @@ impl Writer {
     }
 
     /// Answers captures with the reason. Those in doubt keep their claim until the file is read again.
-    fn give_up(&mut self, jobs: Vec<Job>, reason: &Arc<str>, in_doubt: bool) {
+    fn give_up(&mut self, jobs: Vec<Job>, redeliveries: Vec<Redelivery>, reason: &Arc<str>, in_doubt: bool) {
         let mut post = Post::default();
-        for job in jobs {
-            if in_doubt {
-                self.unsettled.push(job.claim);
-            } else {
-                self.shared.claims.give_back(&job.claim);
+        for mut job in jobs {
+            post.send(mem::take(&mut job.answer), Err(Unavailable(reason.clone()).into()));
+            match &job.act {
+                _ if in_doubt => self.in_doubt.push(job),
+                Act::Capture | Act::Intend(_) => self.shared.claims.give_back(&job.claim),
+                // Known, and must not be forgotten because a disk failed; should this process end first, the row of its
+                // intent says that it is unresolved.
+                Act::Settle { .. } | Act::Fail(_) => self.kept.push(job),
             }
-            post.send(job.answer, Err(Unavailable(reason.clone()).into()));
+        }
+        for redelivery in redeliveries {
+            // In doubt it may be there: then it is not made again.
+            if !in_doubt {
+                self.shared.claims.owe(&redelivery.key, redelivery.n);
+            }
+            post.send(redelivery.answer, Err(Unavailable(reason.clone()).into()));
         }
     }
 
@@ -291,16 +323,23 @@ impl Writer {
         Ok(())
     }
 
-    fn terms(&mut self, job: TermsJob) {
+    fn answer(&mut self, ask: Ask) {
         let failed = |error: rusqlite::Error| Unavailable(error.to_string().into());
         let shared = self.shared.clone();
         let _at_disk = shared.at_disk();
-        match job {
-            TermsJob::Remember(terms, ticket) => {
+        match ask {
+            Ask::Remember(terms, ticket) => {
                 let now_ms = self.shared.clock.now_ms();
                 ticket.fill(self.books.remember_terms(&terms, now_ms).map_err(failed));
             }
-            TermsJob::Recent(since_ms, ticket) => ticket.fill(self.books.recent_terms(since_ms).map_err(failed)),
+            Ask::Recent(since_ms, ticket) => ticket.fill(self.books.recent_terms(since_ms).map_err(failed)),
+            Ask::Find(key, ticket) => ticket.fill(settlements::bought(&self.books.connection, &key).map_err(failed)),
+            Ask::Unknown(key) => {
+                if let Err(error) = settlements::set_unknown(&self.books.connection, &key) {
+                    // The row says «settling» then, which is read the same way.
+                    tracing::warn!(%error, "an unresolved settlement could not be marked");
+                }
+            }
         }
     }
 
@@ -312,8 +351,8 @@ impl Writer {
             // What queues during the wait is certainly not written.
             let left = self.shared.queue.refuse(reason);
             self.outcomes.extend(left.outcomes);
-            self.give_up(left.captures, reason, false);
-            left.terms.into_iter().for_each(|job| job.refuse(Unavailable(reason.clone())));
+            self.give_up(left.captures, left.redeliveries, reason, false);
+            left.asks.into_iter().for_each(|ask| ask.refuse(Unavailable(reason.clone())));
             let closing = self.shared.queue.wait_or_closing(wait);
             match self.try_again() {
                 Ok(()) => {
@@ -345,25 +384,65 @@ impl Writer {
             return Err("another process wrote to the ledger".to_owned());
         }
         self.shared.claims.credit.load(self.books.account_use().map_err(failed)?);
-        while let Some(claim) = self.unsettled.last() {
-            match self.books.find(&PostingKey::new(Kind::Capture, &claim.request.key, 0)).map_err(failed)? {
-                Some(n) => {
-                    self.shared.claims.captured_and_loaded(claim, n);
-                    // In the batch in doubt: nobody was told, so nobody was served. Else another one's capture.
-                    if EntryNumber::from_n(n).seq > before.seq {
-                        self.books.expect_outcome(n);
-                        let delivery = Delivery::NotSent;
-                        self.outcomes.push(Outcome { n, delivery, void: true, ms: 0, bytes: 0 });
-                    }
-                }
-                None => self.shared.claims.give_back(claim),
+        while let Some(job) = self.in_doubt.last() {
+            let key = job.claim.request.key;
+            let found = self.books.find(&PostingKey::new(job.act.kind(), &key, 0)).map_err(failed)?;
+            // In the batch in doubt: nobody was told, so nobody was served. Else another one's posting.
+            let ours = found.filter(|n| EntryNumber::from_n(*n).seq > before.seq);
+            if let (Act::Intend(_), Some(_)) = (&job.act, ours) {
+                // Nobody was told, so no facilitator was asked: the settlement never began.
+                settlements::close(&self.books.connection, &key).map_err(failed)?;
             }
-            self.unsettled.pop();
+            let Some(job) = self.in_doubt.pop() else { break };
+            let kind = job.act.kind();
+            let claims = &self.shared.claims;
+            match (&job.act, found) {
+                (Act::Intend(_), _) | (Act::Capture, None) => claims.give_back(&job.claim),
+                (Act::Capture, Some(n)) => claims.captured_and_loaded(&job.claim, n),
+                (Act::Settle { .. } | Act::Fail(_), None) => self.kept.push(job),
+                (Act::Settle { owed, .. }, Some(n)) => claims.settled(&job.claim, n, Units::ZERO, *owed),
+                (Act::Fail(_), Some(_)) => claims.failed(&job.claim),
+            }
+            if let (Kind::Capture, Some(n)) = (kind, ours) {
+                self.books.expect_outcome(n);
+                self.outcomes.push(Outcome { n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
+            }
         }
         self.doubt = None;
         self.shared.claims.raise_floor(self.books.floor_ms());
+        // Whoever asked for them was told that the ledger is closed, so their answers are owed.
+        let kept: Vec<Job> = mem::take(&mut self.kept).into_iter().map(Job::owed).collect();
         self.books.probe().map_err(|(BatchError::Disk(what) | BatchError::Row(what))| what)?;
-        self.commit(Vec::new()).map_err(|Broken(reason)| reason.to_string())
+        self.commit(kept, Vec::new()).map_err(|Broken(reason)| reason.to_string())
+    }
+}
+
+/// What goes into one transaction.
+struct Part {
+    jobs: Vec<Job>,
+    redeliveries: Vec<Redelivery>,
+    outcomes: Vec<Outcome>,
+}
+
+impl Part {
+    fn len(&self) -> usize {
+        self.jobs.len() + self.redeliveries.len() + self.outcomes.len()
+    }
+
+    /// Keeps about half, of one sort if there are several.
+    fn split(&mut self) -> Part {
+        let sorts = [self.jobs.len(), self.redeliveries.len(), self.outcomes.len()];
+        if sorts.iter().filter(|n| **n > 0).count() > 1 {
+            let outcomes = mem::take(&mut self.outcomes);
+            let redeliveries =
+                if self.jobs.is_empty() { Vec::new() } else { mem::take(&mut self.redeliveries) };
+            return Part { jobs: Vec::new(), redeliveries, outcomes };
+        }
+        Part {
+            jobs: self.jobs.split_off(sorts[0] / 2),
+            redeliveries: self.redeliveries.split_off(sorts[1] / 2),
+            outcomes: self.outcomes.split_off(sorts[2] / 2),
+        }
     }
 }
 

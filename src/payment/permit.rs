@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::id::SealedId;
 use super::key::PaymentKey;
 use super::terms::Term;
-use crate::wire::amount::{Money, Units};
+use crate::wire::amount::{Asset, Units};
 use crate::wire::deferred::Payment;
 
 /// A payment that holds, for one request.
@@ -24,8 +24,10 @@ pub struct Permit {
     pub period: u32,
     /// When the period ends, Unix seconds.
     pub period_ends: u64,
-    /// What is charged.
-    pub amount: Money,
+    /// What is charged, in ledger units.
+    pub amount: Units,
+    /// Of what.
+    pub asset: Asset,
     /// The terms that the id commits to.
     pub term: Arc<Term>,
     /// The id.

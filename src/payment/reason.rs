@@ -45,6 +45,10 @@ reasons! {
     UnsupportedScheme = "unsupported_scheme", 402, "The payment names a scheme or network that this resource does not take.", "Use a scheme and network from the offers.";
     UsePaymentField = "use_payment_field", 402, "A deferred payment belongs into the field `Payment`, signed.", "Send `Payment`, `Signature-Agent`, `Signature-Input` and `Signature`.";
     AlreadyUsed = "already_used", 402, "This payment has bought something before.", "Sign the fresh offer; do not send the old payment again.";
+    PaymentRefused = "payment_refused", 402, "The payment does not hold, or the facilitator refused it; `error` has the specification's code.", "Sign one of the fresh offers.";
+    SettlementFailed = "settlement_failed", 402, "The facilitator could not move the money; nothing was charged.", "See `errorReason` in the payment response, and sign a fresh offer.";
+    PaymentAlreadyUsed = "payment_already_used", 409, "This payment has bought something before; the receipt is in the payment response.", "Do not send it again; for another answer ask without a payment and sign the new offer.";
+    AllowanceRequired = "permit2_allowance_required", 412, "The wallet has not allowed Permit2 to move the token.", "Approve Permit2 for the token once, and send the payment again.";
     CreditExhausted = "credit_exhausted", 402, "The account would owe more than its limit in this period.", "Wait until Retry-After, or ask the operator for a higher limit.";
     // The payment or the signature can't be read or does not hold.
     SeveralPayments = "several_payments", 400, "The request carries more than one payment.", "Send exactly one payment.";
@@ -58,6 +62,9 @@ reasons! {
     // Not now.
     DirectoryUnavailable = "directory_unavailable", 503, "The agent's key directory could not be read, so the signature could be neither accepted nor refused.", "See that the directory answers, and send the same request after Retry-After.";
     PaymentInFlight = "payment_in_flight", 503, "The same payment is being served right now.", "Wait for the first answer; send again after Retry-After only if it never came.";
+    SettlementPending = "settlement_pending", 503, "Whether the payment moved money is not known yet.", "Send the same payment again after Retry-After; never sign another one for it.";
+    PaymentUnresolved = "payment_unresolved", 503, "Whether an earlier payment for this resource moved money is not known yet.", "Send the earlier payment again after Retry-After, or ask the operator; no new payment is taken for it.";
+    FacilitatorUnavailable = "facilitator_unavailable", 503, "The facilitator could not be asked, so the payment could be neither accepted nor refused; nothing was charged.", "Send the same payment after Retry-After.";
     LedgerUnavailable = "ledger_unavailable", 503, "Payments can't be recorded now, so none is taken.", "Send the same request after Retry-After.";
     TooManyClaims = "too_many_claims", 429, "Too many payments of this account were dropped before they were served.", "Slow down; read answers to their end.";
     // The origin.

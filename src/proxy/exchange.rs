@@ -128,8 +128,10 @@ impl Exchange {
             paid_at_ms: permit.paid_at_ms,
             account: permit.account.clone(),
             amount: permit.amount,
+            asset: permit.asset.clone(),
             limit: permit.limit,
             period: permit.period,
+            purchase: None,
         };
         let claim = store.claim(request).await.map_err(|e| self.claim_refusal(&e))?;
         let mut guard = ClaimGuard { store: store.clone(), claim: Some(claim), why: Released::ClientLeft };
@@ -153,6 +155,9 @@ impl Exchange {
             ClaimError::Burnt => {
                 Refusal::new(Reason::AlreadyUsed, "three attempts with this offer failed; it is spent, uncharged")
             }
+            ClaimError::Owed => Reason::PaymentAlreadyUsed.into(),
+            ClaimError::Unresolved => Refusal::from(Reason::SettlementPending).retry_after(10),
+            ClaimError::PayerUnresolved => Refusal::from(Reason::PaymentUnresolved).retry_after(30),
             ClaimError::BelowFloor => Refusal::from(Reason::OfferExpired),
             ClaimError::InFlight => Refusal::from(Reason::PaymentInFlight).retry_after(1),
             ClaimError::CreditExhausted { .. } => {
@@ -202,17 +207,17 @@ impl Exchange {
         };
         Posting {
             agent: permit.proof.key.agent.clone(),
-            agent_key: permit.proof.key.thumbprint.clone(),
+            agent_key: Some(permit.proof.key.thumbprint.clone()),
             route: config.routes[self.route].name.clone(),
             scheme: "deferred",
-            amount: permit.amount.units,
-            list_amount: permit.amount.units,
+            amount: permit.amount,
+            list_amount: permit.amount,
             table_hash: config.table_hash,
             status: status.as_u16(),
             method: self.method.clone(),
             target: self.target.clone(),
             evidence: evidence.encode(),
-            key: permit.proof.key.clone(),
+            key: Some(permit.proof.key.clone()),
         }
     }
 

@@ -19,7 +19,6 @@ use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::{Permit, Proof};
 use crate::payment::reason::{Reason, Refusal};
 use crate::wire::agent_url::AgentUrl;
-use crate::wire::amount::Money;
 use crate::wire::deferred::Payment;
 use crate::wire::signature::RequestView;
 
@@ -70,7 +69,8 @@ impl Visit<'_> {
             limit: account.limit(),
             period: day::credit_period(period, now_ms),
             period_ends: day::credit_period_end_s(period, now_ms),
-            amount: Money { units: quote.amount, currency: account.credit.currency },
+            amount: quote.amount,
+            asset: account.credit.currency.into(),
             term: quote.term,
             id: quote.id,
             payment,

@@ -4,6 +4,7 @@
 //! the smallest unit that the asset's name promises: `USD` in cents, `USD6` in millionths.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Decimals of a ledger unit: one unit is 10⁻⁶ of the currency.
 pub const LEDGER_DECIMALS: u32 = 6;
@@ -17,6 +18,8 @@ pub struct Units(i64);
 impl Units {
     /// No money.
     pub const ZERO: Units = Units(0);
+    /// The most that the books hold.
+    pub const MAX: Units = Units(UNITS_MAX);
 
     /// Takes a count of ledger units; `None` when negative or above [`UNITS_MAX`].
     pub const fn new(units: i64) -> Option<Units> {
@@ -81,6 +84,52 @@ impl fmt::Display for Currency {
 impl fmt::Debug for Currency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What an amount in the books is of.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Asset {
+    /// `USD`, in units of 10⁻⁶.
+    Currency(Currency),
+    /// A token by its CAIP-19 name, `eip155:8453/erc20:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913`, in units of
+    /// 10^-min(decimals, 9).
+    Token(Arc<str>),
+}
+
+impl Asset {
+    /// Reads what the books hold; `None` for neither a currency nor a CAIP-19 name.
+    pub fn parse(text: &str) -> Option<Asset> {
+        match Currency::parse(text) {
+            Ok(currency) => Some(Asset::Currency(currency)),
+            Err(_) => (text.contains(':') && text.contains('/')).then(|| Asset::Token(text.into())),
+        }
+    }
+
+    /// As the books hold it.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Asset::Currency(currency) => currency.as_str(),
+            Asset::Token(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Asset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Asset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl From<Currency> for Asset {
+    fn from(currency: Currency) -> Asset {
+        Asset::Currency(currency)
     }
 }
 

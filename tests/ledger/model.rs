@@ -47,7 +47,7 @@ struct Model(BTreeMap<u8, Payment>);
 impl Model {
     fn used(&self) -> i64 {
         let used = |payment: &Payment| match payment {
-            Payment::Live { claim, .. } => claim.request.amount.units.get(),
+            Payment::Live { claim, .. } => claim.request.amount.get(),
             Payment::Captured { amount, voided: false, .. } => *amount,
             _ => 0,
         };
@@ -89,7 +89,7 @@ impl Model {
             },
             Step::Capture(key, amount) => match self.0.remove(&key) {
                 Some(Payment::Live { claim, .. }) => {
-                    let amount = amount.min(claim.request.amount.units.get());
+                    let amount = amount.min(claim.request.amount.get());
                     let receipt = wait(ledger.store().capture(claim, posting(units(amount)))).unwrap();
                     let look = wait(ledger.store().look(crate::support::key(&key.to_string())));
                     assert_eq!(look, Ok(Look::Captured(Some(receipt.n))));

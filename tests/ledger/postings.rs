@@ -89,7 +89,7 @@ fn of_two_captures_of_one_key_in_a_batch_one_loses_and_nothing_counts_it() {
     let (fault, held, go) = HoldFirst::new();
     let ledger = Ledger::with_faults(fault);
     let capture = |claim: Claim| {
-        let amount = claim.request.amount.units;
+        let amount = claim.request.amount;
         ledger.store().capture(claim, posting(amount))
     };
     let first = capture(ledger.claim("first").unwrap());

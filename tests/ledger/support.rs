@@ -19,7 +19,7 @@ use tollgate::{
         },
     },
     payment::key::PaymentKey,
-    wire::amount::{Currency, Money, Units},
+    wire::amount::{Currency, Units},
 };
 
 /// 24 November 2026, 12:00 UTC.
@@ -78,7 +78,7 @@ impl Ledger {
     }
 
     pub fn capture(&self, claim: Claim) -> Result<Receipt, CaptureError> {
-        let posting = posting(claim.request.amount.units);
+        let posting = posting(claim.request.amount);
         wait(self.store().capture(claim, posting))
     }
 
@@ -140,16 +140,18 @@ pub fn request(name: &str, amount: i64) -> ClaimRequest {
         key: key(name),
         paid_at_ms: NOON,
         account: "acme".into(),
-        amount: Money { units: units(amount), currency: Currency::parse("USD").unwrap() },
+        amount: units(amount),
+        asset: Currency::parse("USD").unwrap().into(),
         limit: units(1_000_000),
         period: 202_611,
+        purchase: None,
     }
 }
 
 pub fn posting(amount: Units) -> Posting {
     Posting {
         agent: "https://signer.example.com".into(),
-        agent_key: "poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U".into(),
+        agent_key: Some("poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U".into()),
         route: "articles".into(),
         scheme: "deferred",
         amount,
@@ -159,11 +161,11 @@ pub fn posting(amount: Units) -> Posting {
         method: "GET".into(),
         target: "https://shop.example/articles/1?full".into(),
         evidence: b"\x01 evidence".to_vec(),
-        key: Arc::new(KeyRecord {
+        key: Some(Arc::new(KeyRecord {
             thumbprint: "poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U".into(),
             agent: "https://signer.example.com".into(),
             jwk: r#"{"crv":"Ed25519","kty":"OKP","x":"JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs"}"#.into(),
             directory_digest: [8; 32],
-        }),
+        })),
     }
 }
