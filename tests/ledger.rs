@@ -12,5 +12,7 @@ mod golden;
 mod model;
 #[path = "ledger/postings.rs"]
 mod postings;
+#[path = "ledger/settlement.rs"]
+mod settlement;
 #[path = "ledger/support.rs"]
 mod support;

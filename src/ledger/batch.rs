@@ -1,9 +1,6 @@
 //! One batch, one transaction: number, chain and insert the winners, then everything that follows from them.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
@@ -253,9 +250,7 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
             Some(capture) => post.insert(&capture.entry(Kind::Redelivered, post.next_n(), stamp))?.map(|_| capture),
             None => None,
         };
-        written
-            .redelivered
-            .push(posted.map(|capture| Receipt { n: capture.n, at_ms: capture.at_ms.unsigned_abs() }));
+        written.redelivered.push(posted.map(|capture| Receipt { n: capture.n, at_ms: capture.at_ms.unsigned_abs() }));
     }
 
     let mut seen = HashSet::new();

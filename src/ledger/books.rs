@@ -144,8 +144,7 @@ impl Books {
             let asset = Asset::parse(row.get_ref(1)?.as_str().unwrap_or_default());
             Ok((asset, row.get::<_, Arc<str>>(0)?, row.get(2)?, row.get(3)?))
         })?;
-        let keyed =
-            |(asset, account, period, used): (Option<Asset>, _, _, _)| Some(((account, asset?, period), used));
+        let keyed = |(asset, account, period, used): (Option<Asset>, _, _, _)| Some(((account, asset?, period), used));
         rows.filter_map(|row| row.map(keyed).transpose()).collect()
     }
 

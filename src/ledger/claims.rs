@@ -328,12 +328,7 @@ impl Claims {
     }
 
     /// Ends the claim if it is the live one; `end` says how and how much of it is stored now.
-    fn end(
-        &self,
-        claim: &Claim,
-        is: impl FnOnce(State, u64) -> bool,
-        end: impl FnOnce(&mut Held) -> Units,
-    ) -> bool {
+    fn end(&self, claim: &Claim, is: impl FnOnce(State, u64) -> bool, end: impl FnOnce(&mut Held) -> Units) -> bool {
         let mut shard = self.shard(&claim.request.key);
         let Some(held) = shard.get_mut(&claim.request.key) else { return false };
         if !is(held.state, claim.token) {

@@ -151,7 +151,7 @@ pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<
     let mut statement = connection.prepare(
         "SELECT c.key, c.account, c.period, c.asset, c.amount, c.hard_until_ms, c.facilitator, c.payload, e.agent, \
          e.route, e.scheme, e.list_amount, e.table_hash, e.status, e.method, e.target, e.evidence, e.at_ms \
-         FROM claims c JOIN entries e ON e.key = x'04' || c.key WHERE c.state IN ('s', 'u') ORDER BY e.n",
+         FROM claims c JOIN entries e ON e.key = CAST(x'04' || c.key AS BLOB) WHERE c.state IN ('s', 'u') ORDER BY e.n",
     )?;
     let rows = statement.query_map((), |row| {
         let Some(key) = PaymentKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()) else { return Ok(None) };

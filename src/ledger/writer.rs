@@ -204,7 +204,7 @@ impl Writer {
         let written = panic::catch_unwind(AssertUnwindSafe(|| {
             books.write(&part.jobs, &part.redeliveries, &part.outcomes, times)
         }))
-            .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())));
+        .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())));
         drop(at_disk);
         match written {
             Ok(written) => {
@@ -434,8 +434,7 @@ impl Part {
         let sorts = [self.jobs.len(), self.redeliveries.len(), self.outcomes.len()];
         if sorts.iter().filter(|n| **n > 0).count() > 1 {
             let outcomes = mem::take(&mut self.outcomes);
-            let redeliveries =
-                if self.jobs.is_empty() { Vec::new() } else { mem::take(&mut self.redeliveries) };
+            let redeliveries = if self.jobs.is_empty() { Vec::new() } else { mem::take(&mut self.redeliveries) };
             return Part { jobs: Vec::new(), redeliveries, outcomes };
         }
         Part {
