@@ -9,3 +9,4 @@ pub mod host;
 pub mod jwk;
 pub mod signature;
 pub mod signature_agent;
+pub mod x402;
