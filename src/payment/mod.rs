@@ -4,6 +4,7 @@
 //! [`deferred::Candidate`]; the gate fetches and calls again.
 
 pub mod deferred;
+pub mod exact;
 pub mod id;
 pub mod key;
 pub mod offer;
