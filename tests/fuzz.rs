@@ -251,3 +251,35 @@ fn ledger() {
     let packed = outcomes::encode(&[outcome((1 << 48) + 1), outcome((1 << 48) + 3)]).0.unwrap();
     run(targets::ledger, &[evidence.encode(), packed], &["\u{1}", "\0\0\0\0", "\0\0\0\u{7f}"]);
 }
+
+#[test]
+fn x402_payload() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/x402/signed.json");
+    let signed: Vec<serde_json::Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut seeds: Vec<Vec<u8>> = signed.iter().map(|v| v["payload"].to_string().into_bytes()).collect();
+    let long = signed[0]["payload"].to_string().replace("\"0xdc53", &format!("\"0x{}", "ab".repeat(40)));
+    seeds.push(long.into_bytes());
+    seeds.push([vec![1], vec![0; 64], vec![0x80, 1, 0, 0]].concat());
+    let words = ["{", "}", "\"a\":1,", "null", "\"value\":\"1\",", "0x", "\"transaction\":\"AA==\",", "1e999", "[[[["];
+    run(targets::x402_payload, &seeds, &words);
+}
+
+#[test]
+fn facilitator() {
+    let seeds = [
+        r#"{"success":true,"transaction":"0xab","network":"eip155:8453","payer":"0x1","amount":"1"}"#,
+        r#"{"success":false,"errorReason":"settlement_pending","transaction":"0xab","network":"base"}"#,
+        r#"{"isValid":false,"invalidReason":"insufficient_funds","payer":null}"#,
+        r#"{"kinds":[{"x402Version":2,"scheme":"exact","network":"solana:a","extra":{"feePayer":"F"}}]}"#,
+        "eyJzdWNjZXNzIjp0cnVlLCJ0cmFuc2FjdGlvbiI6IjB4YWIiLCJuZXR3b3JrIjoiYmFzZSJ9",
+    ];
+    run(targets::facilitator, &texts(&seeds), &["true", "false", "null", "\"success\":true,", "{", "}", "\"", "1"]);
+}
+
+#[test]
+fn evm() {
+    let max = "115792089237316195423570985008687907853269984665640564039457584007913129639935";
+    let seeds =
+        ["0x036CbD53842c5426634e7929541eC2318f3dCF7e", "10000", "0", max, "eip155:84532", "solana:EtWTRABZaYq6"];
+    run(targets::evm, &texts(&seeds), &["0", "0x", "9", "F", ":", "eip155:", "-"]);
+}

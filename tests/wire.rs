@@ -1,6 +1,11 @@
 //! Golden vectors: header lines (`expect:`, `source:`), a blank line, exact bytes. And: no input panics, what is written
 //! is read back.
 
+#[path = "wire/exact.rs"]
+mod exact;
+#[path = "wire/x402.rs"]
+mod x402;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use tollgate::payment::presented::presented;

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tollgate::ledger::evidence::Evidence;
 use tollgate::ledger::outcomes;
 use tollgate::ledger::store::Outcome;
+use tollgate::payment::exact;
 use tollgate::payment::id::{Resource, SealedId};
 use tollgate::payment::presented::{self, Presented};
 use tollgate::payment::secrets::Secrets;
@@ -18,8 +19,16 @@ use tollgate::wire::agent_url::AgentUrl;
 use tollgate::wire::amount::Money;
 use tollgate::wire::deferred::Payment;
 use tollgate::wire::directory::Directory;
+use tollgate::wire::evm::address::Address;
+use tollgate::wire::evm::u256::U256;
 use tollgate::wire::signature::{LabelledSignature, RequestView};
 use tollgate::wire::signature_agent::covered_agent;
+use tollgate::wire::x402::facilitator::{self, SettleVerdict, VerifyVerdict};
+use tollgate::wire::x402::network::Network;
+use tollgate::wire::x402::payload::{Payload, PayloadKind};
+use tollgate::wire::x402::receipt::Receipt;
+use tollgate::wire::x402::requirements::Requirements;
+use tollgate::wire::x402::{Version, json, svm};
 
 /// Header lines `name: value`, one a line, as far as they are ones; a first line without colon is skipped.
 fn headers(data: &[u8]) -> HeaderMap {
@@ -265,5 +274,94 @@ pub fn ledger(data: &[u8]) {
         let (bytes, left) = outcomes::encode(&all);
         assert!(left.is_empty());
         assert_eq!(bytes.and_then(|b| outcomes::decode(&b)), Some(records));
+    }
+}
+
+/// What the golden token payments pay, at a time when they hold.
+fn asked(payload: &Payload) -> Option<Requirements> {
+    let accepted = payload.accepted.as_ref()?;
+    Some(Requirements {
+        scheme: "exact".into(),
+        network: Network::parse("eip155:84532").expect("a network"),
+        amount: 10_000,
+        asset: "0x036CbD53842c5426634e7929541eC2318f3dCF7e".into(),
+        pay_to: "0x209693Bc6afc0C5328bA36FaF03C514EF312287C".into(),
+        max_timeout_seconds: 60,
+        extra: accepted.extra.clone(),
+    })
+}
+
+/// The JSON of a token payment. What holds up pays what was asked; with a signature that proves the payer it says what
+/// one of the golden payments says, since only those were signed.
+pub fn x402_payload(data: &[u8]) {
+    let _ = Payload::decode(data, Version::V1);
+    let _ = svm::message(data);
+    let Ok(value) = json::parse(data) else { return };
+    let _ = Payload::from_json(value.clone(), Version::V1);
+    let Ok(payload) = Payload::from_json(value, Version::V2) else { return };
+    let again = json::parse(payload.raw.to_string().as_bytes()).expect("what was read is JSON");
+    assert_eq!(
+        Payload::from_json(again, Version::V2).as_ref(),
+        Ok(&payload),
+        "the facilitator would see another payment"
+    );
+    let Some(asked) = asked(&payload) else { return };
+    let Ok(checked) = exact::check(&payload, &asked, 1_740_672_100, 5) else { return };
+    match &payload.kind {
+        PayloadKind::Eip3009 { authorization, .. } => {
+            assert_eq!(
+                (authorization.to.to_string(), authorization.value.as_u128()),
+                (asked.pay_to, Some(asked.amount))
+            );
+        }
+        PayloadKind::Permit2 { authorization, .. } => {
+            assert_eq!(
+                (authorization.witness.to.to_string(), authorization.amount.as_u128()),
+                (asked.pay_to, Some(asked.amount))
+            );
+        }
+        other => panic!("{other:?} on a chain of Ethereum"),
+    }
+    let payer = checked.payer.expect("a payer").to_string();
+    assert!(!checked.recovered || payer == "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266", "{payer} signed nothing");
+}
+
+/// A facilitator's answer and a receipt. Money moved only where the answer says so in so many words.
+pub fn facilitator(data: &[u8]) {
+    let member = |name| json::parse(data).ok().and_then(|value| value.get(name)?.as_bool());
+    for status in [200, 402, 500] {
+        match facilitator::settle_verdict(status, data) {
+            SettleVerdict::Success(_) => assert_eq!(member("success"), Some(true)),
+            SettleVerdict::Refused(reason, _) => {
+                assert_eq!(member("success"), Some(false));
+                assert!(!reason.is_empty() && reason != facilitator::SETTLEMENT_PENDING);
+            }
+            SettleVerdict::Unknown { answer, .. } => assert!(answer.is_none_or(|answer| !answer.success)),
+        }
+        match facilitator::verify_verdict(status, data) {
+            VerifyVerdict::Valid(_) => assert_eq!((member("isValid"), status), (Some(true), 200)),
+            VerifyVerdict::Invalid(_) => assert_eq!(member("isValid"), Some(false)),
+            VerifyVerdict::Unknown(_) => {}
+        }
+    }
+    let _ = facilitator::supported(data);
+    if let Some(receipt) = Receipt::decode(data) {
+        assert_eq!(Receipt::decode(receipt.encode(Version::V2).as_bytes()), Some(receipt));
+    }
+}
+
+/// Addresses, numbers and networks: one number has one spelling, an address those of its case.
+pub fn evm(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(address) = Address::parse(text) {
+        assert!(address.to_string().eq_ignore_ascii_case(text));
+    }
+    if let Ok(number) = U256::parse(text) {
+        assert_eq!(number.to_string(), text);
+        assert_eq!(U256::from_be_bytes(number.to_be_bytes()), number);
+    }
+    if let Ok(network) = Network::parse(text) {
+        assert_eq!(network.as_str(), text);
+        assert!(network.evm_chain_id().is_none_or(|id| text == format!("eip155:{id}")));
     }
 }

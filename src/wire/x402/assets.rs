@@ -1,7 +1,8 @@
 //! Stablecoins that prices in a currency can be asked in: where they are and what their signatures name.
 //!
 //! Sources: `@x402/evm` 2.27.0 (`defaultAssets`), `x402` 1.2.0 (`shared/evm/config`, which signs all with version `2`),
-//! `@x402/svm` 2.27.0; EURC from its issuer's list of addresses.
+//! `@x402/svm` 2.27.0. EURC is in none of them: its addresses and its domain on Base are as published wallets have them,
+//! the domain on Base Sepolia is taken to be the same.
 
 use super::network::Network;
 use crate::wire::amount::Currency;
