@@ -1,7 +1,7 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
 //! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is [`store`]; its
-//! SQLite is [`sqlite`], made of `claims` (memory), `queue`, `writer` (one thread, one transaction a batch) and
+//! SQLite is [`sqlite`], made of `claims` (memory), `queue`, `opening`, `writer` (one thread, one transaction a batch) and
 //! [`mailbox`] (one wake a core and batch). [`read`] and [`audit`] look at the file of a running gateway without its lock.
 
 pub mod audit;
@@ -18,6 +18,7 @@ pub mod faults;
 mod file;
 pub mod limits;
 pub mod mailbox;
+mod opening;
 pub mod outcomes;
 mod queue;
 pub mod read;
