@@ -151,6 +151,19 @@ fn rapid_resets_end_the_connection() {
 }
 
 #[test]
+fn streams_that_the_gateway_has_to_reset_end_the_connection() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    // POST with `content-length: 1`, and two bytes.
+    let head = [&[0x83, 0x86, 0x84, 0x41, 0x01, b'x'][..], &[0x0f, 0x0d, 0x01, b'1']].concat();
+    flood(&gateway, |i| {
+        let stream = 2 * i + 1;
+        [frame(1, 0x4, stream, &head), frame(0, 0x1, stream, b"xx")].concat()
+    });
+    assert!(origin.calls() < 20_000, "{} origin calls", origin.calls());
+}
+
+#[test]
 fn above_the_limit_of_streams_new_ones_are_refused() {
     // Holds what it gets until the connection ends.
     let origin = Origin::scripted(|_, socket| socket.read(&mut [0; 1]).is_err());
