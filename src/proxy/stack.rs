@@ -181,7 +181,17 @@ fn preflight_for<'h>(method: &Method, headers: &'h HeaderMap) -> Option<&'h str>
 }
 
 fn allowed_methods(route: &Route) -> String {
-    if route.methods.is_empty() { "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned() } else { route.methods.join(", ") }
+    if route.methods.is_empty() {
+        return "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned();
+    }
+    let mut methods: Vec<&str> = route.methods.iter().map(|m| &**m).collect();
+    // A route for GET takes HEAD too.
+    if let Some(get) = methods.iter().position(|m| *m == "GET")
+        && !methods.contains(&"HEAD")
+    {
+        methods.insert(get + 1, "HEAD");
+    }
+    methods.join(", ")
 }
 
 /// Framing in doubt: answer, and never read this connection again.
