@@ -29,7 +29,7 @@ use crate::clock::Clock;
 
 pub use super::file::OpenError;
 
-/// How long [`SqliteStore::start`] waits for the first attempt: a network's disk may hang.
+/// How long [`SqliteStore::start`] waits for the first attempt: a disk may hang, a memory of millions takes its time.
 const START_WAIT: Duration = Duration::from_secs(5);
 /// How long [`SqliteStore::close`] waits for the disk.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
@@ -95,7 +95,7 @@ impl SqliteStore {
             Err(RecvTimeoutError::Disconnected) => return Err(store.panicked()),
             Err(RecvTimeoutError::Timeout) => tracing::error!(
                 file = %store.path.display(),
-                "the ledger's disk does not answer; priced routes are closed until it does"
+                "the ledger takes long to open; priced routes are closed until it is"
             ),
         }
         Ok(store)
