@@ -3,15 +3,17 @@
 //! ```text
 //! core 0..n   listener, connections, origin pool        one single-threaded runtime each
 //! control     key directories, clock rule, live terms    one single-threaded runtime
-//! writer      SQLite                                     one thread, inside the store
+//! ledger      SQLite                                     one thread, inside the store
 //! ```
+
+mod terms;
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,18 +25,19 @@ use crate::config::{Config, Origin};
 use crate::identity::{self, Keys, Service};
 use crate::ledger::mailbox::Mailbox;
 use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
-use crate::ledger::store::{Health, Store};
+use crate::ledger::store::{Health, Store as _};
 use crate::payment::deferred::Rules;
 use crate::payment::secrets::Secrets;
-use crate::payment::terms::{Template, Term, Terms};
 use crate::proxy::core::{Accounts, Core, Shared};
 use crate::proxy::listener;
 use crate::proxy::origin::OriginPool;
 use crate::proxy::ticker::Ticker;
 use crate::tls;
 
-/// How often live terms are made durable again, so that offers outlive a crash.
-const TERMS_EVERY: Duration = Duration::from_secs(30);
+use self::terms::LiveTerms;
+
+/// How long after the start priced requests wait for books that are being handed over.
+const HAND_OVER: Duration = Duration::from_secs(5);
 /// How often a core closes unused origin connections.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
@@ -44,6 +47,7 @@ pub struct Gateway {
     drain: watch::Sender<Phase>,
     cores: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
     store: Arc<SqliteStore>,
 }
 
@@ -105,7 +109,8 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Gateway {
-    /// Starts all parts. When this returns, connections are accepted.
+    /// Starts all parts. When this returns, connections are accepted. A ledger that is out of reach does not hinder it: free
+    /// routes are served, priced ones when it can be opened.
     ///
     /// # Errors
     /// [`StartError`]; whatever was started is stopped again.
@@ -116,7 +121,7 @@ impl Gateway {
         let tls = origin_tls(&config)?;
         let sockets = listen(&config)?;
         let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
-        let store = SqliteStore::open(SqliteOptions {
+        let store = SqliteStore::start(SqliteOptions {
             path: config.ledger.path.clone(),
             zone: config.ledger.zone.clone(),
             keys_max: config.ledger.keys_max,
@@ -129,8 +134,6 @@ impl Gateway {
         let (keys, questions) = Keys::new();
         let service = Service::new(keys.clone(), questions, &config, clock.clone())?;
         let offers = Shared::offers_of(&config);
-        let own: Vec<Arc<Term>> = offers.iter().flatten().map(|o| o.term.clone()).collect();
-        let terms = live_terms(&own, &store, &config, &clock);
         let shared = Arc::new(Shared {
             rules: rules(&config),
             accounts: Accounts::of(&config),
@@ -138,18 +141,27 @@ impl Gateway {
             config: config.clone(),
             offers,
             secrets,
-            terms,
+            terms: OnceLock::new(),
+            awaited_until_ms: clock.now_ms() + HAND_OVER.as_millis() as u64,
             keys,
             clock,
         });
         let (drain, draining) = watch::channel(Phase::Serving);
-        let mut gateway = Gateway { addresses, drain, cores: Vec::new(), control: None, store: store.clone() };
-        let terms: TermRows = own.iter().map(|t| (t.digest, t.template.to_bytes())).collect();
-        // Before the first offer goes out: it has to outlive even a crash in the next moment.
-        if let Err(error) = block_on(store.remember_terms(terms.clone())) {
-            tracing::warn!(%error, "offers of this configuration may not outlive this process");
+        let mut gateway = Gateway {
+            addresses,
+            drain,
+            cores: Vec::new(),
+            control: None,
+            shared: shared.clone(),
+            store: store.clone(),
+        };
+        let terms = LiveTerms::new(shared.clone(), store.clone());
+        if store.has_opened()
+            && let Err(error) = block_on(terms.load())
+        {
+            tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
         }
-        gateway.control = Some(spawn_control(service, store, terms, draining.clone())?);
+        gateway.control = Some(spawn_control(service, terms, draining.clone())?);
         let mut by_core: Vec<Vec<std::net::TcpListener>> = Vec::new();
         by_core.resize_with(config.server.cores.max(1), Vec::new);
         for (_, sockets) in sockets {
@@ -171,7 +183,12 @@ impl Gateway {
 
     /// Whether priced routes are served, and if not, why.
     pub fn health(&self) -> Health {
-        self.store.health()
+        match self.store.health() {
+            Health::Open if self.shared.terms().is_none() => {
+                Health::Closed("the terms of offers are not durable yet".into())
+            }
+            health => health,
+        }
     }
 
     /// Stops accepting, ends what is being served within `server.drain_seconds`, then writes and closes the books.
@@ -264,27 +281,6 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(folder)?.sync_all()
 }
 
-/// This configuration's terms, and those of earlier ones whose offers may still be out.
-fn live_terms(own: &[Arc<Term>], store: &Arc<SqliteStore>, config: &Config, clock: &Clock) -> Terms {
-    let mut terms = Terms::default();
-    own.iter().for_each(|term| terms.insert(term.clone()));
-    let grace = 2 * config.identity.skew.as_millis() as u64 + 2 * TERMS_EVERY.as_millis() as u64;
-    let longest_ttl_ms = 3_600_000;
-    let since = clock.now_ms().saturating_sub(longest_ttl_ms + grace);
-    match block_on(store.recent_terms(since)) {
-        Ok(earlier) => earlier
-            .into_iter()
-            .filter_map(|(bytes, loaded_ms)| Some((Template::from_bytes(&bytes)?, loaded_ms)))
-            .filter(|(t, loaded_ms)| loaded_ms + t.ttl * 1000 + grace >= clock.now_ms())
-            .for_each(|(template, _)| {
-                store.raise_ttl_max(template.ttl * 1000);
-                terms.insert(Term::new(template));
-            }),
-        Err(error) => tracing::warn!(%error, "offers of an earlier configuration will not be taken"),
-    }
-    terms
-}
-
 fn block_on<F: Future>(future: F) -> F::Output {
     // Store futures need no runtime of their own; this one only parks the thread.
     match tokio::runtime::Builder::new_current_thread().build() {
@@ -297,36 +293,22 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-type TermRows = Vec<([u8; 32], Vec<u8>)>;
-
 fn spawn_control(
     service: Service,
-    store: Arc<SqliteStore>,
-    terms: TermRows,
+    terms: LiveTerms,
     mut draining: watch::Receiver<Phase>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
     std::thread::Builder::new().name("control".into()).spawn(move || {
         let local = LocalSet::new();
         local.spawn_local(service.run());
-        local.spawn_local(keep_terms(store.clone(), terms));
-        local.spawn_local(watch_clock(store));
+        local.spawn_local(watch_clock(terms.store.clone()));
+        local.spawn_local(terms.keep());
         // Cores may ask for keys while they drain.
         local.block_on(&runtime, async move {
             let _ = draining.wait_for(|phase| *phase == Phase::Drained).await;
         });
     })
-}
-
-/// Makes the terms durable again and again: they stay live for a while after the last time.
-async fn keep_terms(store: Arc<SqliteStore>, terms: TermRows) {
-    let mut every = tokio::time::interval(TERMS_EVERY);
-    loop {
-        every.tick().await;
-        if let Err(error) = store.remember_terms(terms.clone()).await {
-            tracing::warn!(%error, "offers of this configuration may not outlive this process");
-        }
-    }
 }
 
 /// Closes priced routes when the wall clock jumps.

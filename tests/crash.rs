@@ -7,5 +7,7 @@ mod support;
 mod kill;
 #[path = "crash/ledger.rs"]
 mod ledger;
+#[path = "crash/opening.rs"]
+mod opening;
 #[path = "crash/storm.rs"]
 mod storm;

@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::gateway::tollgate;
+use support::gateway::{binary, tollgate};
 
 const MARK: &str = "<!-- test -->";
 
@@ -61,7 +61,7 @@ fn run(blocks: &[String]) -> (bool, String) {
     let dir = tempfile::tempdir().unwrap();
     let [bin, home, work] = ["bin", "home", "work"].map(|name| dir.path().join(name));
     [&bin, &home, &work].into_iter().for_each(|folder| fs::create_dir(folder).unwrap());
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tollgate"), bin.join("tollgate")).unwrap();
+    std::os::unix::fs::symlink(binary(), bin.join("tollgate")).unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
     // What was started with `&` may not listen yet: curl waits for it, as a reader would.
     fs::write(home.join(".curlrc"), "retry = 20\nretry-delay = 1\nretry-connrefused\nsilent\nshow-error\n").unwrap();

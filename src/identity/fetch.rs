@@ -113,7 +113,7 @@ impl Fetcher {
         let literal: Option<IpAddr> = agent.host().trim_start_matches('[').trim_end_matches(']').parse().ok();
         let addresses = match literal {
             Some(ip) => vec![SocketAddr::new(ip, agent.port())],
-            None => self.resolver.resolve(agent.host(), agent.port()).await.map_err(FetchError::Resolve)?,
+            None => self.resolver.resolve(agent.host(), agent.port(), admission).await.map_err(FetchError::Resolve)?,
         };
         // One private address among public ones is no accident: the whole answer is refused.
         if !admission.private_ok && !addresses.iter().all(|address| is_global(address.ip())) {

@@ -93,7 +93,7 @@ impl Service {
         pin(&keys, identity, &policy)?;
         let fetcher = Fetcher {
             tls: Arc::new(tls(identity)?),
-            resolver: Arc::new(SystemResolver::new(FETCHES_MAX)),
+            resolver: Arc::new(SystemResolver::new(FETCHES_MAX, OPEN_FETCHES_MAX)),
             clock: clock.clone(),
             deadline: identity.fetch,
             body_bytes_max: identity.directory_bytes,

@@ -281,7 +281,9 @@ impl Claims {
     /// Takes in a payment that an earlier process could not resolve.
     pub(super) fn load_unresolved(&self, unresolved: Unresolved) {
         let (key, paid_at_ms) = (unresolved.request.key, unresolved.request.paid_at_ms);
-        self.credit.claim_again(&use_key(&unresolved.request), unresolved.request.amount);
+        if self.unresolved.get(&key).is_none() {
+            self.credit.claim_again(&use_key(&unresolved.request), unresolved.request.amount);
+        }
         self.unresolved.insert(unresolved);
         self.hold(key, Held { state: State::Unresolved, releases: 0, paid_at_ms });
     }

@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     fs::{File, OpenOptions, TryLockError},
+    io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -83,13 +84,42 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether the ledger may be there later, by somebody's or its own doing, without a change to the configuration: its
+    /// directory is missing or may not be entered, the disk fails or is full, another process still has it.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, OpenError::Io { .. } | OpenError::Locked { .. })
+    }
+
+    /// Sorts an error of the file system.
+    fn from_io(path: &Path, error: &std::io::Error) -> OpenError {
+        let (path, what) = (path.to_owned(), error.to_string());
+        match error.kind() {
+            ErrorKind::IsADirectory | ErrorKind::NotADirectory | ErrorKind::InvalidFilename => {
+                OpenError::NotALedger { path, what }
+            }
+            _ => OpenError::Io { path, what },
+        }
+    }
+
     /// Sorts an error of SQLite.
     pub(super) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
         let (path, what) = (path.to_owned(), error.to_string());
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => OpenError::NotALedger { path, what },
             Some(ErrorCode::DatabaseCorrupt) => OpenError::Corrupt { path, what },
-            Some(_) => OpenError::Io { path, what },
+            Some(
+                ErrorCode::CannotOpen
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+                | ErrorCode::DiskFull
+                | ErrorCode::FileLockingProtocolFailed
+                | ErrorCode::OutOfMemory
+                | ErrorCode::PermissionDenied
+                | ErrorCode::ReadOnly
+                | ErrorCode::SystemIoFailure,
+            ) => OpenError::Io { path, what },
+            // The file does not hold what its layout says, a table is missing for one.
+            Some(_) => OpenError::Corrupt { path, what },
             // Not SQLite's but ours: a column has another type than the layout says.
             None => OpenError::Corrupt { path, what },
         }
@@ -104,7 +134,7 @@ impl Owner {
     pub(super) fn lock(path: &Path) -> Result<Owner, OpenError> {
         let mut name = OsString::from(path);
         name.push(".lock");
-        let io = |error: std::io::Error| OpenError::Io { path: PathBuf::from(&name), what: error.to_string() };
+        let io = |error: std::io::Error| OpenError::from_io(Path::new(&name), &error);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name).map_err(io)?;
         match file.try_lock() {
             Ok(()) => Ok(Owner(file)),
@@ -124,9 +154,12 @@ pub(super) struct Book {
 /// Opens the file to write, making it or bringing it to this version.
 pub(super) fn open_to_write(path: &Path, zone: &str, sync: bool) -> Result<(Connection, Book), OpenError> {
     BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
-    let io = |error: std::io::Error| OpenError::Io { path: path.to_owned(), what: error.to_string() };
+    let io = |error: std::io::Error| OpenError::from_io(path, &error);
     // Made by us rather than by SQLite: only the owner may read it. SQLite gives its other files the same mode.
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path).map_err(io)?;
+    let file = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path);
+    if !file.and_then(|file| file.metadata()).map_err(io)?.is_file() {
+        return Err(OpenError::NotALedger { path: path.to_owned(), what: "not a regular file".to_owned() });
+    }
     let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
@@ -254,4 +287,43 @@ pub(super) fn head(connection: &Connection, slot: i64) -> rusqlite::Result<Optio
             })
         })
         .optional()
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_there_later_is_told_from_what_is_wrong() {
+        let path = Path::new("books.sqlite");
+        let io = |kind: ErrorKind| OpenError::from_io(path, &kind.into()).is_unreachable();
+        for kind in [
+            ErrorKind::NotFound,
+            ErrorKind::PermissionDenied,
+            ErrorKind::ReadOnlyFilesystem,
+            ErrorKind::StorageFull,
+            ErrorKind::StaleNetworkFileHandle,
+            ErrorKind::Other,
+        ] {
+            assert!(io(kind), "{kind}");
+        }
+        for kind in [ErrorKind::IsADirectory, ErrorKind::NotADirectory, ErrorKind::InvalidFilename] {
+            assert!(!io(kind), "{kind}");
+        }
+        let sqlite = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            OpenError::from_sqlite(path, &error).is_unreachable()
+        };
+        for code in [ffi::SQLITE_CANTOPEN, ffi::SQLITE_BUSY, ffi::SQLITE_IOERR, ffi::SQLITE_READONLY, ffi::SQLITE_FULL]
+        {
+            assert!(sqlite(code), "{code}");
+        }
+        // SQLITE_ERROR: a table is missing, a statement does not fit the layout.
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_ERROR, ffi::SQLITE_MISMATCH] {
+            assert!(!sqlite(code), "{code}");
+        }
+        assert!(OpenError::Locked { path: path.to_owned() }.is_unreachable());
+    }
 }

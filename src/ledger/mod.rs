@@ -1,8 +1,8 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
-//! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is [`store`], with [`settling`] for
-//! payments that move money at once; its
-//! SQLite is [`sqlite`], made of `claims` (memory), `queue`, `writer` (one thread, one transaction a batch) and
+//! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
+//! [`store`], with [`settling`] for payments that move money at once; its SQLite is [`sqlite`], made of `claims` (memory),
+//! `queue`, `opening`, `writer` (one thread, one transaction a batch) and
 //! [`mailbox`] (one wake a core and batch). [`read`] and [`audit`] look at the file of a running gateway without its lock.
 
 pub mod audit;
@@ -19,6 +19,7 @@ pub mod faults;
 mod file;
 pub mod limits;
 pub mod mailbox;
+mod opening;
 pub mod outcomes;
 mod poster;
 mod queue;

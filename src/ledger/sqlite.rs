@@ -5,39 +5,32 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::Ordering,
+        mpsc::{self, Receiver, RecvTimeoutError},
     },
     thread,
     time::Duration,
 };
 
 use super::{
-    books::Books,
-    claims::{Claims, use_key},
-    clock_rule::ClockRule,
-    credit::is_before,
+    claims::use_key,
     faults::{Faults, NoFaults},
-    file::Owner,
     limits,
     mailbox::{Answer, Captured, Filled, Intended, Ticket},
-    queue::{Act, Ask, Job, Queue, Redelivery},
-    settlements,
+    opening::Opening,
+    queue::{Act, Ask, Job, Redelivery},
     store::{
-        Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Posting,
-        Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
+        Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
+        Posting, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
     },
-    writer::{Closed, Shared, Writer},
+    writer::Shared,
 };
-use crate::{
-    clock::Clock,
-    payment::key::{KeyKind, PaymentKey},
-};
+use crate::{clock::Clock, payment::key::PaymentKey};
 
 pub use super::file::OpenError;
 
-/// The largest clock skew that a configuration may allow: captures are posted at most this long before the time that
-/// their payment names.
-const SKEW_MAX_MS: u64 = 300_000;
+/// How long [`SqliteStore::start`] waits for the first attempt: a disk may hang, a memory of millions takes its time.
+const START_WAIT: Duration = Duration::from_secs(5);
 /// How long [`SqliteStore::close`] waits for the disk.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
@@ -62,10 +55,10 @@ pub struct SqliteOptions {
     pub clock: Clock,
 }
 
-/// The open ledger. Owns the map of live and captured payments; its writer thread owns the file.
+/// The ledger. Owns the map of live and captured payments; its writer thread owns the file.
 pub struct SqliteStore {
     shared: Arc<Shared>,
-    rule: Mutex<ClockRule>,
+    path: PathBuf,
     ended: Arc<(Mutex<bool>, Condvar)>,
 }
 
@@ -83,31 +76,59 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn open_with_faults(options: SqliteOptions, faults: Arc<dyn Faults>) -> Result<Arc<SqliteStore>, OpenError> {
-        let owner = Owner::lock(&options.path)?;
-        let books = Books::open(&options.path, &options.zone, options.sync, faults)?;
-        let rule = ClockRule::new(books.head().at_ms.unsigned_abs(), books.floor_ms());
-        let shared = Arc::new(Shared {
-            clock: options.clock,
-            claims: Claims::new(options.keys_max, books.floor_ms()),
-            queue: Queue::new(options.queue_max),
-            closed: Mutex::new(Closed::default()),
-            open: AtomicBool::new(true),
-            ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
-            skew_ms: options.skew_ms,
-            at_disk_ms: AtomicU64::new(0),
-        });
-        load(&shared, &books).map_err(|error| OpenError::from_sqlite(&options.path, &error))?;
-        let store = Arc::new(SqliteStore { shared: shared.clone(), rule: Mutex::new(rule), ended: Arc::default() });
-        store.check_clock();
+        let (store, first) = SqliteStore::spawn(options, faults, false)?;
+        // Without an answer the thread has panicked, and told why.
+        first.recv().unwrap_or_else(|_| Err(store.panicked()))?;
+        Ok(store)
+    }
+
+    /// Opens the ledger, or, while it is out of reach ([`OpenError::is_unreachable`]), starts closed and opens it as soon as
+    /// that is possible: [`Store::health`] says why it is closed, the log says it once. A call about terms waits for
+    /// the opening. A file that turns out to be unusable later keeps the store closed.
+    ///
+    /// # Errors
+    /// [`OpenError`] of every other kind.
+    pub fn start(options: SqliteOptions) -> Result<Arc<SqliteStore>, OpenError> {
+        let (store, first) = SqliteStore::spawn(options, Arc::new(NoFaults), true)?;
+        match first.recv_timeout(START_WAIT) {
+            Ok(told) => told?,
+            Err(RecvTimeoutError::Disconnected) => return Err(store.panicked()),
+            Err(RecvTimeoutError::Timeout) => tracing::error!(
+                file = %store.path.display(),
+                "the ledger takes long to open; priced routes are closed until it is"
+            ),
+        }
+        Ok(store)
+    }
+
+    #[allow(clippy::type_complexity, reason = "said once")]
+    fn spawn(
+        options: SqliteOptions,
+        faults: Arc<dyn Faults>,
+        patient: bool,
+    ) -> Result<(Arc<SqliteStore>, Receiver<Result<(), OpenError>>), OpenError> {
+        let (path, shared) = (options.path.clone(), Arc::new(Shared::new(&options)));
+        let store = Arc::new(SqliteStore { shared: shared.clone(), path: path.clone(), ended: Arc::default() });
+        // Without capacity: what is sent was received, or the sender is told that nobody waits any longer.
+        let (first, told) = mpsc::sync_channel(0);
+        let opening = Opening { options, faults, shared };
         let ended = store.ended.clone();
-        let writer = Writer::new(shared, books, options.zone, options.sync, owner);
         let spawned = thread::Builder::new().name("ledger".to_owned()).spawn(move || {
             // Set however the thread ends, so that nobody waits for a dead writer.
             let _ended = SetOnDrop(ended);
-            writer.run();
+            opening.run(patient, &first);
         });
-        spawned.map_err(|error| OpenError::Io { path: options.path, what: error.to_string() })?;
-        Ok(store)
+        spawned.map_err(|error| OpenError::Io { path, what: error.to_string() })?;
+        Ok((store, told))
+    }
+
+    fn panicked(&self) -> OpenError {
+        OpenError::Corrupt { path: self.path.clone(), what: "opening it ended in a panic".to_owned() }
+    }
+
+    /// Whether the file has been opened and memory holds what it knows.
+    pub fn has_opened(&self) -> bool {
+        self.shared.has_opened()
     }
 
     /// Writes what has queued, outcomes included, and closes the file. Captures from now on answer unavailable.
@@ -126,17 +147,12 @@ impl SqliteStore {
     /// Holds process time against the wall clock; the control thread calls it each second. While they are apart, or the
     /// clock is behind the books, priced routes are closed.
     pub fn check_clock(&self) {
-        let clock = &self.shared.clock;
-        let rule = *self.rule.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = rule.check(clock.now_ms(), clock.wall_ms()).map(Arc::from);
-        self.shared.set_closed(|closed| closed.clock = reason);
+        self.shared.check_clock();
     }
 
     /// The operator's word that the wall clock is right: process time follows it.
     pub fn accept_clock(&self) {
-        self.shared.clock.accept_wall();
-        self.rule.lock().unwrap_or_else(PoisonError::into_inner).accept();
-        self.check_clock();
+        self.shared.accept_clock();
     }
 
     /// A configuration was loaded whose offers live this long; the floor leaves room for the longest so far.
@@ -201,6 +217,12 @@ impl SqliteStore {
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         self.shared.queue.close();
+    }
+}
+
+impl Outcomes for SqliteStore {
+    fn outcome(&self, outcome: Outcome) {
+        self.shared.queue.push_outcome(outcome);
     }
 }
 
@@ -309,10 +331,6 @@ impl Store for SqliteStore {
         }
     }
 
-    fn outcome(&self, outcome: Outcome) {
-        self.shared.queue.push_outcome(outcome);
-    }
-
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>> {
         let ticket = Ticket::new();
         self.shared.queue.ask(Ask::Remember(terms, ticket.clone()));
@@ -332,33 +350,6 @@ impl Store for SqliteStore {
     fn is_open(&self) -> bool {
         self.shared.is_open() && !self.shared.claims.is_full()
     }
-}
-
-/// Fills memory with captures above the floor and with the credit of recent periods.
-fn load(shared: &Shared, books: &Books) -> rusqlite::Result<()> {
-    let floor_ms = books.floor_ms();
-    // A payment may name a time up to the skew after its posting, so the walk goes on that much longer.
-    books.captures_since(floor_ms.saturating_sub(SKEW_MAX_MS), |key, n, at_ms, owed| {
-        let payment = key.payment();
-        let paid_at_ms = match payment.as_bytes() {
-            [kind, time @ .., _, _, _, _, _, _, _, _, _, _] if *kind == KeyKind::OfferId as u8 => {
-                time.iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte))
-            }
-            _ => at_ms.unsigned_abs().saturating_add(SKEW_MAX_MS),
-        };
-        if paid_at_ms >= floor_ms {
-            shared.claims.load(payment, n, owed, paid_at_ms);
-        }
-    })?;
-    let oldest = shared.oldest_periods();
-    let mut used = books.account_use()?;
-    used.retain(|((_, _, period), _)| !is_before(*period, oldest));
-    shared.claims.credit.load(used);
-    for unresolved in settlements::open_settlements(&books.connection)? {
-        tracing::warn!(payment = %unresolved.request.key, "whether this payment moved money is not known");
-        shared.claims.load_unresolved(unresolved);
-    }
-    Ok(())
 }
 
 /// Sets the flag and wakes who waits for it, also when the thread panics.

@@ -23,11 +23,17 @@ pub type StoreFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Offer templates: bytes, and when a configuration last made them, Unix ms.
 pub type Terms = Vec<(Vec<u8>, u64)>;
 
+/// Hears what became of answers.
+pub trait Outcomes: Send + Sync + 'static {
+    /// What became of the answer; rides with the next batch. With `void`, the capture is reversed at most once.
+    fn outcome(&self, outcome: Outcome);
+}
+
 /// The operations of a ledger that the gateway needs while it serves.
 ///
 /// A wrong answer costs money: `claim` granting one key twice serves a payment twice, `capture` resolving before the row
 /// is on disk serves without a debt, `release` after a capture would charge for nothing.
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Outcomes {
     /// Takes the payment key *and* the credit together, or says why not. Nothing is durable yet.
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Result<Claim, ClaimError>>;
 
@@ -68,9 +74,6 @@ pub trait Store: Send + Sync + 'static {
 
     /// Serves a payment that is owed its answer, once: durable when the future resolves. The receipt is the capture's.
     fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>>;
-
-    /// What became of the answer; rides with the next batch. With `void`, the capture is reversed at most once.
-    fn outcome(&self, outcome: Outcome);
 
     /// Makes offer templates durable, so that a quote outlives this process. `(digest, bytes)`.
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>>;

@@ -15,18 +15,20 @@ use super::{
     batch::{BatchError, Times, Written},
     books::Books,
     claims::{Claims, SHARDS, SWEEP},
+    clock_rule::ClockRule,
     day::{CreditPeriod, credit_period},
     entry::{EntryNumber, Kind, PostingKey},
     file::{Head, Owner},
     mailbox::Post,
     queue::{Act, Ask, Job, Queue, Redelivery},
     settlements,
+    sqlite::SqliteOptions,
     store::{CaptureError, Delivery, Health, Outcome, Settling, Unavailable, Unresolved},
 };
 use crate::{clock::Clock, wire::amount::Units};
 
 /// The first and the longest wait before a failed file is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A payment is valid for at most this long without an id, whatever the configured ttl.
 const TTL_FLOOR_MS: u64 = 300_000;
 /// A disk that takes longer than this for one step closes priced routes: their payments would only pile up before it.
@@ -39,24 +41,70 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) claims: Claims,
     pub(super) queue: Queue,
-    pub(super) closed: Mutex<Closed>,
+    closed: Mutex<Closed>,
     /// Whether `closed` has no reason; written under its lock.
-    pub(super) open: AtomicBool,
+    open: AtomicBool,
+    /// Whether the file was opened and memory holds what it knows.
+    opened: AtomicBool,
+    rule: Mutex<ClockRule>,
     /// Longest ttl of an offer that may be presented.
     pub(super) ttl_max_ms: AtomicU64,
     pub(super) skew_ms: u64,
     /// When the writer last went to the disk, process time in ms; 0 when it is back.
-    pub(super) at_disk_ms: AtomicU64,
+    at_disk_ms: AtomicU64,
 }
 
 /// Why priced routes are closed, each reason of its own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Closed {
     pub(super) disk: Option<Arc<str>>,
     pub(super) clock: Option<Arc<str>>,
 }
 
 impl Shared {
+    /// Of a ledger that is not open.
+    pub(super) fn new(options: &SqliteOptions) -> Shared {
+        Shared {
+            clock: options.clock.clone(),
+            claims: Claims::new(options.keys_max, 0),
+            queue: Queue::new(options.queue_max),
+            closed: Mutex::new(Closed { disk: Some("the ledger is being opened".into()), clock: None }),
+            open: AtomicBool::new(false),
+            opened: AtomicBool::new(false),
+            rule: Mutex::new(ClockRule::new(0, 0)),
+            ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
+            skew_ms: options.skew_ms,
+            at_disk_ms: AtomicU64::new(0),
+        }
+    }
+
+    /// The file is open and memory holds what it knows: claims may be made, if the clock is right.
+    pub(super) fn opened(&self) {
+        self.check_clock();
+        self.opened.store(true, Ordering::Release);
+        self.set_closed(|closed| closed.disk = None);
+    }
+
+    pub(super) fn has_opened(&self) -> bool {
+        self.opened.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_rule(&self, rule: ClockRule) {
+        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = rule;
+    }
+
+    pub(super) fn check_clock(&self) {
+        let rule = *self.rule.lock().unwrap_or_else(PoisonError::into_inner);
+        let reason = rule.check(self.clock.now_ms(), self.clock.wall_ms()).map(Arc::from);
+        self.set_closed(|closed| closed.clock = reason);
+    }
+
+    pub(super) fn accept_clock(&self) {
+        self.clock.accept_wall();
+        self.rule.lock().unwrap_or_else(PoisonError::into_inner).accept();
+        self.check_clock();
+    }
+
     pub(super) fn health(&self) -> Health {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = closed.disk.clone().or_else(|| closed.clock.clone());

@@ -42,7 +42,7 @@ reasons! {
     UnknownOffer = "unknown_offer", 402, "The id is not one of ours, or was altered.", "Sign the fresh offer.";
     OfferExpired = "offer_expired", 402, "The offer is older than its ttl.", "Sign the fresh offer.";
     OtherResource = "other_resource", 402, "The offer was made for another method, host, path or query.", "Sign the fresh offer, which is for this resource.";
-    UnsupportedScheme = "unsupported_scheme", 402, "The payment names a scheme or network that this resource does not take.", "Use a scheme and network from the offers.";
+    UnsupportedScheme = "unsupported_scheme", 402, "The payment names a scheme or network that this resource does not take, or the account owes in another currency than the offer's.", "Use a scheme and network from the offers; about the currency ask the operator.";
     UsePaymentField = "use_payment_field", 402, "A deferred payment belongs into the field `Payment`, signed.", "Send `Payment`, `Signature-Agent`, `Signature-Input` and `Signature`.";
     AlreadyUsed = "already_used", 402, "This payment has bought something before.", "Sign the fresh offer; do not send the old payment again.";
     PaymentRefused = "payment_refused", 402, "The payment does not hold, or the facilitator refused it; `error` has the specification's code.", "Sign one of the fresh offers.";

@@ -59,7 +59,8 @@ impl Template {
     }
 
     /// Reads [`Template::to_bytes`]; `None` for another version or damaged bytes.
-    pub fn from_bytes(mut bytes: &[u8]) -> Option<Template> {
+    pub fn from_bytes(all: &[u8]) -> Option<Template> {
+        let mut bytes = all;
         let mut next = || {
             let (length, rest) = bytes.split_at_checked(4)?;
             let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
@@ -80,7 +81,8 @@ impl Template {
             pay_to: next()?,
             terms_url: next()?,
         };
-        bytes.is_empty().then_some(template)
+        // Integers have one spelling, or one template would have several digests.
+        (bytes.is_empty() && template.to_bytes() == all).then_some(template)
     }
 }
 
@@ -134,5 +136,25 @@ impl Terms {
     /// All live templates.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Term>> {
         self.by_tag.values().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_have_one_spelling() {
+        let with = |ttl: &str, decimals: &str| {
+            let members = ["1", ttl, "public", "deferred", "tollgate:deferred", "USD6", decimals, "merchant", ""];
+            let bytes: Vec<u8> =
+                members.iter().flat_map(|m| [&(m.len() as u32).to_be_bytes()[..], m.as_bytes()].concat()).collect();
+            Template::from_bytes(&bytes)
+        };
+        assert_eq!(with("300", "6").map(|t| (t.ttl, t.decimals)), Some((300, 6)));
+        assert_eq!(with("0", "0").map(|t| (t.ttl, t.decimals)), Some((0, 0)));
+        for (ttl, decimals) in [("000", "6"), ("0300", "6"), ("+300", "6"), ("300", "06"), ("300", "+6"), ("", "6")] {
+            assert_eq!(with(ttl, decimals), None, "{ttl:?} {decimals:?}");
+        }
     }
 }

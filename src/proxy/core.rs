@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::origin::OriginPool;
 use super::ticker::Ticker;
@@ -25,8 +25,11 @@ pub struct Shared {
     pub offers: Vec<Option<PreparedOffer>>,
     /// Keys that seal and open ids.
     pub secrets: Secrets,
-    /// Terms whose offers may still be paid.
-    pub terms: Terms,
+    /// Terms whose offers may still be paid; empty until the books have told of earlier ones and hold ours.
+    pub terms: OnceLock<Terms>,
+    /// Until then a priced request waits for books that are not open, Unix ms of this process: a new process takes them over
+    /// from one that is ending.
+    pub awaited_until_ms: u64,
     /// What signatures must fulfil.
     pub rules: Rules,
     /// Which account an agent belongs to.
@@ -79,6 +82,21 @@ struct Random {
 }
 
 impl Shared {
+    /// The live terms, once priced routes may be served.
+    pub fn terms(&self) -> Option<&Terms> {
+        self.terms.get()
+    }
+
+    /// The live terms are known: priced routes may be served. Only the first call counts.
+    pub fn open_with(&self, terms: Terms) {
+        let _ = self.terms.set(terms);
+    }
+
+    /// Whether a priced request may be served now: no lock is taken.
+    pub fn is_open(&self) -> bool {
+        self.terms.get().is_some() && self.store.is_open()
+    }
+
     /// The offers that a configuration makes, by route.
     pub fn offers_of(config: &Config) -> Vec<Option<PreparedOffer>> {
         let terms = DeferredTerms {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::body::BodyWatch;
 use super::meter::Meter;
-use crate::ledger::store::{Delivery, Outcome, Receipt, Store};
+use crate::ledger::store::{Delivery, Outcome, Outcomes, Receipt};
 
 /// A gap between two reads of the body this long counts as a client that did not take bytes.
 const GAP: Duration = Duration::from_millis(200);
@@ -34,7 +34,7 @@ pub struct Tracker {
 
 /// What is reported in the end.
 pub struct Record {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Outcomes>,
     receipt: Receipt,
     started_ms: u64,
     /// Socket bytes before the answer.
@@ -53,7 +53,7 @@ pub struct Delivered {
 impl Tracker {
     /// Starts when the answer is handed to the client's connection.
     pub fn new(
-        store: Arc<dyn Store>,
+        store: Arc<dyn Outcomes>,
         receipt: Receipt,
         meter: Rc<Meter>,
         multiplexed: bool,
@@ -173,5 +173,139 @@ impl Record {
     fn report(self, delivery: Delivery, void: bool, now_ms: u64) {
         let ms = u32::try_from(now_ms.saturating_sub(self.started_ms)).unwrap_or(u32::MAX);
         self.store.outcome(Outcome { n: self.receipt.n, delivery, void, ms, bytes: self.bytes });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tokio::time::sleep;
+
+    use super::super::body::Fault;
+    use super::super::ticker::Ticker;
+    use super::*;
+    use crate::config::Limits;
+
+    /// Keeps the outcomes that are reported.
+    #[derive(Default)]
+    struct Recording(Mutex<Vec<Outcome>>);
+
+    impl Outcomes for Recording {
+        fn outcome(&self, outcome: Outcome) {
+            self.0.lock().unwrap().push(outcome);
+        }
+    }
+
+    const LIMITS: Limits = Limits {
+        header_bytes: 65_536,
+        header_count: 100,
+        url_bytes: 8192,
+        header: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(75),
+        body_idle: Duration::from_secs(15),
+        body_min_rate: 500,
+        write_stall: Duration::from_secs(30),
+        connections: 10,
+        requests_in_flight: 10,
+    };
+
+    /// An answer over HTTP/1.1 whose first bytes went on; `cut` runs until the origin cuts it. Whether the charge is reversed.
+    async fn voided<F: Future<Output = ()>>(cut: impl FnOnce(Rc<Meter>, Tracker) -> F) -> bool {
+        let (store, ticker) = (Arc::new(Recording::default()), Ticker::new());
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                tokio::task::spawn_local(ticker.clone().run());
+                let meter = Meter::new(&ticker, &LIMITS);
+                let receipt = Receipt { n: 1, at_ms: 0 };
+                let mut tracker = Tracker::new(store.clone(), receipt, meter.clone(), false, BodyWatch::default());
+                tracker.on_poll();
+                tracker.on_bytes(100);
+                meter.on_written(100);
+                cut(meter, tracker).await;
+            })
+            .await;
+        let outcomes = store.0.lock().unwrap();
+        assert_eq!(outcomes.len(), 1, "{outcomes:?}");
+        assert_eq!((outcomes[0].delivery, outcomes[0].bytes), (Delivery::OriginCut, 100));
+        outcomes[0].void
+    }
+
+    /// The client asks for more, the origin has nothing yet, then breaks off.
+    fn wait_and_cut(tracker: &mut Tracker) {
+        tracker.on_poll();
+        tracker.on_waiting();
+        tracker.on_origin_cut();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_is_not_charged_to_a_client_that_was_waiting() {
+        assert!(voided(|_, mut tracker| async move { wait_and_cut(&mut tracker) }).await);
+        let long = |_, mut tracker: Tracker| async move {
+            tracker.on_poll();
+            tracker.on_waiting();
+            sleep(Duration::from_secs(60)).await;
+            tracker.on_poll();
+            tracker.on_origin_cut();
+        };
+        assert!(voided(long).await, "however long it waited");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_is_charged_while_the_socket_takes_nothing_and_for_five_seconds_after() {
+        let blocked = |meter: Rc<Meter>, mut tracker: Tracker| async move {
+            meter.on_blocked();
+            wait_and_cut(&mut tracker);
+        };
+        assert!(!voided(blocked).await, "bytes for the client are unsent");
+        let after = |ms| {
+            move |meter: Rc<Meter>, mut tracker: Tracker| async move {
+                // Asked for in time: only the socket tells of the stall.
+                tracker.on_poll();
+                tracker.on_waiting();
+                meter.on_blocked();
+                sleep(Duration::from_secs(2)).await;
+                meter.on_written(100);
+                sleep(Duration::from_millis(ms)).await;
+                tracker.on_origin_cut();
+            }
+        };
+        assert!(!voided(after(4_800)).await, "a stall ended less than 5 s ago");
+        assert!(voided(after(5_300)).await, "a stall long past");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_is_charged_after_a_gap_in_which_the_client_side_asked_for_nothing() {
+        let after = |ms| {
+            move |_, mut tracker: Tracker| async move {
+                sleep(Duration::from_secs(1)).await;
+                tracker.on_poll();
+                tracker.on_waiting();
+                sleep(Duration::from_millis(ms)).await;
+                tracker.on_origin_cut();
+            }
+        };
+        assert!(!voided(after(4_800)).await);
+        assert!(voided(after(5_300)).await);
+        // The cut itself was only seen when the client asked again.
+        let seen_late = |_, mut tracker: Tracker| async move {
+            tracker.on_poll();
+            tracker.on_origin_cut();
+        };
+        assert!(!voided(seen_late).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_is_charged_when_the_client_broke_its_own_request_off() {
+        let unfinished = |_, mut tracker: Tracker| async move {
+            tracker.upload.open.set(true);
+            wait_and_cut(&mut tracker);
+        };
+        assert!(!voided(unfinished).await);
+        let broken = |_, mut tracker: Tracker| async move {
+            tracker.upload.fault.set(Some(Fault::Broken));
+            wait_and_cut(&mut tracker);
+        };
+        assert!(!voided(broken).await);
     }
 }

@@ -48,7 +48,10 @@ impl Visit<'_> {
     async fn verify(&self, payment: Payment, headers: &HeaderMap) -> Result<Permit, Refused> {
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
-        let settings = (&shared.secrets, &shared.terms, &shared.rules);
+        // A priced request does not come here before they are known.
+        let terms =
+            shared.terms().ok_or_else(|| Refused::from(Refusal::from(Reason::LedgerUnavailable).retry_after(5)))?;
+        let settings = (&shared.secrets, terms, &shared.rules);
         let claimed = deferred::check(&payment, &self.resource(), &self.view(headers), settings, now_ms)
             .map_err(|refusal| self.refuse(refusal))?;
         let Claimed { quote, candidates } = claimed;

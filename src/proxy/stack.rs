@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -22,6 +23,9 @@ use crate::payment::presented::{Presented, presented};
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
 use crate::wire::deferred::Payment;
+
+/// How often a priced request looks whether the books have been handed over.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Serves one request of a connection.
 ///
@@ -66,7 +70,8 @@ async fn answer(
     let Some((index, offer)) = offer else {
         return pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
     };
-    if !core.shared.store.is_open() {
+    // Boxed: free requests do not carry what waits.
+    if !core.shared.is_open() && !Box::pin(handed_over(core)).await {
         drain::request_body(core, request).await;
         return Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5).into());
     }
@@ -80,6 +85,16 @@ async fn answer(
     };
     drain::request_body(core, request).await;
     Err(refused)
+}
+
+/// Waits for the books while the gateway is young: another process may be handing them over. Whether they are open.
+async fn handed_over(core: &Core) -> bool {
+    let shared = &*core.shared;
+    let waits = || shared.clock.now_ms() < shared.awaited_until_ms && !core.draining.get();
+    while shared.terms().is_none() && waits() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    shared.is_open()
 }
 
 /// A request with a payment: through the gate, then by a task that outlives the client.
@@ -166,7 +181,17 @@ fn preflight_for<'h>(method: &Method, headers: &'h HeaderMap) -> Option<&'h str>
 }
 
 fn allowed_methods(route: &Route) -> String {
-    if route.methods.is_empty() { "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned() } else { route.methods.join(", ") }
+    if route.methods.is_empty() {
+        return "GET, HEAD, POST, PUT, PATCH, DELETE".to_owned();
+    }
+    let mut methods: Vec<&str> = route.methods.iter().map(|m| &**m).collect();
+    // A route for GET takes HEAD too.
+    if let Some(get) = methods.iter().position(|m| *m == "GET")
+        && !methods.contains(&"HEAD")
+    {
+        methods.insert(get + 1, "HEAD");
+    }
+    methods.join(", ")
 }
 
 /// Framing in doubt: answer, and never read this connection again.

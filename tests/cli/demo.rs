@@ -3,12 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use crate::support::gateway::tollgate;
+use crate::support::gateway::{binary, tollgate};
 
 #[test]
 fn the_whole_exchange_is_shown_and_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+    let output = Command::new(binary())
         .args(["demo", "--once"])
         .env("TMPDIR", dir.path())
         .current_dir(dir.path())
@@ -43,15 +43,11 @@ fn the_whole_exchange_is_shown_and_nothing_is_left() {
 #[test]
 fn the_commands_that_it_prints_work_until_it_is_interrupted() {
     let dir = tempfile::tempdir().unwrap();
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-        .arg("demo")
-        .env("TMPDIR", dir.path())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut demo = Command::new(binary()).arg("demo").env("TMPDIR", dir.path()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines().map(Result::unwrap);
     let shown: Vec<String> = lines.by_ref().take_while(|line| !line.contains("removed at the end")).collect();
-    let binary = env!("CARGO_BIN_EXE_tollgate");
+    let binary = binary();
+    let binary = binary.to_str().unwrap();
     let commands: Vec<&str> = shown.iter().filter_map(|line| line.trim().strip_prefix(binary)).collect();
     assert_eq!(commands.len(), 4, "{shown:?}");
     for (command, expect) in commands.iter().zip(["toll chain", "tides", "/api/tides", "ok: 3 entries"]) {

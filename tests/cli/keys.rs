@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use tollgate::wire::directory::{Directory, WELL_KNOWN};
 use tollgate::wire::jwk::{signing_key, thumbprint};
 
-use crate::support::gateway::tollgate;
+use crate::support::gateway::{binary, tollgate};
 use crate::support::{Answer, exchange};
 
 #[test]
@@ -52,7 +52,7 @@ struct Served {
 impl Served {
     fn start(dir: &Path) -> Served {
         assert_eq!(tollgate(dir, &["keygen"]).0, 0);
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        let mut child = Command::new(binary())
             .args(["directory", "--key", "agent.jwk"])
             .current_dir(dir)
             .stdout(Stdio::piped())

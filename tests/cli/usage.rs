@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::support::gateway::tollgate;
+use crate::support::gateway::{binary, tollgate};
 
 #[test]
 fn each_help_has_examples() {
@@ -87,7 +87,7 @@ fn completions_name_the_commands() {
 
 /// Runs a command whose reader leaves after `bytes`; its exit code and what it said on standard error.
 fn abandoned(dir: &Path, args: &[&str], bytes: usize) -> (Option<i32>, String) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+    let mut child = Command::new(binary())
         .args(args)
         .current_dir(dir)
         .env("TMPDIR", dir)

@@ -164,20 +164,15 @@ fn a_ledger_of_a_newer_version_ends_the_start() {
 }
 
 #[test]
-fn a_ledger_of_another_gateway_ends_the_start() {
-    let (origin, agent) = (Origin::start(), Agent::start());
-    let gateway = paid_site(&origin, &agent);
-    unusable(gateway.dir.path(), &["tollgate.sqlite", "another process owns this ledger"]);
-    assert_eq!(agent.buy(gateway.addr, "/paid/page").status, 200);
-}
-
-#[test]
-fn a_place_without_room_for_a_ledger_ends_the_start() {
-    let (dir, _) = sold_one();
+fn a_place_that_can_hold_no_ledger_ends_the_start() {
+    let (dir, ledger) = sold_one();
+    fs::remove_file(&ledger).unwrap();
+    fs::create_dir(&ledger).unwrap();
+    unusable(dir.path(), &["tollgate.sqlite", "not a ledger", "directory"]);
     let config = dir.path().join("tollgate.toml");
     let text = fs::read_to_string(&config).unwrap();
-    fs::write(&config, format!("{text}[ledger]\nurl = \"sqlite:no/such/folder/books.sqlite\"\n")).unwrap();
-    unusable(dir.path(), &["no/such/folder", "directory exists"]);
+    fs::write(&config, format!("{text}[ledger]\nurl = \"sqlite:tollgate.toml/books.sqlite\"\n")).unwrap();
+    unusable(dir.path(), &["tollgate.toml/books.sqlite", "not a ledger", "ledger.url"]);
 }
 
 #[test]

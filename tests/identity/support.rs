@@ -24,6 +24,7 @@ use tollgate::{
     config::{Config, parse},
     identity::{
         Keys, Lookup, Service,
+        guard::Admission,
         resolve::{Addresses, Resolve},
         response_parts,
     },
@@ -179,7 +180,7 @@ pub fn thumbprint(key: &Jwk) -> String {
 pub struct Names<F>(pub F);
 
 impl<F: Fn(&str, u16) -> Addresses + Send + Sync> Resolve for Names<F> {
-    fn resolve(&self, host: &str, port: u16) -> Addresses {
+    fn resolve(&self, host: &str, port: u16, _: Admission) -> Addresses {
         (self.0)(host, port)
     }
 }

@@ -18,7 +18,7 @@ use tollgate::{
         faults::Faults,
         read::LedgerReader,
         sqlite::SqliteStore,
-        store::{CaptureError, ClaimError, ClaimRequest, Delivery, Health, Outcome, Released, Store},
+        store::{CaptureError, ClaimError, ClaimRequest, Delivery, Health, Outcome, Outcomes, Released, Store},
     },
 };
 

@@ -14,8 +14,8 @@ use tollgate::{
         faults::{Faults, NoFaults},
         sqlite::{OpenError, SqliteOptions, SqliteStore},
         store::{
-            CaptureError, Claim, ClaimError, ClaimRequest, Delivery, KeyRecord, Outcome, Posting, Receipt, Store,
-            StoreFuture,
+            CaptureError, Claim, ClaimError, ClaimRequest, Delivery, KeyRecord, Outcome, Outcomes, Posting, Receipt,
+            Store, StoreFuture,
         },
     },
     payment::key::PaymentKey,

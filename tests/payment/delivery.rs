@@ -92,6 +92,29 @@ fn an_origin_that_cuts_its_answer_is_charged_and_voided() {
 }
 
 #[test]
+fn a_client_that_stalled_before_the_origin_cut_is_charged() {
+    let (full, stalled) = mpsc::channel();
+    let full = Mutex::new(full);
+    let origin = Origin::scripted(move |_, socket| {
+        let _ = write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n");
+        // Until nobody takes anything any more: the client does not read.
+        socket.set_write_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+        while socket.write_all(&[b'x'; 65536]).is_ok() {}
+        full.lock().unwrap().send(()).unwrap();
+        false
+    });
+    let agent = Agent::start();
+    let gateway = paid_site(&origin, &agent);
+    let mut connection = Connection::open(gateway.addr);
+    connection.write(agent.request(gateway.addr, "GET", "/paid/page").head());
+    stalled.recv().unwrap();
+    let answer = connection.read(false).unwrap();
+    assert!(answer.status == 200 && answer.truncated, "{} {}", answer.status, answer.body.len());
+    let rows = rows(gateway);
+    assert_eq!((rows.len(), rows[0]["outcome"]["delivery"].as_str()), (1, Some("origin_cut")), "{rows:?}");
+}
+
+#[test]
 fn a_client_that_leaves_before_the_head_cancels_the_origin_call_uncharged() {
     let (seen, arrived) = mpsc::channel();
     let (seen, gone) = (Mutex::new(seen), Arc::new(Mutex::new(None)));

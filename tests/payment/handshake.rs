@@ -184,6 +184,38 @@ fn an_offer_outlives_a_restart() {
 }
 
 #[test]
+fn a_preflight_names_head_wherever_get_is_allowed() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let route = |path: &str, methods: &str| {
+        format!("[[routes]]\npath = \"{path}\"\nmethods = [{methods}]\nprice = \"0.01 USD\"\n")
+    };
+    let more = [
+        route("/read", "\"GET\""),
+        route("/both", "\"HEAD\", \"GET\""),
+        route("/rw", "\"GET\", \"POST\""),
+        route("/write", "\"POST\""),
+    ];
+    let gateway = Gateway::start(&site_toml(&origin, &agent, &more.concat()));
+    let lines = "Host: x\r\nOrigin: https://app.example\r\nConnection: close\r\n";
+    for (path, method, expect) in [
+        ("/read", "GET", "GET, HEAD"),
+        ("/read", "HEAD", "GET, HEAD"),
+        ("/both", "GET", "HEAD, GET"),
+        ("/rw", "POST", "GET, HEAD, POST"),
+        ("/write", "POST", "POST"),
+        ("/paid/page", "GET", "GET, HEAD, POST, PUT, PATCH, DELETE"),
+    ] {
+        let asks = format!("OPTIONS {path} HTTP/1.1\r\n{lines}Access-Control-Request-Method: {method}\r\n\r\n");
+        let answer = exchange(gateway.addr, asks);
+        let mut allowed: Vec<_> = answer.header("access-control-allow-methods").unwrap_or("").split(", ").collect();
+        let mut expect: Vec<_> = expect.split(", ").collect();
+        allowed.sort_unstable();
+        expect.sort_unstable();
+        assert_eq!(allowed, expect, "{path} {method}: {answer:?}");
+    }
+}
+
+#[test]
 fn a_preflight_on_a_priced_route_is_answered_without_payment() {
     let (origin, agent) = (Origin::start(), Agent::start());
     let gateway = paid_site(&origin, &agent);

@@ -138,6 +138,19 @@ fn a_blocked_account() {
 }
 
 #[test]
+fn an_account_that_owes_in_another_currency() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let more = "[[accounts]]\nname = \"other\"\nagents = [\"https://other.example\"]\ncredit = \"1 USD\"\n";
+    let toml = site_toml(&origin, &agent, more).replace("1000 USD", "1000 EUR");
+    let gateway = Gateway::start(&toml);
+    let answer = agent.buy(gateway.addr, "/paid/page");
+    assert_eq!((answer.status, answer.reason(), origin.calls()), (402, "unsupported_scheme", 0));
+    let error = answer.json().to_string();
+    assert!(error.contains("owes EUR") && error.contains("in USD"), "{error}");
+    assert_eq!(rows(gateway), 0);
+}
+
+#[test]
 fn a_replay_in_the_same_process_and_after_a_restart() {
     let (origin, agent) = (Origin::start(), Agent::start());
     let toml = site_toml(&origin, &agent, "");

@@ -82,6 +82,28 @@ async fn connection_fields_do_not_cross_from_http2() {
     assert!(!seen.has("tollgate-account") && seen.header("host") == Some(gateway.addr.to_string().as_str()));
 }
 
+#[tokio::test]
+async fn a_header_list_up_to_the_limit_passes_and_a_longer_one_is_431() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    let mut sender = connect(&gateway).await;
+    for (bytes, status) in [(60_000, 200), (70_000, 431), (10, 200)] {
+        let request = Request::get(format!("http://{}/a", gateway.addr)).header("x", "a".repeat(bytes));
+        assert_eq!(send(&mut sender, request).await.0.status(), status, "{bytes}");
+    }
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_target_above_the_limit_is_414() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    let mut sender = connect(&gateway).await;
+    let url = |bytes| Request::get(format!("http://{}/{}", gateway.addr, "a".repeat(bytes)));
+    assert_eq!(send(&mut sender, url(8_000)).await.0.status(), 200);
+    assert_eq!(send(&mut sender, url(9_000)).await.0.status(), 414);
+}
+
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -126,6 +148,54 @@ fn rapid_resets_end_the_connection() {
         [frame(1, 0x5, stream, HEADERS), frame(3, 0, stream, &8_u32.to_be_bytes())].concat()
     });
     assert!(origin.calls() < 20_000, "{} origin calls", origin.calls());
+}
+
+#[test]
+fn streams_that_the_gateway_has_to_reset_end_the_connection() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    // POST with `content-length: 1`, and two bytes.
+    let head = [&[0x83, 0x86, 0x84, 0x41, 0x01, b'x'][..], &[0x0f, 0x0d, 0x01, b'1']].concat();
+    flood(&gateway, |i| {
+        let stream = 2 * i + 1;
+        [frame(1, 0x4, stream, &head), frame(0, 0x1, stream, b"xx")].concat()
+    });
+    assert!(origin.calls() < 20_000, "{} origin calls", origin.calls());
+}
+
+#[test]
+fn above_the_limit_of_streams_new_ones_are_refused() {
+    // Holds what it gets until the connection ends.
+    let origin = Origin::scripted(|_, socket| socket.read(&mut [0; 1]).is_err());
+    let agent = Agent::start();
+    let gateway = paid_site(&origin, &agent);
+    let mut socket = std::net::TcpStream::connect(gateway.addr).unwrap();
+    socket.set_read_timeout(Some(crate::support::client::PATIENCE)).unwrap();
+    let mut bytes = PREFACE.to_vec();
+    (0..101).for_each(|i| bytes.extend(frame(1, 0x5, 2 * i + 1, HEADERS)));
+    socket.write_all(&bytes).unwrap();
+    let reset = loop {
+        let (kind, stream, payload) = read_frame(&mut socket);
+        if kind == 3 {
+            break (stream, payload);
+        }
+        assert!(matches!(kind, 4 | 6 | 8), "a frame of kind {kind} for stream {stream}");
+    };
+    // REFUSED_STREAM
+    assert_eq!(reset, (201, 7_u32.to_be_bytes().to_vec()));
+    while origin.calls() < 100 {
+        std::thread::yield_now();
+    }
+    assert_eq!(origin.calls(), 100);
+}
+
+/// Kind, stream and payload of the next frame.
+fn read_frame(socket: &mut std::net::TcpStream) -> (u8, u32, Vec<u8>) {
+    let mut head = [0; 9];
+    socket.read_exact(&mut head).expect("no frame came");
+    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+    socket.read_exact(&mut payload).unwrap();
+    (head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload)
 }
 
 #[test]

@@ -66,6 +66,23 @@ fn an_origin_that_is_gone_hangs_or_is_no_http_has_its_code() {
 }
 
 #[test]
+fn an_origin_that_cannot_be_connected_to_in_time_has_its_code() {
+    // Takes connections, and never says a word of TLS.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let toml = site_toml(&origin, &agent, "").replace(
+        &format!("url = \"http://{}\"", origin.addr),
+        &format!("url = \"https://{}\"\nconnect_seconds = 1", silent.local_addr().unwrap()),
+    );
+    let gateway = Gateway::start(&toml);
+    let answer = get(gateway.addr, "/a");
+    assert_eq!((answer.status, answer.reason()), (504, "origin_timeout"));
+    let paid = agent.buy(gateway.addr, "/paid/a");
+    assert_eq!((paid.status, paid.reason()), (504, "origin_timeout"));
+    assert!(paid.header("payment-response").is_none());
+}
+
+#[test]
 fn an_answer_that_stalls_is_cut() {
     let origin = Origin::scripted(|_, socket| {
         let _ = write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");

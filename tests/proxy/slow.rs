@@ -48,8 +48,7 @@ fn a_body_that_trickles_is_408() {
     let mut socket = connection.socket.try_clone().unwrap();
     let writer = std::thread::spawn(move || {
         // One byte whenever the kernel took the last: a client that always sends a little.
-        let began = Instant::now();
-        while began.elapsed().as_secs() < 30 && socket.write_all(b"x").is_ok() {
+        while socket.write_all(b"x").is_ok() {
             std::thread::park_timeout(std::time::Duration::from_millis(50));
         }
     });
@@ -107,7 +106,7 @@ fn above_the_limit_of_connections_new_ones_are_closed() {
     for connection in &mut open {
         assert_eq!(connection.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap().status, 200);
     }
-    assert!(Connection::open(gateway.addr).closed());
+    assert!(Connection::open(gateway.addr).send("GET /b HTTP/1.1\r\nHost: x\r\n\r\n").is_none());
     open.truncate(3);
     // The gateway hears of the end a moment later.
     while Connection::open(gateway.addr).send("GET /b HTTP/1.1\r\nHost: x\r\n\r\n").is_none() {}

@@ -1,9 +1,17 @@
-//! The release's own binary, started as a user starts it.
+//! The binary, started as a user starts it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// What is tested: the development binary, or the one that `TOLLGATE_TEST_BINARY` names.
+pub fn binary() -> PathBuf {
+    match std::env::var_os("TOLLGATE_TEST_BINARY") {
+        Some(path) if !path.is_empty() => path.into(),
+        _ => env!("CARGO_BIN_EXE_tollgate").into(),
+    }
+}
 
 /// A running gateway in a directory of its own; killed when dropped.
 pub struct Gateway {
@@ -20,7 +28,7 @@ impl Gateway {
     /// Starts over an earlier gateway's files.
     pub fn start_in(dir: tempfile::TempDir, toml: &str) -> Gateway {
         std::fs::write(dir.path().join("tollgate.toml"), toml).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        let mut child = Command::new(binary())
             .args(["run", "-c", "tollgate.toml"])
             .current_dir(dir.path())
             .env_remove("TOLLGATE_TEST_SEED")
@@ -108,8 +116,7 @@ fn log(dir: &Path) -> String {
 
 /// Runs the binary to its end.
 pub fn tollgate(dir: &Path, args: &[&str]) -> (i32, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_tollgate")).args(args).current_dir(dir).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new(binary()).args(args).current_dir(dir).stdin(Stdio::null()).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr))
 }

@@ -1,0 +1,126 @@
+//! Opening the ledger, by the thread that will write it: at once, or, while it is out of reach, again and again.
+
+use std::{
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
+
+use super::{
+    books::Books,
+    clock_rule::ClockRule,
+    credit::is_before,
+    faults::Faults,
+    file::{OpenError, Owner},
+    settlements,
+    sqlite::SqliteOptions,
+    store::Unavailable,
+    writer::{BACKOFF, Shared, Writer},
+};
+use crate::payment::key::KeyKind;
+
+/// The largest clock skew that a configuration may allow: captures are posted at most this long before the time that
+/// their payment names.
+const SKEW_MAX_MS: u64 = 300_000;
+/// A lock is tried this often at least: who waits for a hand-over waits for a process that is ending.
+const HAND_OVER: Duration = Duration::from_millis(200);
+
+/// A ledger that is not open yet.
+pub(super) struct Opening {
+    pub(super) options: SqliteOptions,
+    pub(super) faults: Arc<dyn Faults>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Opening {
+    /// Opens the ledger, tells how the first attempt went, then writes until the queue is closed.
+    ///
+    /// A `patient` one tries again what [`OpenError::is_unreachable`]. The first attempt's error is told to who waits for
+    /// it and ends this; where nobody waits any longer, or a later attempt finds it, priced routes stay closed.
+    pub(super) fn run(self, patient: bool, first: &SyncSender<Result<(), OpenError>>) {
+        let mut wait = BACKOFF.0;
+        let mut said: Option<String> = None;
+        loop {
+            let error = match self.attempt() {
+                Ok(writer) => {
+                    self.shared.opened();
+                    // Nobody waits: priced routes were closed until now.
+                    if first.send(Ok(())).is_err() {
+                        tracing::info!("the ledger is open");
+                    }
+                    return writer.run();
+                }
+                Err(error) => error,
+            };
+            let text = error.to_string();
+            self.shared.set_closed(|closed| closed.disk = Some(text.as_str().into()));
+            if !(patient && error.is_unreachable()) {
+                if said.is_none() && first.send(Err(error)).is_ok() {
+                    return;
+                }
+                tracing::error!(error = text, "priced routes stay closed until the gateway is restarted");
+                return self.wait_for_the_end();
+            }
+            let most = if matches!(error, OpenError::Locked { .. }) { HAND_OVER } else { BACKOFF.1 };
+            if said.as_ref() != Some(&text) {
+                tracing::error!(error = text, "priced routes are closed until the ledger can be opened; trying again");
+                // The second time nobody waits; a channel without capacity tells.
+                let _ = first.send(Ok(()));
+                said = Some(text);
+            }
+            if self.shared.queue.wait_or_closing(wait.min(most)) {
+                return self.end();
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    /// Locks and opens the file, checks the end of its chain, and fills memory.
+    fn attempt(&self) -> Result<Writer, OpenError> {
+        let SqliteOptions { path, zone, sync, .. } = &self.options;
+        let owner = Owner::lock(path)?;
+        let books = Books::open(path, zone, *sync, self.faults.clone())?;
+        self.shared.set_rule(ClockRule::new(books.head().at_ms.unsigned_abs(), books.floor_ms()));
+        load(&self.shared, &books).map_err(|error| OpenError::from_sqlite(path, &error))?;
+        Ok(Writer::new(self.shared.clone(), books, zone.clone(), *sync, owner))
+    }
+
+    fn wait_for_the_end(&self) {
+        while !self.shared.queue.wait_or_closing(BACKOFF.1) {}
+        self.end();
+    }
+
+    /// What waits for an open ledger waits for nothing.
+    fn end(&self) {
+        let reason: Arc<str> = "the ledger is closed".into();
+        let left = self.shared.queue.refuse(&reason);
+        left.asks.into_iter().for_each(|ask| ask.refuse(Unavailable(reason.clone())));
+    }
+}
+
+/// Fills memory with captures above the floor and with the credit of recent periods. Doing it twice is doing it once.
+fn load(shared: &Shared, books: &Books) -> rusqlite::Result<()> {
+    let floor_ms = books.floor_ms();
+    shared.claims.raise_floor(floor_ms);
+    // A payment may name a time up to the skew after its posting, so the walk goes on that much longer.
+    books.captures_since(floor_ms.saturating_sub(SKEW_MAX_MS), |key, n, at_ms, owed| {
+        let payment = key.payment();
+        let paid_at_ms = match payment.as_bytes() {
+            [kind, time @ .., _, _, _, _, _, _, _, _, _, _] if *kind == KeyKind::OfferId as u8 => {
+                time.iter().fold(0, |ms, byte| ms << 8 | u64::from(*byte))
+            }
+            _ => at_ms.unsigned_abs().saturating_add(SKEW_MAX_MS),
+        };
+        if paid_at_ms >= floor_ms {
+            shared.claims.load(payment, n, owed, paid_at_ms);
+        }
+    })?;
+    let oldest = shared.oldest_periods();
+    let mut used = books.account_use()?;
+    used.retain(|((_, _, period), _)| !is_before(*period, oldest));
+    shared.claims.credit.load(used);
+    for unresolved in settlements::open_settlements(&books.connection)? {
+        tracing::warn!(payment = %unresolved.request.key, "whether this payment moved money is not known");
+        shared.claims.load_unresolved(unresolved);
+    }
+    Ok(())
+}

@@ -1,0 +1,78 @@
+//! Live terms: those of this configuration, durable before their first offer, and earlier ones whose offers may still be
+//! out. Priced routes are closed until both are known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::store::{Store as _, Unavailable};
+use crate::payment::terms::{Template, Term, Terms};
+use crate::proxy::core::Shared;
+
+/// How often live terms are made durable again, so that offers outlive a crash.
+const AGAIN_EVERY: Duration = Duration::from_secs(30);
+/// How often it is tried while priced routes wait for it.
+const RETRY_EVERY: Duration = Duration::from_millis(500);
+/// The longest `ttl_seconds` that any configuration may have had.
+const TTL_MAX_MS: u64 = 3_600_000;
+
+/// What makes terms live.
+#[derive(Clone)]
+pub(super) struct LiveTerms {
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Arc<SqliteStore>,
+    own: Vec<Arc<Term>>,
+}
+
+impl LiveTerms {
+    /// The terms of the offers of `shared`.
+    pub(super) fn new(shared: Arc<Shared>, store: Arc<SqliteStore>) -> LiveTerms {
+        let own = shared.offers.iter().flatten().map(|o| o.term.clone()).collect();
+        LiveTerms { shared, store, own }
+    }
+
+    /// Makes this configuration's terms durable, then reads the earlier ones; priced routes may open after it.
+    ///
+    /// # Errors
+    /// The ledger cannot be asked now.
+    pub(super) async fn load(&self) -> Result<(), Unavailable> {
+        self.remember().await?;
+        let (config, now_ms) = (&self.shared.config, self.shared.clock.now_ms());
+        let grace_ms = 2 * config.identity.skew.as_millis() as u64 + 2 * AGAIN_EVERY.as_millis() as u64;
+        let earlier = self.store.recent_terms(now_ms.saturating_sub(TTL_MAX_MS + grace_ms)).await?;
+        let mut terms = Terms::default();
+        self.own.iter().for_each(|term| terms.insert(term.clone()));
+        earlier
+            .into_iter()
+            .filter_map(|(bytes, loaded_ms)| Some((Template::from_bytes(&bytes)?, loaded_ms)))
+            .filter(|(t, loaded_ms)| loaded_ms + t.ttl.saturating_mul(1000) + grace_ms >= now_ms)
+            .for_each(|(template, _)| {
+                self.store.raise_ttl_max(template.ttl.saturating_mul(1000));
+                terms.insert(Term::new(template));
+            });
+        self.shared.open_with(terms);
+        Ok(())
+    }
+
+    /// Loads the terms as soon as the ledger can be asked, if that was not done; then makes them durable again and again:
+    /// they stay live for a while after the last time.
+    pub(super) async fn keep(self) {
+        while self.shared.terms().is_none() {
+            if let Err(error) = self.load().await {
+                tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
+                tokio::time::sleep(RETRY_EVERY).await;
+            }
+        }
+        let mut every = tokio::time::interval(AGAIN_EVERY);
+        loop {
+            every.tick().await;
+            if let Err(error) = self.remember().await {
+                tracing::warn!(%error, "offers of this configuration may not outlive this process");
+            }
+        }
+    }
+
+    async fn remember(&self) -> Result<(), Unavailable> {
+        self.store.remember_terms(self.own.iter().map(|t| (t.digest, t.template.to_bytes())).collect()).await
+    }
+}
