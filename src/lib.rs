@@ -11,6 +11,7 @@
 //! | [`clock`] | the only reader of time | nothing of ours |
 //! | [`config`] | TOML → checked [`config::Config`] | pure modules |
 //! | [`identity`] | key directories of agents: cache, fetch, address guard | pure modules, `clock`, `config` |
+//! | [`facilitator`] | who checks token payments and moves the money; the sandbox | pure modules, `clock`, `tls` |
 //! | [`ledger`] | what was paid: claims, postings, chain, SQLite | pure modules, `clock` |
 //! | [`proxy`] | a request's way, from socket to origin and back | all above |
 //! | [`server`] | configuration → running parts; drain | all above |
@@ -21,6 +22,7 @@ pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod facilitator;
 pub mod identity;
 pub mod ledger;
 pub mod payment;

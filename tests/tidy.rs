@@ -87,11 +87,12 @@ fn the_agent_pays_without_the_gateways_parts() {
 
 #[test]
 fn ports_do_not_know_the_edge() {
-    for folder in ["src/identity", "src/ledger", "src/config"] {
+    for folder in ["src/identity", "src/facilitator", "src/ledger", "src/config"] {
         forbid(folder, &["crate::proxy", "crate::server", "crate::cli"]);
     }
-    forbid("src/ledger", &["hyper", "crate::config", "crate::identity"]);
-    forbid("src/config", &["crate::ledger", "crate::identity", "hyper"]);
+    forbid("src/ledger", &["hyper", "crate::config", "crate::identity", "crate::facilitator"]);
+    forbid("src/config", &["crate::ledger", "crate::identity", "crate::facilitator", "hyper"]);
+    forbid("src/facilitator", &["crate::config", "crate::identity", "crate::ledger", "rusqlite"]);
     forbid("src/proxy", &["crate::server", "crate::cli", "rusqlite", "SystemTime"]);
 }
 
