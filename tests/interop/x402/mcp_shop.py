@@ -39,7 +39,7 @@ async def serve():
     paid = create_payment_wrapper(shop, accepts=shop.build_payment_requirements(offer), resource=resource)
 
     listener = socket.create_server(("127.0.0.1", 0))
-    server = FastMCP("calculator", stateless_http=True, json_response=True)
+    server = FastMCP("calculator", stateless_http=True, json_response=True, log_level="ERROR")
 
     @server.tool(name="add", description="Adds two numbers")
     @paid

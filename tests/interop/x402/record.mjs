@@ -44,16 +44,23 @@ export async function record(target) {
     const body = await textOf(incoming);
     // A hop must not forward these; the body has been read as a whole.
     const { connection, 'transfer-encoding': _, ...passed } = headers;
-    const onward = http.request({ hostname, port, method, path, headers: passed }, async (answer) => {
-      const bytes = await textOf(answer);
-      exchanges.push({
-        request: message({ method, path }, headers, body),
-        response: message({ status: answer.statusCode }, answer.headers, bytes),
-      });
+    // Passed on as it comes, for event streams; kept when it ends, or breaks off.
+    const onward = http.request({ hostname, port, method, path, headers: passed }, (answer) => {
       const { connection: __, 'transfer-encoding': ___, ...back } = answer.headers;
-      outgoing.writeHead(answer.statusCode, { ...back, 'content-length': bytes.length }).end(bytes);
+      const chunks = [];
+      outgoing.writeHead(answer.statusCode, back).flushHeaders();
+      answer.on('data', (chunk) => chunks.push(chunk) && outgoing.write(chunk));
+      answer.on('error', () => {});
+      answer.on('close', () => {
+        exchanges.push({
+          request: message({ method, path }, headers, body),
+          response: message({ status: answer.statusCode }, answer.headers, Buffer.concat(chunks)),
+        });
+        outgoing.end();
+      });
+      outgoing.on('close', () => onward.destroy());
     });
-    onward.on('error', () => outgoing.writeHead(502).end());
+    onward.on('error', () => (outgoing.headersSent ? outgoing.end() : outgoing.writeHead(502).end()));
     onward.end(body);
   });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
