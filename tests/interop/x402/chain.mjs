@@ -1,5 +1,6 @@
 // A local EVM node that looks like a public network to x402: same chain id, and at the address of that network's USDC
-// a token of ours (Token.sol) with the same EIP-712 name and version. Nothing leaves 127.0.0.1.
+// a token of ours (Token.sol) with the same EIP-712 name and version; Permit2 and x402's own contracts (Permit2.sol)
+// are where they are elsewhere, too, and the payer has approved Permit2. Nothing leaves 127.0.0.1.
 //
 // As a program: `node chain.mjs [CHAIN_ID]` (default 84532, Base Sepolia) prints one JSON line
 // `{rpc, chainId, network, asset, name, version, payer{address,privateKey}, payTo, facilitator}` and ends when standard
@@ -9,8 +10,8 @@ import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
-import { DEFAULT_ASSETS } from '@x402/evm';
-import { createTestClient, encodeFunctionData, http, parseAbi, publicActions, walletActions } from 'viem';
+import { DEFAULT_ASSETS, x402ExactPermit2ProxyAddress, x402UptoPermit2ProxyAddress } from '@x402/evm';
+import { createTestClient, encodeFunctionData, http, maxUint256, parseAbi, publicActions, walletActions } from 'viem';
 import { mnemonicToAccount } from 'viem/accounts';
 
 const require = createRequire(import.meta.url);
@@ -18,11 +19,13 @@ const require = createRequire(import.meta.url);
 // The well-known development phrase: its accounts have no value on any network.
 const PHRASE = 'test test test test test test test test test test test junk';
 const MULTICALL3 = '0xcA11bde05977b3631167028862bE2a173976CA11';
+const PERMIT2 = '0x000000000022D473030F116dDEE9F6B43aC78BA3';
 const INITIAL_BALANCE = 1_000_000_000n; // 1000 dollars
 
 export const TOKEN = parseAbi([
   'function balanceOf(address) view returns (uint256)',
   'function mint(address to, uint256 value)',
+  'function approve(address spender, uint256 value) returns (bool)',
   'function setUp(string name, string version, string symbol)',
 ]);
 
@@ -54,12 +57,13 @@ function anvilBinary() {
 
 async function compile() {
   const solc = require('solc');
-  const content = await readFile(new URL('Token.sol', import.meta.url), 'utf8');
+  const read = async (name) => [name, { content: await readFile(new URL(name, import.meta.url), 'utf8') }];
+  const sources = Object.fromEntries(await Promise.all(['Token.sol', 'Permit2.sol'].map(read)));
   const output = JSON.parse(
     solc.compile(
       JSON.stringify({
         language: 'Solidity',
-        sources: { 'Token.sol': { content } },
+        sources,
         // Without the optimizer the many arguments of EIP-3009 do not fit the stack.
         settings: {
           optimizer: { enabled: true, runs: 200 },
@@ -71,8 +75,8 @@ async function compile() {
   );
   const faults = (output.errors ?? []).filter((error) => error.severity === 'error');
   if (faults.length > 0) throw new Error(faults.map((error) => error.formattedMessage).join('\n'));
-  const code = (name) => `0x${output.contracts['Token.sol'][name].evm.deployedBytecode.object}`;
-  return { token: code('Token'), multicall: code('Multicall') };
+  const all = Object.assign({}, ...Object.values(output.contracts));
+  return (name) => `0x${all[name].evm.deployedBytecode.object}`;
 }
 
 function startNode(chainId) {
@@ -122,17 +126,25 @@ export async function startChain(chainId = 84532) {
       .extend(publicActions)
       .extend(walletActions);
     const [facilitator, payer, payTo] = [0, 1, 2].map(account);
-    await client.setCode({ address: usdc.asset, bytecode: code.token });
-    await client.setCode({ address: MULTICALL3, bytecode: code.multicall });
-    // The development accounts are known to payers of old on public networks only by name: no code, no history here.
-    const send = async (functionName, args) => {
+    for (const [address, name] of [
+      [usdc.asset, 'Token'],
+      [MULTICALL3, 'Multicall'],
+      [PERMIT2, 'Permit2'],
+      [x402ExactPermit2ProxyAddress, 'ExactProxy'],
+      [x402UptoPermit2ProxyAddress, 'UptoProxy'],
+    ]) {
+      await client.setCode({ address, bytecode: code(name) });
+    }
+    const send = async (functionName, args, from = facilitator) => {
       const data = encodeFunctionData({ abi: TOKEN, functionName, args });
-      const hash = await client.sendTransaction({ account: facilitator.address, to: usdc.asset, data });
+      const hash = await client.sendTransaction({ account: from.address, to: usdc.asset, data });
       const receipt = await client.waitForTransactionReceipt({ hash });
       if (receipt.status !== 'success') throw new Error(`${functionName} reverted`);
     };
     await send('setUp', [usdc.name, usdc.version, usdc.symbol]);
     await send('mint', [payer.address, INITIAL_BALANCE]);
+    // As a payer does once, before the first payment that goes through Permit2.
+    await send('approve', [PERMIT2, maxUint256], payer);
     const facts = { rpc, chainId, network, asset: usdc.asset, name: usdc.name, version: usdc.version };
     return { ...facts, chain, client, facilitator, payer, payTo: payTo.address, stop };
   } catch (error) {

@@ -4,14 +4,16 @@
 // of facilitator.mjs), PRICE (default "$0.01", 10000 atomic units of USDC).
 //
 // Listens on a free port of 127.0.0.1 and prints `{"url":"http://127.0.0.1:…","paid":"…/paid/page","free":"…/free"}`.
-// GET /paid/page is sold for PRICE, POST /paid/echo too (answers with the body it got), GET /paid/broken answers 500
+// GET /paid/page is sold for PRICE, POST /paid/echo too (answers with the body it got), GET /paid/permit2 by way of
+// Permit2, GET /paid/upto for at most PRICE (it settles USED atomic units, default 4000); GET /paid/broken answers 500
 // after the payment was verified, GET /free costs nothing. `X-Served: N` counts how often the page behind a payment ran.
 // Ends when standard input closes or on SIGTERM.
 
 import express from 'express';
 import { HTTPFacilitatorClient } from '@x402/core/server';
 import { ExactEvmScheme } from '@x402/evm/exact/server';
-import { paymentMiddleware, x402ResourceServer } from '@x402/express';
+import { UptoEvmScheme } from '@x402/evm/upto/server';
+import { paymentMiddleware, setSettlementOverrides, x402ResourceServer } from '@x402/express';
 import { untilEnded } from './chain.mjs';
 
 const url = process.env.FACILITATOR_URL;
@@ -27,9 +29,13 @@ const offer = { accepts: { scheme: 'exact', price, network, payTo, maxTimeoutSec
 const routes = {
   'GET /paid/page': { ...offer, description: 'A page' },
   'POST /paid/echo': { ...offer, description: 'An echo' },
+  'GET /paid/permit2': { accepts: { ...offer.accepts, extra: { assetTransferMethod: 'permit2' } } },
+  'GET /paid/upto': { accepts: { ...offer.accepts, scheme: 'upto' } },
   'GET /paid/broken': { ...offer, description: 'A failure' },
 };
-const shop = new x402ResourceServer(new HTTPFacilitatorClient({ url })).register(network, new ExactEvmScheme());
+const shop = new x402ResourceServer(new HTTPFacilitatorClient({ url }))
+  .register(network, new ExactEvmScheme())
+  .register(network, new UptoEvmScheme());
 
 let served = 0;
 const app = express();
@@ -40,6 +46,11 @@ app.post('/paid/echo', express.raw({ type: () => true }), (request, response) =>
   count(response).type('text').send(Buffer.isBuffer(request.body) ? request.body : ''),
 );
 app.get('/paid/broken', (_, response) => count(response).status(500).type('text').send('broken\n'));
+app.get('/paid/permit2', (_, response) => count(response).type('text').send('the page\n'));
+app.get('/paid/upto', (_, response) => {
+  setSettlementOverrides(response, { amount: process.env.USED ?? '4000' });
+  count(response).type('text').send('the page\n');
+});
 app.get('/free', (_, response) => response.type('text').send('free\n'));
 const server = app.listen(0, '127.0.0.1', () => {
   const at = `http://127.0.0.1:${server.address().port}`;

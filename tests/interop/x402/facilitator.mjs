@@ -9,8 +9,7 @@
 // and ends, with its chain, when standard input closes or on SIGTERM.
 //
 //   POST /verify, POST /settle   {x402Version, paymentPayload, paymentRequirements}
-//   GET  /supported              exact for x402 version 2 and 1, upto for version 2 (the chain has no Permit2: it is
-//                                offered, with its `extra.facilitatorAddress`, but payments in it are refused)
+//   GET  /supported              exact (EIP-3009 and Permit2) and upto for x402 version 2, exact for version 1
 //   GET  /balances[?address=]    {"address","balance","calls":{"verify","settle"},"settled"}; without an address
 //                                {"payer":"atomic units","payTo":"…","calls","settled"}
 

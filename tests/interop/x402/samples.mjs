@@ -137,7 +137,10 @@ async function refusals(name, what, version, shopUrl) {
   cases['spent-again'] = await ask(good);
   cases['not-base64'] = await ask('@@@');
   cases['not-json'] = await ask(Buffer.from('hello').toString('base64'));
-  cases.unpadded = await ask(base64(await payment(version, offer)).replace(/=+$/, ''));
+  // An unknown member makes the text long enough to end in padding.
+  let padded;
+  for (let note = ''; !padded?.endsWith('='); note += '.') padded = base64({ ...(await payment(version, offer)), note });
+  cases.unpadded = await ask(padded.replace(/=+$/, ''));
   const browser = { accept: 'text/html', 'user-agent': 'Mozilla/5.0' };
   cases['no-payment-browser'] = await ask(undefined, '/paid/page', browser);
   const page = cases['no-payment-browser'].response;
@@ -191,6 +194,8 @@ if (python !== undefined) {
 }
 await recorded('v2-post', '@x402/fetch 2.27.0', `${shop.url}/paid/echo`, node, ['fetch.mjs'], { BODY: '{"a":1}' });
 
+await recorded('v2-permit2', '@x402/fetch 2.27.0', `${shop.url}/paid/permit2`, node, ['fetch.mjs']);
+await recorded('v2-upto', '@x402/fetch 2.27.0', `${shop.url}/paid/upto`, node, ['fetch.mjs']);
 await refusals('refusals-v2', '@x402/express 2.27.0', 2, shop.paid);
 await refusals('refusals-v1', 'x402-express 1.2.0', 1, shopV1.paid);
 

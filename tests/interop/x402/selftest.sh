@@ -48,7 +48,7 @@ start() {
     exit 1
 }
 
-payments=0
+payments=0 due=0 amount=10000
 # pays NAME EXPRESSION COMMAND…: the client pays, and the expression holds for its line `it`
 pays() {
     local name=$1 expression=$2 held
@@ -57,7 +57,7 @@ pays() {
     held=$(member "$work/out" "$expression" 2>>"$work/err")
     [[ $held == true ]]
     verdict $? "$name"
-    payments=$((payments + 1))
+    payments=$((payments + 1)) due=$((due + amount))
     [[ $held == true ]] || cat "$work/out" "$work/err"
 }
 
@@ -68,7 +68,7 @@ export FACILITATOR_URL PRIVATE_KEY
 start shop node express.mjs
 start shop-v1 node v1-express.mjs
 shop=$(member "$work/shop" it.paid)
-echo=$(member "$work/shop" it.url)/paid/echo
+url=$(member "$work/shop" it.url)
 old=$(member "$work/shop-v1" it.paid)
 balances() { node -e 'fetch(process.argv[1]).then((a) => a.text()).then(console.log)' "$FACILITATOR_URL/balances"; }
 balances >"$work/before"
@@ -76,7 +76,11 @@ balances >"$work/before"
 paid='it.status === 200 && it.requests === 2 && it.receipt.success && it.receipt.transaction.length === 66'
 v1=(env PAYMENT_VERSION=1)
 pays '@x402/fetch, version 2' "$paid && it.body === 'the page\n'" node fetch.mjs "$shop"
-pays '@x402/fetch, version 2, POST with a body' "$paid && it.body === 'hello'" env BODY=hello node fetch.mjs "$echo"
+pays '@x402/fetch, version 2, POST with a body' "$paid && it.body === 'hello'" env BODY=hello node fetch.mjs "$url/paid/echo"
+pays '@x402/fetch, version 2, Permit2' "$paid" node fetch.mjs "$url/paid/permit2"
+amount=4000
+pays '@x402/fetch, version 2, upto' "$paid && it.receipt.amount === '4000'" node fetch.mjs "$url/paid/upto"
+amount=10000
 pays '@x402/axios, version 2' "$paid" node axios.mjs "$shop"
 pays '@x402/fetch, version 1' "$paid" "${v1[@]}" node fetch.mjs "$old"
 pays '@x402/axios, version 1' "$paid" "${v1[@]}" node axios.mjs "$old"
@@ -92,11 +96,10 @@ if [[ -n $python ]]; then
 fi
 
 balances >"$work/after"
-moved=$((payments * 10000))
 payer=$(($(member "$work/before" it.payer) - $(member "$work/after" it.payer)))
 payee=$(($(member "$work/after" it.payTo) - $(member "$work/before" it.payTo)))
 settled=$(member "$work/after" it.settled)
-((payer == moved && payee == moved && settled == payments))
+((payer == due && payee == due && settled == payments))
 verdict $? "$payments payments, $settled settled: payer -$payer, payee +$payee atomic units"
 
 start mcp-server node mcp_server.mjs
