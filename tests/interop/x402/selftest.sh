@@ -36,6 +36,7 @@ member() {
 start() {
     local name=$1 tries
     shift
+    : >"$work/$name"
     "$@" <"$work/alive" 9>&- >"$work/$name" 2>"$work/$name.err" &
     started+=("$!")
     for ((tries = 0; tries < 600; tries++)); do
