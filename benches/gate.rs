@@ -7,7 +7,8 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use http::{HeaderMap, HeaderName, Request};
 use tollgate::payment::deferred::{self, Rules};
 use tollgate::payment::id::{Resource, SealedId};
-use tollgate::payment::offer::{DeferredTerms, PreparedOffer};
+use tollgate::payment::offer::{DeferredTerms, PreparedOffer, Sold, Way};
+use tollgate::payment::pieces::Filling;
 use tollgate::payment::presented::{Presented, presented};
 use tollgate::payment::reason::Reason;
 use tollgate::payment::secrets::Secrets;
@@ -27,9 +28,9 @@ fn offer() -> PreparedOffer {
         network: "tollgate:deferred".into(),
         pay_to: "merchant".into(),
         terms_url: "https://example.com/terms".into(),
-        ttl: 300,
     };
-    PreparedOffer::new(Money::parse("0.01 USD").unwrap(), &terms, Some("An article"), Some("text/html"))
+    let sold = Sold { description: Some("An article"), mime_type: Some("text/html") };
+    PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &[Way::Deferred(terms)], true, sold)
 }
 
 fn secrets() -> Secrets {
@@ -37,7 +38,8 @@ fn secrets() -> Secrets {
 }
 
 fn seal(secrets: &Secrets, offer: &PreparedOffer) -> SealedId {
-    SealedId::seal(secrets, NOW_MS, [1; 7], &offer.term, offer.amount, &RESOURCE).unwrap()
+    let entry = &offer.entries[0];
+    SealedId::seal(secrets, NOW_MS, [1; 7], &entry.term, entry.amount, &RESOURCE).unwrap()
 }
 
 fn offers(c: &mut Criterion) {
@@ -45,8 +47,10 @@ fn offers(c: &mut Criterion) {
     let url = "https://www.example.com/articles/1";
     c.bench_function("offer_deferred_body_and_field", |b| {
         b.iter(|| {
-            let id = seal(&secrets, black_box(&offer)).to_text();
-            (offer.body(url, &id, Reason::PaymentRequired, ""), offer.field(url, &id, Reason::PaymentRequired))
+            let ids = [seal(&secrets, black_box(&offer)).to_text()];
+            let reason = Reason::PaymentRequired;
+            let filling = Filling { resource: url, ids: &ids, error: reason.code(), message: reason.meaning() };
+            (offer.body(&filling, false), offer.field(&filling))
         });
     });
 }
@@ -94,7 +98,7 @@ fn verification(c: &mut Criterion) {
     headers.insert("signature-input", input.parse().unwrap());
     headers.insert("signature", format!("sig1=:{signature}:").parse().unwrap());
     let mut terms = Terms::default();
-    terms.insert(offer.term.clone());
+    terms.insert(offer.entries[0].term.clone());
     let rules =
         Rules { skew: 30, window: 86_400, require_authority: false, require_path: false, lenient_signature: true };
     let check = |headers: &HeaderMap| {

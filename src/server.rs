@@ -6,6 +6,7 @@
 //! ledger      SQLite                                     one thread, inside the store
 //! ```
 
+mod facilitators;
 mod terms;
 
 use std::fs;
@@ -22,6 +23,7 @@ use tokio::task::LocalSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Origin};
+use crate::facilitator;
 use crate::identity::{self, Keys, Service};
 use crate::ledger::mailbox::Mailbox;
 use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
@@ -86,6 +88,14 @@ pub enum StartError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] OpenError),
+    /// A facilitator's settings.
+    #[error("facilitator `{name}`: {reason}")]
+    Facilitator {
+        /// NAME of its section.
+        name: Arc<str>,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
     /// An address to listen on.
     #[error("cannot listen on {address}: {error}{}", hint(error))]
     Listen {
@@ -133,6 +143,7 @@ impl Gateway {
         })?;
         let (keys, questions) = Keys::new();
         let service = Service::new(keys.clone(), questions, &config, clock.clone())?;
+        let (facilitators, settlements) = facilitators::start(&config, &clock)?;
         let offers = Shared::offers_of(&config);
         let shared = Arc::new(Shared {
             rules: rules(&config),
@@ -143,6 +154,7 @@ impl Gateway {
             secrets,
             terms: OnceLock::new(),
             awaited_until_ms: clock.now_ms() + HAND_OVER.as_millis() as u64,
+            facilitators,
             keys,
             clock,
         });
@@ -161,7 +173,7 @@ impl Gateway {
         {
             tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
         }
-        gateway.control = Some(spawn_control(service, terms, draining.clone())?);
+        gateway.control = Some(spawn_control((service, settlements), terms, draining.clone())?);
         let mut by_core: Vec<Vec<std::net::TcpListener>> = Vec::new();
         by_core.resize_with(config.server.cores.max(1), Vec::new);
         for (_, sockets) in sockets {
@@ -294,14 +306,15 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 }
 
 fn spawn_control(
-    service: Service,
+    (keys, settlements): (Service, facilitator::Service),
     terms: LiveTerms,
     mut draining: watch::Receiver<Phase>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = runtime()?;
     std::thread::Builder::new().name("control".into()).spawn(move || {
         let local = LocalSet::new();
-        local.spawn_local(service.run());
+        local.spawn_local(keys.run());
+        local.spawn_local(settlements.run());
         local.spawn_local(watch_clock(terms.store.clone()));
         local.spawn_local(terms.keep());
         // Cores may ask for keys while they drain.

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::ConfigErrors;
 use crate::{
+    payment::token::Token,
     pricing::Table,
     wire::amount::{Money, Units},
 };
@@ -20,6 +21,10 @@ pub struct Config {
     pub offers: Offers,
     /// `[deferred]`
     pub deferred: Deferred,
+    /// `[exact]`
+    pub exact: Exact,
+    /// `[facilitators.NAME]`, in the file's order.
+    pub facilitators: Vec<Facilitator>,
     /// `[identity]`
     pub identity: Identity,
     /// `[[accounts]]`
@@ -160,6 +165,40 @@ pub struct Deferred {
     pub lenient_signature: bool,
 }
 
+/// `[exact]`: payments that a facilitator settles on a chain while the request is served.
+#[derive(Clone, Debug)]
+pub struct Exact {
+    /// `[[exact.assets]]`: what it can be paid in, preferred first.
+    pub assets: Vec<Arc<Token>>,
+    /// `sandbox` (false): a built-in facilitator settles on paper; test networks only.
+    pub sandbox: bool,
+    /// `v1` (true): also offer to clients of x402 v1.
+    pub v1: bool,
+    /// `verify_seconds` (5): for a facilitator's `/verify`.
+    pub verify: Duration,
+    /// `settle_seconds` (90): for its `/settle`.
+    pub settle: Duration,
+    /// `answer_seconds` (30): a client is told to come back if a settlement takes longer.
+    pub answer: Duration,
+    /// `concurrency` (64): calls to one facilitator at a time.
+    pub concurrency: usize,
+}
+
+/// `[facilitators.NAME]`: who verifies and settles `exact`.
+#[derive(Clone, Debug)]
+pub struct Facilitator {
+    /// NAME.
+    pub name: Arc<str>,
+    /// `url`, without a slash at its end: `https://x402.org/facilitator`.
+    pub url: String,
+    /// `auth_file`: holds the value of `Authorization`.
+    pub auth_file: Option<PathBuf>,
+    /// `ca_file`: PEM roots that replace the built-in ones.
+    pub ca_file: Option<PathBuf>,
+    /// `idempotent` (false): a second `/settle` of one payment is safe and says what became of the first.
+    pub idempotent: bool,
+}
+
 /// `[identity]`
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -243,8 +282,10 @@ pub struct Route {
     pub methods: Vec<String>,
     /// `price`, required: `"0.01 USD"` (never zero), or `"free"` (None).
     pub price: Option<Money>,
-    /// `accept` (`["deferred"]`): schemes that pay for it.
+    /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
     pub accept: Vec<Scheme>,
+    /// `settle` (`"on_head"`): when `exact` is settled.
+    pub settle: Settle,
     /// `description`, for offers.
     pub description: Option<String>,
     /// `mime_type`, for offers.
@@ -267,11 +308,22 @@ pub enum ChargeOn {
     These(Vec<u16>),
 }
 
+/// When `exact` is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// When the head of the origin's success is there, before the first byte of the answer leaves.
+    OnHead,
+    /// Before the origin is asked; its failure leaves an answer owed.
+    First,
+}
+
 /// How a route can be paid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scheme {
     /// Signed commitment, settled later from the ledger.
     Deferred,
+    /// A token transfer that a facilitator settles while the request is served.
+    Exact,
 }
 
 /// `[ledger]`

@@ -76,6 +76,12 @@ pub const ROOT: &[Key] = &[
     key("origins", Kind::Named(ORIGIN), "More origins, each with a name that routes use; the same keys as [origin]."),
     key("offers", Kind::Table(OFFERS), "What an unpaid request is answered with."),
     key("deferred", Kind::Table(DEFERRED), "The scheme `deferred`: agents sign now, the operator collects later."),
+    key(
+        "exact",
+        Kind::Table(EXACT),
+        "The scheme `exact` of x402: a wallet signs a token transfer, a facilitator settles it.",
+    ),
+    key("facilitators", Kind::Named(FACILITATOR), "Who verifies and settles `exact`; the first that can is asked."),
     key("identity", Kind::Table(IDENTITY), "Whose signatures count."),
     key("accounts", Kind::List(ACCOUNT), "Who owes what is bought. A section for each account."),
     key("routes", Kind::List(ROUTE), ROUTES_DOC),
@@ -181,6 +187,58 @@ const DEFERRED: &[Key] = &[
     key("lenient_signature", Kind::Flag(true), "Also read `Signature: sig=BASE64`, as the proposal prints it."),
 ];
 
+const EXACT: &[Key] = &[
+    key(
+        "sandbox",
+        Kind::Flag(false),
+        "Settle on paper: signatures are verified, no money moves, no facilitator is asked. Test networks only.",
+    ),
+    key("v1", Kind::Flag(true), "Also offer to clients of x402 v1, in the body of the 402."),
+    count("verify_seconds", 5, 1, 60, "For a facilitator's /verify."),
+    count("settle_seconds", 90, 10, 600, "For its /settle; what has no end by then is unknown, and looked into."),
+    count("answer_seconds", 30, 1, 600, "A client is told to come back if a settlement takes longer."),
+    count("concurrency", 64, 1, 4096, "Calls to one facilitator at a time."),
+    key("assets", Kind::List(ASSET), "What `exact` is paid in, preferred first. A section for each token."),
+];
+
+const ASSET: &[Key] = &[
+    required(
+        "network",
+        Kind::Text(None),
+        "\"eip155:84532\"",
+        "Its network: CAIP-2, or x402 v1's name such as \"base\".",
+    ),
+    key("asset", Kind::Text(Some("USDC")), "A known token's symbol (USDC, EURC), or an address."),
+    required("pay_to", Kind::Text(None), "\"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\"", "The address that is paid."),
+    key(
+        "transfer",
+        Kind::Choice { of: &["eip3009", "permit2"], default: "eip3009" },
+        "How the token moves on Ethereum's chains.",
+    ),
+    optional("name", "\"USD Coin\"", "Name in the token's EIP-712 domain, if it is not known."),
+    optional("version", "\"2\"", "Version in it."),
+    Key {
+        name: "decimals",
+        kind: Kind::Count { min: 0, max: 24, default: None },
+        required: false,
+        example: "6",
+        doc: "Decimals of the token, if it is not known.",
+    },
+    optional("currency", "\"USD\"", "The currency that one token is worth one of, if it is not known."),
+    optional(
+        "fee_payer",
+        "\"EwWqGE4ZFKLofuestmU4LDdK7XM1N4ALgdZccwYugwGd\"",
+        "Solana: `feePayer` of the facilitator's /supported.",
+    ),
+];
+
+const FACILITATOR: &[Key] = &[
+    required("url", Kind::Text(None), "\"https://x402.org/facilitator\"", "Where /verify, /settle and /supported are."),
+    optional("auth_file", "\"facilitator-auth\"", "A file with the value of Authorization that it wants."),
+    optional("ca_file", "\"facilitator-ca.pem\"", "PEM roots that replace the built-in ones."),
+    key("idempotent", Kind::Flag(false), "A second /settle of one payment is safe and says what became of the first."),
+];
+
 const IDENTITY: &[Key] = &[
     key(
         "allow",
@@ -249,7 +307,12 @@ const ROUTE: &[Key] = &[
     ),
     key("methods", Kind::Texts(&[]), "Methods; none: all. GET stands for HEAD too, methods left out get 405."),
     required("price", Kind::Text(None), "\"0.01 USD\"", "Amount and currency in quotes, or \"free\"."),
-    key("accept", Kind::Texts(&["deferred"]), "Schemes that pay for it."),
+    key("accept", Kind::Texts(&["deferred"]), "Schemes that pay for it, preferred first: \"deferred\", \"exact\"."),
+    key(
+        "settle",
+        Kind::Choice { of: &["on_head", "first"], default: "on_head" },
+        "When `exact` is settled: once the origin has answered with a success, or before it is asked.",
+    ),
     optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
     optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),
     optional("origin", "\"default\"", "Name of the origin. Default: [origin]."),

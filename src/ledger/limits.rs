@@ -29,6 +29,19 @@ pub fn fits(method: &str, target: &str, base: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The same for a payment that a facilitator settles; `request` is what it is asked.
+///
+/// # Errors
+/// As [`fits`].
+pub fn fits_wallet(method: &str, target: &str, request: &str) -> Result<(), String> {
+    fits(method, target, "")?;
+    let evidence = evidence::wallet_bytes_max(method, target, request);
+    if evidence > EVIDENCE_BYTES_MAX {
+        return Err(format!("target and payload are {evidence} bytes of evidence, over 64 KiB"));
+    }
+    Ok(())
+}
+
 /// Nothing that the database could refuse goes into a batch.
 pub(super) fn check(claim: &Claim, posting: &Posting) -> Result<(), &'static str> {
     let texts = [&claim.request.account, &posting.agent, &posting.route, &posting.method];

@@ -1,16 +1,23 @@
-//! Offers: prepared once per route, completed per request with the resource, an id and the reason.
+//! Offers: prepared once per route, completed per request with the resource, fresh ids and the reason.
 //!
-//! The same entry goes into the JSON body (as the `deferred` proposal has it, `extras`) and, where x402 v2 clients can parse
-//! it, into `PAYMENT-REQUIRED` (as x402 v2 has it, `extra`).
+//! Each client must find what it can parse, and official clients refuse a whole list for one entry that they do not know:
+//!
+//! | part of the 402 | read by | holds |
+//! |---|---|---|
+//! | `PAYMENT-REQUIRED` | x402 v2 | all entries that v2 can express, `extra` |
+//! | JSON body | x402 v1 | `exact` alone, as v1 has it |
+//! | JSON body | signing agents | `deferred` as the proposal has it, `extras`; where nothing else is offered, or the client shows that it signs |
 
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::reason::Reason;
+use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::terms::{Template, Term};
-use crate::wire::amount::{Money, Units};
+use super::token::Token;
+use crate::wire::amount::{Money, Units, WireAmount};
+use crate::wire::x402::requirements::ResourceInfo;
 
 /// Most bytes that all the fields of an offer may take: Node's clients break at 16 KiB, proxies at 8.
 pub const FIELD_BYTES_MAX: usize = 8 * 1024 - 1024;
@@ -24,202 +31,198 @@ pub struct DeferredTerms {
     pub pay_to: String,
     /// Empty for none.
     pub terms_url: String,
-    /// How long an offer stands, seconds.
-    pub ttl: u64,
 }
 
-/// An offer for one route, all but the resource, the id and the reason.
+/// A way to pay, with what it takes.
+#[derive(Debug, Clone)]
+pub enum Way {
+    /// A signed commitment.
+    Deferred(DeferredTerms),
+    /// A token transfer.
+    Exact(Arc<Token>),
+}
+
+/// What is sold.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sold<'a> {
+    /// `An article`
+    pub description: Option<&'a str>,
+    /// `text/html`
+    pub mime_type: Option<&'a str>,
+}
+
+/// One entry of an offer.
+#[derive(Debug)]
+pub struct Entry {
+    /// How it is paid.
+    pub way: Way,
+    /// The terms that its ids commit to.
+    pub term: Arc<Term>,
+    /// The price in ledger units of what it is paid in.
+    pub amount: Units,
+}
+
+/// The offer of one route, all but the resource, the ids and the reason.
 #[derive(Debug)]
 pub struct PreparedOffer {
-    /// The terms that ids of this offer commit to.
-    pub term: Arc<Term>,
-    /// The price.
-    pub amount: Units,
+    /// The entries, preferred first; each gets an id of its own.
+    pub entries: Vec<Entry>,
+    /// For everybody.
     body: Pieces,
-    /// Absent where v2 clients could not parse the entry: a network without a colon, or an asset that is no plain currency.
+    /// For clients that show that they sign, where `body` has nothing for them.
+    signers_body: Option<Pieces>,
+    /// Absent where v2 clients could parse no entry: a network without a colon, or an asset that is no plain currency.
     field: Option<Pieces>,
 }
 
-/// JSON text with holes: `pieces[0] hole pieces[1] hole …`.
-#[derive(Debug)]
-struct Pieces(Vec<String>);
-
-/// Stand where a value goes in; JSON escapes none of them, and no configured text can hold them (control characters).
-const RESOURCE: &str = "<resource>";
-const ID: &str = "<id>";
-const REASON: &str = "<reason>";
-const MESSAGE: &str = "<message>";
-
 impl PreparedOffer {
-    /// Prepares the offer of a route at `price`.
-    pub fn new(
-        price: Money,
-        terms: &DeferredTerms,
-        description: Option<&str>,
-        mime_type: Option<&str>,
-    ) -> PreparedOffer {
-        let wire = price.wire();
-        let template = Template {
-            ttl: terms.ttl,
-            class: "public".into(),
-            scheme: "deferred".into(),
-            network: terms.network.clone(),
-            asset: wire.asset(),
-            decimals: wire.decimals(),
-            pay_to: terms.pay_to.clone(),
-            terms_url: terms.terms_url.clone(),
+    /// Prepares the offer of a route at `price`, in each of these ways, preferred first; `ttl` in seconds. With `v1`, also
+    /// for x402 v1. A token that can't express the price is left out; the configuration sees to it that there is none.
+    pub fn new(price: Money, ttl: u64, ways: &[Way], v1: bool, sold: Sold<'_>) -> PreparedOffer {
+        let entries: Vec<Entry> = ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl)).collect();
+        let texts = [sold.description, sold.mime_type].into_iter().flatten();
+        let templates = entries.iter().map(|entry| &entry.term.template);
+        let of_templates = templates.flat_map(|t| [&*t.network, &*t.pay_to, &*t.terms_url, &*t.asset]);
+        let holes = Holes::new(texts.chain(of_templates), entries.len());
+        let draft = Draft { price, ttl, sold, holes: &holes };
+        let deferred: Vec<Value> = draft.each(&entries, Draft::proposal);
+        let old: Vec<Value> = if v1 { draft.each(&entries, Draft::v1) } else { Vec::new() };
+        let new: Vec<Value> = draft.each(&entries, Draft::v2);
+        let (error, message) = (holes.of(Hole::Error), holes.of(Hole::Message));
+        // A v1 client refuses a list with any entry that it does not know, and a body that says it is v1 without entries
+        // is better understood than none at all.
+        let v1_body = json!({"x402Version": 1, "error": error, "accepts": old, "message": message});
+        let signers_body = json!({"accepts": deferred, "error": error, "message": message});
+        let (body, signers_body) = match (deferred.is_empty(), old.is_empty() && entries.len() == deferred.len()) {
+            (_, true) => (signers_body, None),
+            (true, _) => (v1_body, None),
+            (false, _) => (v1_body, Some(signers_body)),
         };
-        let holes = Holes::new(&[
-            &terms.network,
-            &terms.pay_to,
-            &terms.terms_url,
-            description.unwrap_or(""),
-            mime_type.unwrap_or(""),
-        ]);
-        let mut extras = json!({"id": holes.of(ID), "price": price.to_string(), "version": super::terms::VERSION, "class": template.class, "ttl": terms.ttl, "decimals": template.decimals});
+        let mut resource = json!({"url": holes.of(Hole::Resource)});
+        draft.describe(&mut resource);
+        let field = json!({"x402Version": 2, "error": error, "resource": resource, "accepts": new});
+        PreparedOffer {
+            body: holes.cut(&body),
+            signers_body: signers_body.map(|body| holes.cut(&body)),
+            field: (!new.is_empty()).then(|| holes.cut(&field)),
+            entries,
+        }
+    }
+
+    /// The 402 body: JSON. `signs` says that the client can sign its requests.
+    pub fn body(&self, filling: &Filling<'_>, signs: bool) -> String {
+        let body = self.signers_body.as_ref().filter(|_| signs).unwrap_or(&self.body);
+        body.fill(filling)
+    }
+
+    /// The value of `PAYMENT-REQUIRED`, standard base64; `None` where v2 clients could parse no entry or it would not fit.
+    pub fn field(&self, filling: &Filling<'_>) -> Option<String> {
+        let json = self.field.as_ref()?.fill(filling);
+        (json.len() * 4 / 3 <= FIELD_BYTES_MAX).then(|| STANDARD.encode(json))
+    }
+
+    /// Whether the body depends on what the client shows.
+    pub fn has_two_bodies(&self) -> bool {
+        self.signers_body.is_some()
+    }
+}
+
+impl Entry {
+    fn new(way: Way, price: Money, ttl: u64) -> Option<Entry> {
+        let (template, amount) = match &way {
+            Way::Deferred(terms) => {
+                let wire = price.wire();
+                let template = Template {
+                    ttl,
+                    class: "public".into(),
+                    scheme: "deferred".into(),
+                    network: terms.network.clone(),
+                    asset: wire.asset(),
+                    decimals: wire.decimals(),
+                    pay_to: terms.pay_to.clone(),
+                    terms_url: terms.terms_url.clone(),
+                };
+                (template, price.units)
+            }
+            Way::Exact(token) => (token.template("exact", ttl), token.units(price)?),
+        };
+        Some(Entry { way, term: Term::new(template), amount })
+    }
+}
+
+/// What the entries of one offer have in common.
+struct Draft<'a> {
+    price: Money,
+    ttl: u64,
+    sold: Sold<'a>,
+    holes: &'a Holes,
+}
+
+impl Draft<'_> {
+    fn each(&self, entries: &[Entry], write: fn(&Self, usize, &Entry) -> Option<Value>) -> Vec<Value> {
+        entries.iter().enumerate().filter_map(|(i, entry)| write(self, i, entry)).collect()
+    }
+
+    fn describe(&self, json: &mut Value) {
+        for (name, value) in [("description", self.sold.description), ("mimeType", self.sold.mime_type)] {
+            if let Some(value) = value {
+                json[name] = json!(value);
+            }
+        }
+    }
+
+    fn extras(&self, index: usize, terms: &DeferredTerms, wire: &WireAmount) -> Value {
+        let id = self.holes.of(Hole::Id(index));
+        let mut extras = json!({"id": id, "price": self.price.to_string(), "version": super::terms::VERSION,
+            "class": "public", "ttl": self.ttl, "decimals": wire.decimals()});
         if !terms.terms_url.is_empty() {
             extras["termsUrl"] = json!(terms.terms_url);
         }
-        let amount = wire.amount.to_string();
-        let mut entry = json!({"scheme": "deferred", "network": terms.network, "resource": holes.of(RESOURCE)});
-        let mut resource = json!({"url": holes.of(RESOURCE)});
-        for (name, value) in [("description", description), ("mimeType", mime_type)] {
-            if let Some(value) = value {
-                entry[name] = json!(value);
-                resource[name] = json!(value);
+        extras
+    }
+
+    /// As the `deferred` proposal has it.
+    fn proposal(&self, index: usize, entry: &Entry) -> Option<Value> {
+        let Way::Deferred(terms) = &entry.way else { return None };
+        let wire = self.price.wire();
+        let resource = self.holes.of(Hole::Resource);
+        let mut json = json!({"scheme": "deferred", "network": terms.network, "resource": resource});
+        self.describe(&mut json);
+        json["amount"] = json!(wire.amount.to_string());
+        json["asset"] = json!(wire.asset());
+        json["payTo"] = json!(terms.pay_to);
+        json["maxTimeoutSeconds"] = json!(self.ttl);
+        json["extras"] = self.extras(index, terms, &wire);
+        Some(json)
+    }
+
+    fn v1(&self, _: usize, entry: &Entry) -> Option<Value> {
+        let Way::Exact(token) = &entry.way else { return None };
+        let url = self.holes.of(Hole::Resource);
+        let description = self.sold.description.unwrap_or("");
+        let mime_type = self.sold.mime_type.unwrap_or("");
+        let resource = ResourceInfo { url: &url, description, mime_type };
+        token.requirements("exact", entry.amount, self.ttl, None).to_v1(&resource)
+    }
+
+    fn v2(&self, index: usize, entry: &Entry) -> Option<Value> {
+        match &entry.way {
+            Way::Deferred(terms) => {
+                let wire = self.price.wire();
+                (terms.network.contains(':') && !wire.millionths).then(|| {
+                    json!({"scheme": "deferred", "network": terms.network, "amount": wire.amount.to_string(),
+                        "asset": wire.asset(), "payTo": terms.pay_to, "maxTimeoutSeconds": self.ttl,
+                        "extra": self.extras(index, terms, &wire)})
+                })
+            }
+            Way::Exact(token) => {
+                let id = self.holes.of(Hole::Id(index));
+                Some(token.requirements("exact", entry.amount, self.ttl, Some(&id)).to_v2())
             }
         }
-        for (name, value) in [("amount", &amount), ("asset", &template.asset), ("payTo", &terms.pay_to)] {
-            entry[name] = json!(value);
-        }
-        entry["maxTimeoutSeconds"] = json!(terms.ttl);
-        entry["extras"] = extras.clone();
-        let body = json!({"accepts": [entry], "error": holes.of(REASON), "message": holes.of(MESSAGE)});
-        let field = (terms.network.contains(':') && !wire.millionths).then(|| {
-            let entry = json!({"scheme": "deferred", "network": terms.network, "amount": amount, "asset": template.asset,
-                "payTo": terms.pay_to, "maxTimeoutSeconds": terms.ttl, "extra": extras});
-            holes.cut(&json!({"x402Version": 2, "error": holes.of(REASON), "resource": resource, "accepts": [entry]}))
-        });
-        PreparedOffer { body: holes.cut(&body), field, term: Term::new(template), amount: price.units }
     }
-
-    /// The 402 body: JSON. `resource` is the absolute URL, `detail` what is wrong with this request (may be empty).
-    pub fn body(&self, resource: &str, id: &str, reason: Reason, detail: &str) -> String {
-        let message: &str = if detail.is_empty() { reason.meaning() } else { detail };
-        self.body.fill(&[resource, id, reason.code(), message])
-    }
-
-    /// The value of `PAYMENT-REQUIRED`, standard base64; `None` where v2 clients could not parse the entry or it would not fit.
-    pub fn field(&self, resource: &str, id: &str, reason: Reason) -> Option<String> {
-        let json = self.field.as_ref()?.fill(&[reason.code(), resource, id, ""]);
-        (json.len() * 4 / 3 <= FIELD_BYTES_MAX).then(|| STANDARD.encode(json))
-    }
-}
-
-/// Makes hole markers that none of the operator's texts contains.
-struct Holes(String);
-
-impl Holes {
-    fn new(texts: &[&str]) -> Holes {
-        let mut mark = String::from("@");
-        while texts.iter().any(|t| t.contains(&mark)) {
-            mark.push('@');
-        }
-        Holes(mark)
-    }
-
-    fn of(&self, name: &str) -> String {
-        format!("{}{name}{}", self.0, self.0)
-    }
-
-    fn cut(&self, json: &serde_json::Value) -> Pieces {
-        let mut text = json.to_string();
-        for name in [RESOURCE, ID, REASON, MESSAGE] {
-            text = text.replace(&self.of(name), "\u{0}");
-        }
-        Pieces(text.split('\u{0}').map(str::to_owned).collect())
-    }
-}
-
-impl Pieces {
-    fn fill(&self, values: &[&str]) -> String {
-        let length = self.0.iter().map(String::len).sum::<usize>() + values.iter().map(|v| v.len()).sum::<usize>() + 32;
-        let mut text = String::with_capacity(length);
-        for (i, piece) in self.0.iter().enumerate() {
-            text.push_str(piece);
-            if i + 1 < self.0.len() {
-                push_escaped(&mut text, values.get(i).copied().unwrap_or(""));
-            }
-        }
-        text
-    }
-}
-
-/// Appends `value` as the inside of a JSON string.
-fn push_escaped(text: &mut String, value: &str) {
-    if !value.bytes().any(|b| b < 0x20 || b == b'"' || b == b'\\') {
-        text.push_str(value);
-        return;
-    }
-    let quoted = serde_json::Value::from(value).to_string();
-    text.push_str(&quoted[1..quoted.len() - 1]);
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn prepared(price: &str, network: &str) -> PreparedOffer {
-        let terms = DeferredTerms {
-            network: network.into(),
-            pay_to: "merchant".into(),
-            terms_url: "https://a.example/terms".into(),
-            ttl: 300,
-        };
-        PreparedOffer::new(
-            Money::parse(price).unwrap(),
-            &terms,
-            Some("An article @<id>@ \"quoted\""),
-            Some("text/html"),
-        )
-    }
-
-    #[test]
-    fn the_body_is_json_with_one_complete_deferred_entry() {
-        let body = prepared("0.01 USD", "tollgate:deferred").body(
-            "https://a.example/p?q=\"1\"",
-            "abc",
-            Reason::PaymentRequired,
-            "",
-        );
-        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!(
-            body,
-            json!({"accepts": [{
-                "scheme": "deferred", "network": "tollgate:deferred", "resource": "https://a.example/p?q=\"1\"",
-                "description": "An article @<id>@ \"quoted\"", "mimeType": "text/html",
-                "amount": "1", "asset": "USD", "payTo": "merchant", "maxTimeoutSeconds": 300,
-                "extras": {"id": "abc", "price": "0.01 USD", "version": 1, "class": "public", "ttl": 300, "decimals": 2,
-                    "termsUrl": "https://a.example/terms"}}],
-                "error": "payment_required", "message": "This resource has a price."})
-        );
-    }
-
-    #[test]
-    fn the_field_is_there_only_where_v2_clients_can_parse_it() {
-        let field =
-            prepared("0.01 USD", "tollgate:deferred").field("https://a.example/p", "abc", Reason::AlreadyUsed).unwrap();
-        let field: serde_json::Value = serde_json::from_slice(&STANDARD.decode(field).unwrap()).unwrap();
-        assert_eq!(field["x402Version"], 2);
-        assert_eq!(field["error"], "already_used");
-        assert_eq!(field["resource"]["url"], "https://a.example/p");
-        assert_eq!(field["accepts"][0]["extra"]["id"], "abc");
-        for member in ["scheme", "network", "amount", "asset", "payTo", "maxTimeoutSeconds"] {
-            assert!(!field["accepts"][0][member].is_null(), "{member}");
-        }
-        assert!(prepared("0.001 USD", "tollgate:deferred").field("u", "i", Reason::PaymentRequired).is_none());
-        assert!(prepared("0.01 USD", "no-colon").field("u", "i", Reason::PaymentRequired).is_none());
-        let long = format!("https://a.example/{}", "p".repeat(FIELD_BYTES_MAX));
-        assert!(prepared("0.01 USD", "tollgate:deferred").field(&long, "i", Reason::PaymentRequired).is_none());
-    }
-}
+#[path = "offer/tests.rs"]
+mod tests;

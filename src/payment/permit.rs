@@ -8,6 +8,8 @@ use super::key::PaymentKey;
 use super::terms::Term;
 use crate::wire::amount::{Asset, Units};
 use crate::wire::deferred::Payment;
+use crate::wire::x402::Version;
+use crate::wire::x402::network::Network;
 
 /// A payment that holds, for one request.
 #[derive(Debug, Clone)]
@@ -16,26 +18,69 @@ pub struct Permit {
     pub key: PaymentKey,
     /// When the payment was made, Unix ms.
     pub paid_at_ms: u64,
-    /// Who owes it.
+    /// Who owes it; `wallets` for payments that move money at once.
     pub account: Arc<str>,
     /// The most that the account may owe.
     pub limit: Units,
-    /// The credit period, `202611` or `20261124`.
+    /// The credit period, `202611` or `20261124`; 0 where there is no credit.
     pub period: u32,
     /// When the period ends, Unix seconds.
     pub period_ends: u64,
+    /// When it was granted, Unix ms.
+    pub granted_ms: u64,
     /// What is charged, in ledger units.
     pub amount: Units,
     /// Of what.
     pub asset: Asset,
-    /// The terms that the id commits to.
-    pub term: Arc<Term>,
-    /// The id.
-    pub id: SealedId,
-    /// The field as presented, for the payment response.
-    pub payment: Payment,
-    /// What proves it.
-    pub proof: Proof,
+    /// Who pays: `https://signer.example.com`, `eip155:8453:0x857b…` (CAIP-10).
+    pub agent: Arc<str>,
+    /// The terms and the id that it commits to; none in x402 v1, which echoes no offer.
+    pub quote: Option<(Arc<Term>, SealedId)>,
+    /// How it is paid.
+    pub means: Means,
+}
+
+/// How a permitted request is paid.
+#[derive(Debug, Clone)]
+pub enum Means {
+    /// From an account's credit: the signature proves it, settled later.
+    Deferred {
+        /// The field as presented, for the payment response.
+        payment: Payment,
+        /// What proves it.
+        proof: Proof,
+    },
+    /// By a facilitator, at once.
+    Exact(Box<Exact>),
+}
+
+/// A token payment that holds up locally.
+#[derive(Debug, Clone)]
+pub struct Exact {
+    /// Of the payload, so of the answer.
+    pub version: Version,
+    /// `exact`
+    pub scheme: &'static str,
+    /// Where it is settled.
+    pub network: Network,
+    /// In the token's smallest unit.
+    pub atomic: u128,
+    /// Whether the payer is known and proven: two of his payments for one thing must not both be in doubt.
+    pub payer_known: bool,
+    /// The body of `/verify` and `/settle`.
+    pub body: String,
+    /// When it can no longer move money, Unix ms.
+    pub hard_until_ms: u64,
+}
+
+impl Permit {
+    /// What the origin is told as the payment's id: the offer's, or the payment key in hex.
+    pub fn reference(&self) -> String {
+        match &self.quote {
+            Some((_, id)) => id.to_text(),
+            None => self.key.to_string(),
+        }
+    }
 }
 
 /// What proves a payment: kept as evidence with the capture.

@@ -1,27 +1,26 @@
 //! Which payment a request carries: none, exactly one, or a mistake.
 
-use base64::Engine as _;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderName};
 
 use super::reason::{Reason, Refusal};
 use crate::wire::deferred::Payment;
 use crate::wire::signature;
+use crate::wire::x402::payload::Payload;
+use crate::wire::x402::{self, Version};
 
 /// The fields that carry a payment, of any scheme; stripped before a request is forwarded.
 pub const PAYMENT_FIELDS: [&str; 5] =
     ["payment", "payment-signature", "x-payment", "crawler-exact-price", "crawler-max-price"];
-/// Longest `PAYMENT-SIGNATURE` or `X-PAYMENT` that is read.
-const PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 
 /// What a request carries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Presented {
     /// No payment field.
     Nothing,
     /// A `Payment` field.
     Payment(Payment),
+    /// `PAYMENT-SIGNATURE` or `X-PAYMENT`.
+    X402(Box<Payload>),
 }
 
 /// Finds the one payment of a request.
@@ -48,7 +47,9 @@ pub fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
                 .map(Presented::Payment)
                 .map_err(|e| Refusal::new(Reason::InvalidPayment, format!("`Payment`: {e}")))
         }
-        Some(name @ ("payment-signature" | "x-payment")) => Err(payload_refusal(headers, name)),
+        Some(name @ ("payment-signature" | "x-payment")) => {
+            payload(headers, name).map(|payload| Presented::X402(Box::new(payload)))
+        }
         Some(name) => Err(Refusal::new(
             Reason::UnsupportedScheme,
             format!("`{name}` is pay per crawl, which this resource does not take"),
@@ -56,33 +57,24 @@ pub fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
     }
 }
 
-/// An x402 payload: none of its schemes is served here, but a `deferred` one can be told where it belongs.
-fn payload_refusal(headers: &HeaderMap, name: &'static str) -> Refusal {
+/// An x402 payload; a `deferred` one is told where it belongs, whole or not.
+fn payload(headers: &HeaderMap, name: &'static str) -> Result<Payload, Refusal> {
     let mut lines = headers.get_all(name).iter();
     let (Some(line), None) = (lines.next(), lines.next()) else {
-        return Refusal::new(Reason::SeveralPayments, format!("`{name}` stands more than once"));
+        return Err(Refusal::new(Reason::SeveralPayments, format!("`{name}` stands more than once")));
     };
-    let Some(scheme) = payload_scheme(line.as_bytes()) else {
-        return Refusal::new(Reason::InvalidPayment, format!("`{name}` is not base64 of a JSON payment payload"));
-    };
-    if scheme == "deferred" {
-        Refusal::from(Reason::UsePaymentField)
-    } else {
-        Refusal::new(Reason::UnsupportedScheme, "the payload's scheme is not one of the offers")
+    let version = if name == "x-payment" { Version::V1 } else { Version::V2 };
+    match Payload::decode(line.as_bytes(), version) {
+        Ok(payload) if payload.scheme == "deferred" => Err(Reason::UsePaymentField.into()),
+        Ok(payload) => Ok(payload),
+        Err(_) if payload_scheme(line.as_bytes()).as_deref() == Some("deferred") => Err(Reason::UsePaymentField.into()),
+        Err(error) => Err(Refusal::new(Reason::InvalidPayment, format!("`{name}`: {error}")).error(error.code())),
     }
 }
 
-/// The `scheme` of a v2 (`accepted.scheme`) or v1 (`scheme`) payload.
+/// The `scheme` of a v2 (`accepted.scheme`) or v1 (`scheme`) payload that lacks something else.
 fn payload_scheme(text: &[u8]) -> Option<String> {
-    if text.len() > PAYLOAD_BYTES_MAX {
-        return None;
-    }
-    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let json = GeneralPurpose::new(&STANDARD, lenient)
-        .decode(text)
-        .or_else(|_| GeneralPurpose::new(&URL_SAFE, lenient).decode(text))
-        .ok()?;
-    let json: serde_json::Value = serde_json::from_slice(&json).ok()?;
+    let json: serde_json::Value = serde_json::from_slice(&x402::decode_base64(text)?).ok()?;
     let scheme = json.pointer("/accepted/scheme").or_else(|| json.pointer("/scheme"))?;
     scheme.as_str().map(str::to_owned)
 }
@@ -103,6 +95,7 @@ mod tests {
     #[test]
     fn exactly_one_payment_is_read() {
         let payment = r#"scheme="deferred", network="n", id="a""#;
+        use base64::Engine as _;
         let b64 = |json: &str| base64::engine::general_purpose::STANDARD.encode(json);
         check(&[], Ok(false));
         check(&[("payment", payment)], Ok(true));
@@ -119,8 +112,11 @@ mod tests {
         );
         check(
             &[("payment-signature", &b64(r#"{"x402Version":2,"accepted":{"scheme":"exact"}}"#))],
-            Err(Reason::UnsupportedScheme),
+            Err(Reason::InvalidPayment),
         );
-        check(&[("x-payment", &b64(r#"{"x402Version":1,"scheme":"exact"}"#))], Err(Reason::UnsupportedScheme));
+        check(&[("x-payment", &b64(r#"{"x402Version":1,"scheme":"exact"}"#))], Err(Reason::InvalidPayment));
+        let whole = r#"{"x402Version":1,"scheme":"exact","network":"base","payload":{}}"#;
+        check(&[("x-payment", &b64(whole))], Ok(true));
+        check(&[("payment-signature", &b64(whole))], Err(Reason::InvalidPayment));
     }
 }

@@ -95,12 +95,21 @@ pub struct Refusal {
     pub detail: String,
     /// Seconds for Retry-After.
     pub retry_after: Option<u64>,
+    /// What a specification calls it, where it says more than the code: `invalid_exact_evm_payload_signature`. Goes into
+    /// `error` of offers.
+    pub error: Option<Box<str>>,
 }
 
 impl Refusal {
     /// A refusal with a detail.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Refusal {
-        Refusal { reason, detail: detail.into(), retry_after: None }
+        Refusal { reason, detail: detail.into(), retry_after: None, error: None }
+    }
+
+    /// The same, with a specification's word for it.
+    pub fn error(mut self, error: &str) -> Refusal {
+        self.error = Some(error.into());
+        self
     }
 
     /// The same, telling when to come back.

@@ -8,11 +8,12 @@ use std::sync::{Arc, OnceLock};
 use super::origin::OriginPool;
 use super::ticker::Ticker;
 use crate::clock::Clock;
-use crate::config::{AgentPattern, Config};
+use crate::config::{AgentPattern, Config, Scheme};
+use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
 use crate::payment::deferred::Rules;
-use crate::payment::offer::{DeferredTerms, PreparedOffer};
+use crate::payment::offer::{DeferredTerms, PreparedOffer, Sold, Way};
 use crate::payment::secrets::Secrets;
 use crate::payment::terms::Terms;
 use crate::wire::agent_url::AgentUrl;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub accounts: Accounts,
     /// The keys of agents.
     pub keys: Keys,
+    /// Who verifies and settles token payments.
+    pub facilitators: Facilitators,
     /// The books.
     pub store: Arc<dyn Store>,
     /// Time.
@@ -103,11 +106,18 @@ impl Shared {
             network: config.deferred.network.clone(),
             pay_to: config.deferred.pay_to.clone(),
             terms_url: config.deferred.terms_url.clone().unwrap_or_default(),
-            ttl: config.offers.ttl.as_secs(),
         };
+        let ttl = config.offers.ttl.as_secs();
         let offer = |route: &crate::config::Route| {
             let price = route.price?;
-            Some(PreparedOffer::new(price, &terms, route.description.as_deref(), route.mime_type.as_deref()))
+            let tokens = || config.exact.assets.iter().filter(|token| token.currency == price.currency);
+            let ways = route.accept.iter().flat_map(|scheme| match scheme {
+                Scheme::Deferred => vec![Way::Deferred(terms.clone())],
+                Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
+            });
+            let ways: Vec<Way> = ways.collect();
+            let sold = Sold { description: route.description.as_deref(), mime_type: route.mime_type.as_deref() };
+            Some(PreparedOffer::new(price, ttl, &ways, config.exact.v1, sold))
         };
         config.routes.iter().map(offer).collect()
     }

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::body::AnswerBody;
 use crate::payment::reason::Refusal;
+use crate::wire::x402::Version;
 
 /// The field that carries the reason code.
 pub const REASON_FIELD: HeaderName = HeaderName::from_static("tollgate-reason");
@@ -44,6 +45,10 @@ pub struct Extra {
     pub registration_url: Option<String>,
     /// The reference of an earlier capture.
     pub receipt: Option<String>,
+    /// x402's payment response: of which version, and its value.
+    pub payment_response: Option<(Version, String)>,
+    /// The answer depends on fields that show whether the client signs.
+    pub varies: bool,
     /// A page in a browser asked: add CORS fields.
     pub cors: bool,
     /// The connection's framing is in doubt: end it.
@@ -64,7 +69,8 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     tracing::debug!(reason = reason.code(), detail = refusal.detail, "refused");
     let body = extra.offer_body.unwrap_or_else(|| {
         let message = if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail };
-        let mut body = json!({"error": reason.code(), "message": message, "advice": reason.advice()});
+        let error = refusal.error.as_deref().unwrap_or(reason.code());
+        let mut body = json!({"error": error, "message": message, "advice": reason.advice()});
         if let Some(url) = extra.registration_url {
             body["registrationUrl"] = json!(url);
         }
@@ -83,6 +89,14 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
             headers.insert(name, value);
         }
     }
+    if let Some((version, value)) = extra.payment_response
+        && let Ok(value) = HeaderValue::try_from(value)
+    {
+        headers.insert(payment_response_field(version), value);
+    }
+    if extra.varies {
+        headers.insert(header::VARY, HeaderValue::from_static("Accept, Signature-Agent"));
+    }
     if let Some(seconds) = refusal.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -93,6 +107,14 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
         allow_any_origin(headers);
     }
     response
+}
+
+/// The field of the payment response in a version of x402.
+pub fn payment_response_field(version: Version) -> HeaderName {
+    HeaderName::from_static(match version {
+        Version::V1 => "x-payment-response",
+        Version::V2 => "payment-response",
+    })
 }
 
 /// The answer to a preflight on a priced route: made here, free of charge.

@@ -22,7 +22,6 @@ use crate::config::Route;
 use crate::payment::presented::{Presented, presented};
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
-use crate::wire::deferred::Payment;
 
 /// How often a priced request looks whether the books have been handed over.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -76,11 +75,13 @@ async fn answer(
         return Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5).into());
     }
     let method = request.method().clone();
-    let visit = Visit { core, scheme: client.scheme(core), target: &target, offer, method: &method };
+    let signs = gate::signs(request.headers());
+    let visit =
+        Visit { core, scheme: client.scheme(core), target: &target, route: index, offer, method: &method, signs };
     let refused = match presented(request.headers()) {
-        // Boxed: what a payment needs must not make the future of a free request larger.
-        Ok(Presented::Payment(payment)) => return Box::pin(paid(visit, index, client, payment, request)).await,
         Ok(Presented::Nothing) => visit.refuse(Reason::PaymentRequired.into()),
+        // Boxed: what a payment needs must not make the future of a free request larger.
+        Ok(presented) => return Box::pin(paid(visit, client, presented, request)).await,
         Err(refusal) => visit.refuse(refusal),
     };
     drain::request_body(core, request).await;
@@ -100,20 +101,19 @@ async fn handed_over(core: &Core) -> bool {
 /// A request with a payment: through the gate, then by a task that outlives the client.
 async fn paid(
     visit: Visit<'_>,
-    index: usize,
     client: &Rc<Client>,
-    payment: Payment,
+    presented: Presented,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refused> {
     let core = visit.core;
-    let permit = match gate::judge(&visit, payment, request.headers()).await {
+    let permit = match gate::judge(&visit, presented, request.headers()).await {
         Ok(permit) => permit,
         Err(refused) => {
             drain::request_body(core, request).await;
             return Err(refused);
         }
     };
-    let route = &core.shared.config.routes[index];
+    let route = &core.shared.config.routes[visit.route];
     let mut request = request;
     if !route.charge_on.charges(206) {
         // A part would be a success that is not charged.
@@ -122,10 +122,11 @@ async fn paid(
     }
     let outbound = Outbound::new(core, client, visit.target, route.origin, false, request)?;
     let (target, method) = (Arc::from(visit.target.url(visit.scheme)), Arc::from(visit.method.as_str()));
-    let exchange = Exchange { permit, route: index, target, method };
-    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|(refusal, receipt)| {
-        let mut refused = visit.refuse(refusal);
-        refused.extra.receipt = receipt;
+    let exchange = Exchange { permit, route: visit.route, target, method };
+    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| {
+        let mut refused = visit.refuse(no.refusal);
+        refused.extra.receipt = no.receipt;
+        refused.extra.payment_response = no.payment_response;
         refused
     })
 }

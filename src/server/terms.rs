@@ -27,7 +27,7 @@ pub(super) struct LiveTerms {
 impl LiveTerms {
     /// The terms of the offers of `shared`.
     pub(super) fn new(shared: Arc<Shared>, store: Arc<SqliteStore>) -> LiveTerms {
-        let own = shared.offers.iter().flatten().map(|o| o.term.clone()).collect();
+        let own = shared.offers.iter().flatten().flat_map(|o| &o.entries).map(|e| e.term.clone()).collect();
         LiveTerms { shared, store, own }
     }
 

@@ -223,7 +223,15 @@ fn an_expired_offer() {
     let offer = offers[0].as_ref().unwrap();
     let seal = |age_s: i64| {
         let ms = ((now() - age_s) * 1000) as u64;
-        tollgate::payment::id::SealedId::seal(&secrets, ms, [1; 7], &offer.term, offer.amount, &resource).unwrap()
+        tollgate::payment::id::SealedId::seal(
+            &secrets,
+            ms,
+            [1; 7],
+            &offer.entries[0].term,
+            offer.entries[0].amount,
+            &resource,
+        )
+        .unwrap()
     };
     let buy =
         |age_s| exchange(gateway.addr, agent.signed(&authority, "GET", "/paid/page", &seal(age_s).to_text()).head());

@@ -1,6 +1,7 @@
 //! Values of the right type → the checked configuration, or what they contradict.
 
 mod accounts;
+mod exact;
 mod parts;
 mod routes;
 mod server;
@@ -17,6 +18,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let origins = server::origins(&root, base, server.as_ref());
     let offers = parts::offers(&root.section("offers"), base);
     let deferred = parts::deferred(&root.section("deferred"));
+    let exact = exact::exact(&root, &root.section("exact"));
+    let facilitators = exact::facilitators(&root, base);
     let identity = accounts::identity(&root.section("identity"), base);
     let accounts = accounts::accounts(&root);
     let ledger = parts::ledger(&root.section("ledger"), base);
@@ -25,17 +28,26 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
         routes::payable(&root, routes, accounts);
     }
+    if let (Some(exact), Some(facilitators), Some(routes), Some(origins), Some(offers)) =
+        (&exact, &facilitators, &routes, &origins, &offers)
+    {
+        let heads: Vec<u64> = origins.iter().map(|origin| origin.head.as_secs()).collect();
+        let parts = exact::Parts { routes, heads: &heads, ttl: offers.ttl.as_secs() };
+        exact::payable(&root, exact, facilitators, &parts);
+    }
     let table = routes::table(&root, server.as_ref(), origins.as_deref(), routes.as_deref());
     if let (Some(table), Some(routes)) = (&table, &routes) {
         routes::overrides(&root, table, routes);
     }
-    let (origins, deferred, routes) = (origins?, deferred?, routes?);
-    let table_hash = routes::hash(&routes, &origins, &deferred);
+    let (origins, deferred, routes, exact) = (origins?, deferred?, routes?, exact?);
+    let table_hash = routes::hash(&routes, &origins, &deferred, &exact);
     Some(Config {
         server: server?,
         origins,
         offers: offers?,
         deferred,
+        exact,
+        facilitators: facilitators?,
         identity: identity?,
         accounts: accounts?,
         routes,

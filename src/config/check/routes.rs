@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     config::{
-        Account, ChargeOn, Deferred, Origin, Route, Scheme, Server,
+        Account, ChargeOn, Deferred, Exact, Origin, Route, Scheme, Server, Settle,
         read::Section,
         walk::{nearest, quote},
     },
@@ -24,7 +24,9 @@ const MIME_BYTES_MAX: usize = 100;
 /// Longest name that a route is given, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// Schemes of the specification that are not in this version.
-const LATER: [&str; 5] = ["exact", "upto", "batch-settlement", "crawl", "mcp"];
+const LATER: [&str; 4] = ["upto", "batch-settlement", "crawl", "mcp"];
+/// Schemes of this version, as the file names them.
+const SCHEMES: [(&str, Scheme); 2] = [("deferred", Scheme::Deferred), ("exact", Scheme::Exact)];
 
 pub(super) fn routes(root: &Section<'_>, origins: Option<&[Origin]>) -> Option<Vec<Route>> {
     let sections = root.list("routes");
@@ -87,6 +89,10 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         methods: section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect(),
         price: price?,
         accept: accept?,
+        settle: match section.text("settle") {
+            Some("first") => Settle::First,
+            _ => Settle::OnHead,
+        },
         description: description.map(str::to_owned),
         mime_type: mime_type.map(str::to_owned),
         origin: origin?,
@@ -123,11 +129,11 @@ fn accept(section: &Section<'_>, priced: bool) -> Option<Vec<Scheme>> {
     let mut schemes = Vec::new();
     let mut whole = true;
     for (path, text) in &texts {
-        if *text == "deferred" {
-            if schemes.contains(&Scheme::Deferred) {
+        if let Some((_, scheme)) = SCHEMES.iter().find(|(name, _)| name == text) {
+            if schemes.contains(scheme) {
                 section.layers.complain(path, "the scheme is listed twice", None);
             }
-            schemes.push(Scheme::Deferred);
+            schemes.push(*scheme);
             continue;
         }
         whole = false;
@@ -136,7 +142,7 @@ fn accept(section: &Section<'_>, priced: bool) -> Option<Vec<Scheme>> {
         } else {
             format!("no scheme is named `{}`", quote(text))
         };
-        section.layers.complain(path, message, Some("this version has `\"deferred\"`".to_owned()));
+        section.layers.complain(path, message, Some("this version has `\"deferred\"` and `\"exact\"`".to_owned()));
     }
     if texts.is_empty() && priced {
         let help = "leave it out for `[\"deferred\"]`, or write `price = \"free\"`".to_owned();
@@ -211,7 +217,7 @@ fn name_routes(root: &Section<'_>, sections: &[Section<'_>], routes: &mut [Route
 pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]) {
     let mut warned = HashSet::new();
     for (index, route) in routes.iter().enumerate() {
-        let Some(price) = route.price else { continue };
+        let Some(price) = route.price.filter(|_| route.accept == [Scheme::Deferred]) else { continue };
         let key = format!("routes[{index}].price");
         if accounts.is_empty() {
             let help = "add an `[[accounts]]` section for each customer";
@@ -296,7 +302,7 @@ pub(super) fn table(
 }
 
 /// A digest of everything that decides what a request costs, whatever the order of routes in the file.
-pub(super) fn hash(routes: &[Route], origins: &[Origin], deferred: &Deferred) -> [u8; 32] {
+pub(super) fn hash(routes: &[Route], origins: &[Origin], deferred: &Deferred, exact: &Exact) -> [u8; 32] {
     let line = |route: &Route| {
         let path = Pattern::parse(&route.path).map_or_else(|_| route.path.clone(), |pattern| pattern.text);
         let mut methods = route.methods.clone();
@@ -319,6 +325,10 @@ pub(super) fn hash(routes: &[Route], origins: &[Origin], deferred: &Deferred) ->
     let mut lines: Vec<String> = routes.iter().map(line).collect();
     lines.sort();
     lines.insert(0, json!(["tollgate-table-1", origins.first().is_some_and(|o| o.case_insensitive)]).to_string());
+    for token in &exact.assets {
+        let transfer = format!("{:?}", token.transfer);
+        lines.push(json!(["exact", token.book.as_str(), token.decimals, token.pay_to, transfer]).to_string());
+    }
     lines.push(json!(["deferred", deferred.network, deferred.pay_to, deferred.terms_url]).to_string());
     Table::hash(lines.join("\n").as_bytes())
 }

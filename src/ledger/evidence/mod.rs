@@ -2,6 +2,11 @@
 //!
 //! `version 1 ‖ field*`, each field `length 4 ‖ bytes` (FFFFFFFF: absent), integers big-endian, in the order of [`Evidence`].
 
+mod wallet;
+
+pub use wallet::WalletEvidence;
+pub(super) use wallet::bytes_max as wallet_bytes_max;
+
 /// The version that this code writes.
 const VERSION: u8 = 1;
 const ABSENT: u32 = u32::MAX;

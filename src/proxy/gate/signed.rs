@@ -1,51 +1,26 @@
-//! The gate of a priced route: no payment → an offer; a payment → the checks, cheap and local first; then a permit.
+//! Payments that an account owes: a message signature proves who commits to them.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 
-use super::core::{Core, Shared};
-use super::rescue::{Extra, Refused};
-use super::target::Target;
+use super::Visit;
 use crate::config::{Account, Period};
 use crate::identity::{AgentKey, Lookup};
 use crate::ledger::day::{self, CreditPeriod};
 use crate::ledger::limits;
 use crate::payment::deferred::{self, Candidate, Claimed};
-use crate::payment::id::{Resource, SealedId};
 use crate::payment::key::PaymentKey;
-use crate::payment::offer::PreparedOffer;
-use crate::payment::permit::{Permit, Proof};
+use crate::payment::permit::{Means, Permit, Proof};
 use crate::payment::reason::{Reason, Refusal};
+use crate::proxy::core::Shared;
+use crate::proxy::rescue::Refused;
 use crate::wire::agent_url::AgentUrl;
 use crate::wire::deferred::Payment;
-use crate::wire::signature::RequestView;
-
-/// A request at the gate: what offers and refusals are made from.
-pub struct Visit<'a> {
-    /// The core it runs on.
-    pub core: &'a Rc<Core>,
-    /// `http` or `https`, as the client sees us.
-    pub scheme: &'static str,
-    /// Its normal form.
-    pub target: &'a Target,
-    /// The offer of its route.
-    pub offer: &'a PreparedOffer,
-    /// Its method as received.
-    pub method: &'a Method,
-}
-
-/// Decides about a request to a priced route that carries a payment.
-///
-/// # Errors
-/// The refusal of the first check that failed.
-pub async fn judge(visit: &Visit<'_>, payment: Payment, headers: &HeaderMap) -> Result<Permit, Refused> {
-    visit.verify(payment, headers).await
-}
 
 impl Visit<'_> {
-    async fn verify(&self, payment: Payment, headers: &HeaderMap) -> Result<Permit, Refused> {
+    /// A signed commitment.
+    pub(super) async fn deferred(&self, payment: Payment, headers: &HeaderMap) -> Result<Permit, Refused> {
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
         // A priced request does not come here before they are known.
@@ -72,16 +47,19 @@ impl Visit<'_> {
             limit: account.limit(),
             period: day::credit_period(period, now_ms),
             period_ends: day::credit_period_end_s(period, now_ms),
+            granted_ms: now_ms,
             amount: quote.amount,
             asset: account.credit.currency.into(),
-            term: quote.term,
-            id: quote.id,
-            payment,
-            proof: Proof {
-                key: key.record.clone(),
-                base: candidate.base,
-                signature: candidate.signature,
-                verified_ms: now_ms,
+            agent: key.record.agent.clone(),
+            quote: Some((quote.term, quote.id)),
+            means: Means::Deferred {
+                payment,
+                proof: Proof {
+                    key: key.record.clone(),
+                    base: candidate.base,
+                    signature: candidate.signature,
+                    verified_ms: now_ms,
+                },
             },
         })
     }
@@ -132,56 +110,6 @@ impl Visit<'_> {
         let index = shared.accounts.find(agent).ok_or_else(unknown)?;
         let account = shared.config.accounts.get(index).ok_or_else(unknown)?;
         if account.blocked { Err(Reason::Blocked.into()) } else { Ok(account) }
-    }
-
-    /// The refusal with what helps the client: a fresh offer for 400 and 402, where to register for an unknown agent.
-    pub fn refuse(&self, refusal: Refusal) -> Refused {
-        let shared = &*self.core.shared;
-        let mut extra = Extra::default();
-        match refusal.reason {
-            Reason::SignatureAgentUnknown => extra.registration_url = shared.config.deferred.registration_url.clone(),
-            reason if matches!(reason.status(), 400 | 402) => match self.fresh_id() {
-                Some(id) => {
-                    let resource = self.target.url(self.scheme);
-                    extra.offer_body = Some(self.offer.body(&resource, &id, reason, &refusal.detail));
-                    if reason.status() == 402 {
-                        extra.offer_field = self.offer.field(&resource, &id, reason);
-                    }
-                }
-                // Without randomness or a signing key there is no offer to make.
-                None => return Refusal::from(Reason::Internal).into(),
-            },
-            _ => {}
-        }
-        Refused { refusal, extra: Box::new(extra) }
-    }
-
-    fn fresh_id(&self) -> Option<String> {
-        let shared = &*self.core.shared;
-        let now_ms = shared.clock.now_ms();
-        let random = self.core.random()?;
-        let (term, amount) = (&self.offer.term, self.offer.amount);
-        SealedId::seal(&shared.secrets, now_ms, random, term, amount, &self.resource()).map(|id| id.to_text())
-    }
-
-    fn resource(&self) -> Resource<'_> {
-        Resource {
-            method: self.method.as_str(),
-            authority: self.target.authority(),
-            path: self.target.path(),
-            query: self.target.query().unwrap_or(""),
-        }
-    }
-
-    fn view<'h>(&'h self, headers: &'h HeaderMap) -> RequestView<'h> {
-        RequestView {
-            method: self.method.as_str(),
-            scheme: self.scheme,
-            authority: self.target.authority(),
-            path: self.target.raw_path(),
-            query: self.target.query(),
-            headers,
-        }
     }
 }
 

@@ -1,0 +1,114 @@
+//! What a paid answer carries besides the origin's own: the payment response, and that it is private.
+
+use http::Response;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::Exchange;
+use crate::ledger::store::Receipt;
+use crate::payment::permit::Means;
+use crate::proxy::body::{AnswerBody, BodyWatch, OriginBody};
+use crate::proxy::connection::Client;
+use crate::proxy::core::Core;
+use crate::proxy::delivery::Tracker;
+use crate::proxy::rescue;
+use crate::wire::x402::Version;
+
+impl Exchange {
+    /// The origin's answer as the payer gets it, its delivery followed.
+    pub(super) fn answer(
+        &self,
+        core: &Core,
+        client: &Client,
+        response: Response<OriginBody>,
+        (receipt, upload): (Receipt, BodyWatch),
+        x402: Option<&str>,
+    ) -> Response<AnswerBody> {
+        let store = core.shared.store.clone();
+        let tracker = Tracker::new(store, receipt, client.meter.clone(), client.multiplexed, upload);
+        let response = response.map(|body| AnswerBody::origin(body, Some(tracker)));
+        self.paid(core, response, receipt, x402)
+    }
+
+    /// Adds what a paid answer carries; `x402` is the facilitator's receipt, where there is one.
+    pub(super) fn paid(
+        &self,
+        core: &Core,
+        mut response: Response<AnswerBody>,
+        receipt: Receipt,
+        x402: Option<&str>,
+    ) -> Response<AnswerBody> {
+        let headers = response.headers_mut();
+        let (name, value, vary) = match &self.permit.means {
+            Means::Deferred { payment, .. } => {
+                let timestamp = (receipt.at_ms / 1000).cast_signed();
+                // Scheme, network and id were read from a structured field, so they fit into one.
+                let value = payment.response_field(timestamp).and_then(|v| HeaderValue::try_from(v).ok());
+                (PAYMENT_RESPONSE, value, "Payment, Signature-Agent")
+            }
+            Means::Exact(exact) => {
+                let value = x402.and_then(|v| HeaderValue::try_from(v).ok());
+                let vary = if exact.version == Version::V1 { "X-PAYMENT" } else { "PAYMENT-SIGNATURE" };
+                (rescue::payment_response_field(exact.version), value, vary)
+            }
+        };
+        if let Some(value) = value {
+            headers.insert(name, value);
+        }
+        make_private(headers);
+        headers.append(header::VARY, HeaderValue::from_static(vary));
+        if core.shared.config.server.cors {
+            rescue::expose_with_origin(headers);
+        }
+        response
+    }
+}
+
+/// The payment response of the `deferred` scheme.
+const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
+
+/// What one agent paid for must not reach another from a shared cache.
+pub(super) fn make_private(headers: &mut HeaderMap) {
+    let mut directives: Vec<String> = headers
+        .get_all(header::CACHE_CONTROL)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|d| d.trim().to_owned())
+        .filter(|d| !d.is_empty())
+        .collect();
+    let is = |d: &str, name: &str| d.split('=').next().is_some_and(|n| n.trim().eq_ignore_ascii_case(name));
+    directives.retain(|d| !is(d, "public") && !is(d, "s-maxage") && !is(d, "private"));
+    directives.insert(0, "private".to_owned());
+    // Some caches in front obey these before Cache-Control.
+    for name in
+        ["cdn-cache-control", "cloudflare-cdn-cache-control", "surrogate-control", "x-accel-expires", "edge-control"]
+    {
+        headers.remove(name);
+    }
+    if let Ok(value) = HeaderValue::try_from(directives.join(", ")) {
+        headers.insert(header::CACHE_CONTROL, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_paid_answer_is_private() {
+        let check = |given: &[&str], expect: &str| {
+            let mut headers = HeaderMap::new();
+            for value in given {
+                headers.append(header::CACHE_CONTROL, value.parse().unwrap());
+            }
+            make_private(&mut headers);
+            assert_eq!(headers.get(header::CACHE_CONTROL).unwrap(), expect, "{given:?}");
+            assert_eq!(headers.get_all(header::CACHE_CONTROL).iter().count(), 1);
+        };
+        check(&[], "private");
+        check(&["public, max-age=60"], "private, max-age=60");
+        check(&["no-store"], "private, no-store");
+        check(&["S-MaxAge=5", "must-revalidate"], "private, must-revalidate");
+        check(&["private=\"set-cookie\", max-age=1"], "private, max-age=1");
+    }
+}

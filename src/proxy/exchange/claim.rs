@@ -1,0 +1,151 @@
+//! Claims of an exchange: taken before anything else, given back by whatever ends it early.
+
+use std::sync::Arc;
+
+use super::{Exchange, No};
+use crate::ledger::store::{
+    CaptureError, Claim, ClaimError, ClaimRequest, Intent, Look, Posting, Purchase, Receipt, Released, Settling, Store,
+};
+use crate::payment::permit::Means;
+use crate::payment::reason::{Reason, Refusal};
+
+impl Exchange {
+    /// Takes the key and the credit; the ledger is asked about the key only after that.
+    pub(super) async fn claim(&self, store: &Arc<dyn Store>) -> Result<ClaimGuard, ClaimError> {
+        let permit = &self.permit;
+        let purchase = match &permit.means {
+            Means::Exact(exact) if exact.payer_known => {
+                Some(Purchase { payer: permit.agent.clone(), what: format!("{} {}", self.method, self.target).into() })
+            }
+            _ => None,
+        };
+        let request = ClaimRequest {
+            key: permit.key,
+            paid_at_ms: permit.paid_at_ms,
+            account: permit.account.clone(),
+            amount: permit.amount,
+            asset: permit.asset.clone(),
+            limit: permit.limit,
+            period: permit.period,
+            purchase,
+        };
+        let claim = store.claim(request).await?;
+        let mut guard = ClaimGuard { store: store.clone(), claim: Some(claim), why: Released::ClientLeft };
+        match store.look(permit.key).await {
+            Ok(Look::Unknown) => Ok(guard),
+            Ok(Look::Captured(n)) => Err(ClaimError::AlreadyCaptured(n)),
+            Err(why) => {
+                guard.why = Released::OriginFailed;
+                Err(ClaimError::Unavailable(why))
+            }
+        }
+    }
+
+    pub(super) fn claim_refusal(&self, error: &ClaimError) -> No {
+        let used = match self.permit.means {
+            Means::Deferred { .. } => Reason::AlreadyUsed,
+            // Never a 402: clients pay again on it.
+            Means::Exact(_) => Reason::PaymentAlreadyUsed,
+        };
+        let mut receipt = None;
+        let refusal = match error {
+            ClaimError::AlreadyCaptured(n) => {
+                receipt = n.map(|n| n.to_string());
+                used.into()
+            }
+            ClaimError::Owed => used.into(),
+            ClaimError::Burnt if matches!(self.permit.means, Means::Exact(_)) => Refusal::new(
+                used,
+                "the settlement of this payment failed, or three attempts with it did; nothing was charged",
+            ),
+            ClaimError::Burnt => Refusal::new(used, "three attempts with this offer failed; it is spent, uncharged"),
+            ClaimError::Unresolved => Refusal::from(Reason::SettlementPending).retry_after(10),
+            ClaimError::PayerUnresolved => Refusal::from(Reason::PaymentUnresolved).retry_after(30),
+            ClaimError::BelowFloor => Refusal::from(Reason::OfferExpired),
+            ClaimError::InFlight => Refusal::from(Reason::PaymentInFlight).retry_after(1),
+            ClaimError::CreditExhausted { .. } => {
+                let wait = self.permit.period_ends.saturating_sub(self.permit.granted_ms / 1000).max(1);
+                Refusal::from(Reason::CreditExhausted).retry_after(wait)
+            }
+            ClaimError::Throttled => Refusal::from(Reason::TooManyClaims).retry_after(10),
+            ClaimError::Unavailable(why) => {
+                tracing::warn!(%why, "a claim was refused");
+                Refusal::from(Reason::LedgerUnavailable).retry_after(5)
+            }
+        };
+        No { refusal, receipt, payment_response: None }
+    }
+}
+
+/// A claim that is released unless it is captured: by an early return, a cancelled origin call, a panic.
+pub(super) struct ClaimGuard {
+    store: Arc<dyn Store>,
+    claim: Option<Claim>,
+    /// What the release is put down to; the client, unless something else is known.
+    pub(super) why: Released,
+}
+
+impl ClaimGuard {
+    pub(super) async fn capture(mut self, posting: Posting) -> Result<Receipt, CaptureError> {
+        match self.claim.take() {
+            Some(claim) => self.store.capture(claim, posting).await,
+            None => Err(CaptureError::Lost),
+        }
+    }
+
+    /// Posts the intent to settle; from then on the payment is not released any more.
+    pub(super) async fn intend(mut self, intent: Intent) -> Result<SettlingGuard, CaptureError> {
+        let store = self.store.clone();
+        let claim = self.claim.take().ok_or(CaptureError::Lost)?;
+        let settling = store.intend(claim, intent).await?;
+        Ok(SettlingGuard { store, settling: Some(settling) })
+    }
+}
+
+impl Drop for ClaimGuard {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.store.release(claim, self.why);
+        }
+    }
+}
+
+/// A settlement that is unknown unless it is brought to an end: by a panic, a runtime that stops.
+pub(super) struct SettlingGuard {
+    store: Arc<dyn Store>,
+    settling: Option<Settling>,
+}
+
+impl SettlingGuard {
+    /// Takes a payment in hand whose settlement ended without a verdict.
+    pub(super) fn adopt(store: &Arc<dyn Store>, key: crate::payment::key::PaymentKey) -> Option<SettlingGuard> {
+        Some(SettlingGuard { store: store.clone(), settling: Some(store.adopt(key)?) })
+    }
+
+    /// What was intended.
+    pub(super) fn intent(&self) -> Option<&Intent> {
+        self.settling.as_ref().map(Settling::intent)
+    }
+
+    pub(super) async fn settled(mut self, posting: Posting, owed: bool) -> Result<Receipt, CaptureError> {
+        match self.settling.take() {
+            Some(settling) => self.store.settled(settling, posting, owed).await,
+            None => Err(CaptureError::Lost),
+        }
+    }
+
+    pub(super) async fn failed(mut self, posting: Posting) -> Result<Receipt, CaptureError> {
+        match self.settling.take() {
+            Some(settling) => self.store.failed(settling, posting).await,
+            None => Err(CaptureError::Lost),
+        }
+    }
+}
+
+impl Drop for SettlingGuard {
+    fn drop(&mut self) {
+        if let Some(settling) = self.settling.take() {
+            self.store.unknown(settling);
+        }
+    }
+}

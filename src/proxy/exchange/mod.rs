@@ -1,0 +1,269 @@
+//! A paid request from claim to answer, as a task of the gateway that outlives the client.
+//!
+//! ```text
+//! state          what is durable      the client leaves            the process dies
+//! ------------------------------------------------------------------------------------------------
+//! claimed        nothing              origin call cancelled,       nothing given, nothing charged
+//!                                     claim released
+//! origin called  nothing              the same                     the same
+//! head, charged  nothing              the same                     the same
+//! capturing      perhaps the row      nothing is cancelled         the row stands without outcome (unproven), or
+//!                                                                  it never was: nothing given
+//! captured       the row              answer not sent: voided      unproven
+//! answering      the row              outcome: client left         unproven
+//! ended          row and outcome      -                            -
+//! ```
+//!
+//! A claim is released by dropping its guard, so also by a panic. Once `capture` was called the guard is empty. Payments
+//! that move money while the request is served have more states: see `settle`.
+
+mod answer;
+mod claim;
+mod settle;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::Response;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::oneshot;
+
+use self::answer::make_private;
+use super::body::{AnswerBody, OriginBody};
+use super::connection::Client;
+use super::core::Core;
+use super::forward::{self, Outbound};
+use crate::ledger::evidence::{Evidence, WalletEvidence};
+use crate::ledger::store::{CaptureError, Posting, Released};
+use crate::payment::permit::{Means, Permit};
+use crate::payment::reason::{Reason, Refusal};
+use crate::wire::x402::Version;
+
+/// What the task sends back: an answer, or why there is none.
+type Verdict = Result<Response<AnswerBody>, No>;
+/// Where it goes; empty once the client was told.
+type Ear = Option<oneshot::Sender<Verdict>>;
+
+/// A refusal, with what the client is told about a payment that has been used or tried.
+pub struct No {
+    /// Why.
+    pub refusal: Refusal,
+    /// The number of the capture that came before.
+    pub receipt: Option<String>,
+    /// x402's payment response.
+    pub payment_response: Option<(Version, String)>,
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> No {
+        No { refusal, receipt: None, payment_response: None }
+    }
+}
+
+impl From<Reason> for No {
+    fn from(reason: Reason) -> No {
+        Refusal::from(reason).into()
+    }
+}
+
+/// A permitted request, complete in itself.
+pub struct Exchange {
+    /// What was paid.
+    pub permit: Permit,
+    /// The route, by its index.
+    pub route: usize,
+    /// Scheme, authority, path and query as they were bought.
+    pub target: Arc<str>,
+    /// The method as received.
+    pub method: Arc<str>,
+}
+
+/// What an exchange runs with.
+struct Scene {
+    core: Rc<Core>,
+    client: Rc<Client>,
+    ear: Ear,
+}
+
+impl Exchange {
+    /// Runs the exchange to its end, whatever becomes of the client.
+    ///
+    /// # Errors
+    /// Why no paid answer came of it; the payment is released unless the refusal says that it was used.
+    pub async fn run(self, outbound: Outbound, core: Rc<Core>, client: Rc<Client>) -> Verdict {
+        let (answer, heard) = oneshot::channel();
+        let scene = Scene { core, client, ear: Some(answer) };
+        tokio::task::spawn_local(async move {
+            let _counted = Counted::new(&scene.core);
+            match &self.permit.means {
+                Means::Deferred { .. } => self.on_credit(outbound, scene).await,
+                Means::Exact(exact) => self.on_chain(exact, outbound, scene).await,
+            }
+        });
+        // The task drops its end only by a panic; its claim is released by then.
+        heard.await.unwrap_or_else(|_| Err(Reason::Internal.into()))
+    }
+
+    /// Claim, origin, capture, answer.
+    async fn on_credit(&self, outbound: Outbound, mut scene: Scene) {
+        let store = scene.core.shared.store.clone();
+        let mut claim = match self.claim(&store).await {
+            Ok(claim) => claim,
+            Err(error) => return scene.tell(Err(self.claim_refusal(&error))),
+        };
+        let upload = outbound.watch.clone();
+        let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
+        let response = match self.charged(&scene.core, forwarded) {
+            Charged::Yes(response) => response,
+            Charged::No(verdict, why) => {
+                claim.why = why;
+                drop(claim);
+                return scene.tell(verdict);
+            }
+        };
+        // From here nothing cancels: the capture is queued before this call returns.
+        let captured = claim.capture(self.posting(&scene.core, response.status().as_u16(), None)).await;
+        let verdict = match captured {
+            Ok(receipt) => Ok(self.answer(&scene.core, &scene.client, response, (receipt, upload), None)),
+            Err(CaptureError::Lost) => Err(Reason::AlreadyUsed.into()),
+            Err(CaptureError::Unavailable(why)) => {
+                tracing::error!(%why, "a capture was not made durable; its answer is withheld");
+                Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5).into())
+            }
+        };
+        // An answer that can't be handed over is dropped here; its tracker reports that.
+        scene.tell(verdict);
+    }
+
+    /// Asks the origin. `None` when the client left meanwhile: whoever holds a claim releases it.
+    async fn forward(
+        &self,
+        mut outbound: Outbound,
+        scene: &mut Scene,
+        attempt: &'static str,
+    ) -> Option<Result<Response<OriginBody>, Refusal>> {
+        self.tell_origin(outbound.request.headers_mut(), attempt);
+        outbound.paid = true;
+        tokio::select! {
+            biased;
+            () = left(&mut scene.ear) => None,
+            forwarded = forward::forward(&scene.core, outbound) => Some(forwarded),
+        }
+    }
+
+    /// Whether the origin's answer is charged; if not, what the client gets and what the release is put down to.
+    fn charged(&self, core: &Core, forwarded: Result<Response<OriginBody>, Refusal>) -> Charged {
+        match forwarded {
+            // An upload that the client broke off is a drop too, an origin that fails is not.
+            Err(refusal) if refusal.reason.status() < 500 => Charged::No(Err(refusal.into()), Released::ClientLeft),
+            Err(refusal) => Charged::No(Err(refusal.into()), Released::OriginFailed),
+            Ok(response) if core.shared.config.routes[self.route].charge_on.charges(response.status().as_u16()) => {
+                Charged::Yes(response)
+            }
+            Ok(response) => {
+                let mut response = forward::unpaid(response);
+                make_private(response.headers_mut());
+                Charged::No(Ok(response), Released::OriginFailed)
+            }
+        }
+    }
+
+    /// Says to the origin who paid; what a client said in these fields was taken out before.
+    fn tell_origin(&self, headers: &mut HeaderMap, attempt: &'static str) {
+        let reference = self.permit.reference();
+        let fields = [
+            ("tollgate-agent", &*self.permit.agent),
+            ("tollgate-account", &*self.permit.account),
+            ("tollgate-payment-id", reference.as_str()),
+            ("tollgate-attempt", attempt),
+        ];
+        for (name, value) in fields {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+    }
+
+    /// The posting of this payment; `wallet` is what there is as evidence of one that was settled.
+    fn posting(&self, core: &Core, status: u16, wallet: Option<WalletEvidence>) -> Posting {
+        let permit = &self.permit;
+        let config = &core.shared.config;
+        let (scheme, key, evidence) = match &permit.means {
+            Means::Deferred { proof, .. } => {
+                let (term, id) = permit.quote.as_ref().map_or((None, None), |(term, id)| (Some(term), Some(id)));
+                let evidence = Evidence {
+                    sealed_id: id.map(|id| *id.as_bytes()),
+                    template_digest: term.map(|term| term.digest),
+                    signature_base: proof.base.clone().into_bytes(),
+                    signature: proof.signature.clone(),
+                    thumbprint: proof.key.thumbprint.to_string(),
+                    directory_digest: proof.key.directory_digest,
+                    verified_ms: proof.verified_ms,
+                    method: self.method.to_string(),
+                    target: self.target.to_string(),
+                    origin_status: status,
+                };
+                ("deferred", Some(&proof.key), evidence.encode())
+            }
+            Means::Exact(exact) => (exact.scheme, None, wallet.unwrap_or_default().encode()),
+        };
+        Posting {
+            agent: permit.agent.clone(),
+            agent_key: key.map(|key| key.thumbprint.clone()),
+            route: config.routes[self.route].name.clone(),
+            scheme,
+            amount: permit.amount,
+            list_amount: permit.amount,
+            table_hash: config.table_hash,
+            status,
+            method: self.method.clone(),
+            target: self.target.clone(),
+            evidence,
+            key: key.cloned(),
+        }
+    }
+}
+
+/// Whether an answer of the origin is charged.
+enum Charged {
+    Yes(Response<OriginBody>),
+    No(Verdict, Released),
+}
+
+impl Scene {
+    /// Hands the verdict over, once; later ones have nobody who waits for them.
+    fn tell(&mut self, verdict: Verdict) {
+        if let Some(ear) = self.ear.take() {
+            let _ = ear.send(verdict);
+        }
+    }
+
+    /// Whether the client has been told something, so that nobody waits for an answer.
+    fn has_told(&self) -> bool {
+        self.ear.is_none()
+    }
+}
+
+/// Resolves when the client has left before it was told anything.
+async fn left(ear: &mut Ear) {
+    match ear {
+        Some(ear) => ear.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Counts an exchange while it runs: the drain waits for it.
+struct Counted(Rc<Core>);
+
+impl Counted {
+    fn new(core: &Rc<Core>) -> Counted {
+        core.exchanges.set(core.exchanges.get() + 1);
+        Counted(core.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.exchanges.set(self.0.exchanges.get().saturating_sub(1));
+    }
+}

@@ -1,0 +1,155 @@
+//! Token payments: what can be decided here, before a facilitator is asked.
+
+use std::sync::Arc;
+
+use super::Visit;
+use crate::ledger::limits;
+use crate::payment::exact::{self, Checked, ExactError};
+use crate::payment::id::{IdError, SealedId};
+use crate::payment::offer::Way;
+use crate::payment::permit::{Exact, Means, Permit};
+use crate::payment::reason::{Reason, Refusal};
+use crate::payment::terms::Term;
+use crate::payment::token::Token;
+use crate::wire::amount::Units;
+use crate::wire::x402::facilitator;
+use crate::wire::x402::payload::Payload;
+use crate::wire::x402::requirements::{Requirements, ResourceInfo};
+
+/// Whom payments that move money at once are booked under.
+pub(super) const WALLETS: &str = "wallets";
+
+/// What a payment has to be, and what of it the books need.
+struct Asked {
+    token: Arc<Token>,
+    units: Units,
+    requirements: Requirements,
+    quote: Option<(Arc<Term>, SealedId)>,
+}
+
+impl Visit<'_> {
+    /// A token payment.
+    pub(super) fn exact(&self, payload: &Payload) -> Result<Permit, Refusal> {
+        let shared = &*self.core.shared;
+        let now_ms = shared.clock.now_ms();
+        let resource = self.target.url(self.scheme);
+        if payload.resource_url.as_ref().is_some_and(|url| *url != resource) {
+            let detail = format!("`resource.url` is not {resource}");
+            return Err(Refusal::new(Reason::OtherResource, detail).error("invalid_payment_requirements"));
+        }
+        let asked = self.asked(payload, now_ms)?;
+        let skew_s = shared.config.identity.skew.as_secs();
+        let mut refusal = None;
+        for Asked { token, units, requirements, quote } in asked {
+            let checked = match exact::check(payload, &requirements, now_ms / 1000, skew_s) {
+                Ok(checked) => checked,
+                Err(error) => {
+                    _ = refusal.get_or_insert(refused(&error));
+                    continue;
+                }
+            };
+            let Checked { payer, key, recovered, valid_before } = checked;
+            let (description, mime_type) = self.sold();
+            let info = ResourceInfo { url: &resource, description, mime_type };
+            let Some(body) = facilitator::request(payload, &requirements, &info) else {
+                return Err(Refusal::new(Reason::UnsupportedScheme, "x402 v1 has no name for this network"));
+            };
+            let body = body.to_string();
+            // Before any call: what the books can't hold can't be sold.
+            limits::fits_wallet(self.method.as_str(), &resource, &body)
+                .map_err(|detail| Refusal::new(Reason::InvalidPayment, detail).error("invalid_payload"))?;
+            let ends_s = valid_before.unwrap_or(now_ms / 1000 + requirements.max_timeout_seconds);
+            let payer_text = payer.map(|payer| payer.to_string().to_ascii_lowercase());
+            return Ok(Permit {
+                key,
+                // Remembered from now for longer than the authorisation holds.
+                paid_at_ms: now_ms,
+                granted_ms: now_ms,
+                account: Arc::from(WALLETS),
+                limit: Units::MAX,
+                period: 0,
+                period_ends: 0,
+                amount: units,
+                asset: token.book.clone(),
+                agent: match payer_text {
+                    Some(payer) => format!("{}:{payer}", token.network).into(),
+                    None => token.network.as_str().into(),
+                },
+                quote,
+                means: Means::Exact(Box::new(Exact {
+                    version: payload.version,
+                    scheme: "exact",
+                    network: token.network.clone(),
+                    atomic: requirements.amount,
+                    payer_known: payer.is_some() && recovered,
+                    body,
+                    hard_until_ms: ends_s.saturating_mul(1000),
+                })),
+            });
+        }
+        Err(refusal.unwrap_or_else(|| {
+            let detail = "scheme and network of the payload are not those of an offer";
+            Refusal::new(Reason::UnsupportedScheme, detail).error("unsupported_scheme")
+        }))
+    }
+
+    /// What the payment may be: in v2 what its id was sealed for, in v1 each token of this network that the route takes.
+    fn asked(&self, payload: &Payload, now_ms: u64) -> Result<Vec<Asked>, Refusal> {
+        let shared = &*self.core.shared;
+        let Some(accepted) = &payload.accepted else {
+            let ttl = shared.config.offers.ttl.as_secs();
+            let entries = self.offer.entries.iter().filter_map(|entry| match &entry.way {
+                Way::Exact(token) if token.network.v1_name() == Some(&payload.network) => Some((token, entry.amount)),
+                _ => None,
+            });
+            let asked = |(token, units): (&Arc<Token>, Units)| Asked {
+                requirements: token.requirements("exact", units, ttl, None),
+                token: token.clone(),
+                units,
+                quote: None,
+            };
+            return Ok(if shared.config.exact.v1 { entries.map(asked).collect() } else { Vec::new() });
+        };
+        // A priced request does not come here before they are known.
+        let terms = shared.terms().ok_or_else(|| Refusal::from(Reason::LedgerUnavailable).retry_after(5))?;
+        if !terms.accepts(&accepted.scheme, &accepted.network) {
+            return Err(Refusal::from(Reason::UnsupportedScheme).error("unsupported_scheme"));
+        }
+        let text = accepted.extra.get("id").and_then(|id| id.as_str()).unwrap_or_default();
+        let unknown = || Refusal::from(Reason::UnknownOffer).error("invalid_payment_requirements");
+        let id = SealedId::parse(text).ok_or_else(unknown)?;
+        let quote = id.open(&shared.secrets, terms, now_ms, &self.resource()).map_err(|e| match e {
+            IdError::Unknown => unknown(),
+            IdError::Expired => Refusal::from(Reason::OfferExpired),
+            IdError::OtherResource => Refusal::from(Reason::OtherResource),
+        })?;
+        let template = &quote.term.template;
+        let configured = shared.config.exact.assets.iter().find(|token| {
+            token.network.as_str() == template.network && token.network.same_address(&token.address, &template.asset)
+        });
+        // A token that is no longer configured can't be settled; the client gets the offers of today.
+        let configured = configured.filter(|token| token.decimals == template.decimals).ok_or_else(unknown)?;
+        let token = if configured.pay_to == template.pay_to {
+            configured.clone()
+        } else {
+            Arc::new(Token { pay_to: template.pay_to.clone(), ..Token::clone(configured) })
+        };
+        let requirements = token.requirements(&template.scheme, quote.amount, template.ttl, Some(text));
+        Ok(vec![Asked { token, units: quote.amount, requirements, quote: Some((quote.term, quote.id)) }])
+    }
+
+    /// Description and MIME type of what the route sells.
+    fn sold(&self) -> (&str, &str) {
+        let route = self.core.shared.config.routes.get(self.route);
+        let text = |of: fn(&crate::config::Route) -> Option<&String>| route.and_then(of).map_or("", String::as_str);
+        (text(|route| route.description.as_ref()), text(|route| route.mime_type.as_ref()))
+    }
+}
+
+fn refused(error: &ExactError) -> Refusal {
+    let reason = match error {
+        ExactError::Requirements(_) => Reason::Internal,
+        _ => Reason::PaymentRefused,
+    };
+    Refusal::new(reason, error.to_string()).error(error.code())
+}

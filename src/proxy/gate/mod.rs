@@ -1,0 +1,116 @@
+//! The gate of a priced route: no payment → an offer; a payment → the checks, cheap and local first; then a permit.
+
+mod exact;
+mod signed;
+
+use std::rc::Rc;
+
+use http::Method;
+use http::header::{self, HeaderMap};
+
+use super::core::Core;
+use super::rescue::{Extra, Refused};
+use super::target::Target;
+use crate::payment::id::{Resource, SealedId};
+use crate::payment::offer::PreparedOffer;
+use crate::payment::permit::Permit;
+use crate::payment::pieces::Filling;
+use crate::payment::presented::Presented;
+use crate::payment::reason::{Reason, Refusal};
+use crate::wire::signature::RequestView;
+
+/// A request at the gate: what offers and refusals are made from.
+pub struct Visit<'a> {
+    /// The core it runs on.
+    pub core: &'a Rc<Core>,
+    /// `http` or `https`, as the client sees us.
+    pub scheme: &'static str,
+    /// Its normal form.
+    pub target: &'a Target,
+    /// Its route, by the index.
+    pub route: usize,
+    /// The offer of its route.
+    pub offer: &'a PreparedOffer,
+    /// Its method as received.
+    pub method: &'a Method,
+    /// The client shows that it can sign requests.
+    pub signs: bool,
+}
+
+/// Decides about a request to a priced route that carries a payment.
+///
+/// # Errors
+/// The refusal of the first check that failed.
+pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap) -> Result<Permit, Refused> {
+    match presented {
+        Presented::Payment(payment) => visit.deferred(payment, headers).await,
+        Presented::X402(payload) => visit.exact(&payload).map_err(|refusal| visit.refuse(refusal)),
+        Presented::Nothing => Err(visit.refuse(Reason::PaymentRequired.into())),
+    }
+}
+
+/// Whether a client shows that it can sign requests: it names itself as a signing agent, or asks for `deferred`.
+pub fn signs(headers: &HeaderMap) -> bool {
+    let names_it = |value: &header::HeaderValue| value.to_str().is_ok_and(|text| text.contains("deferred"));
+    headers.contains_key("signature-agent") || headers.get_all(header::ACCEPT).iter().any(names_it)
+}
+
+impl Visit<'_> {
+    /// The refusal with what helps the client: a fresh offer for 400, 402 and 412, where to register for an unknown agent.
+    pub fn refuse(&self, refusal: Refusal) -> Refused {
+        let shared = &*self.core.shared;
+        let mut extra = Extra::default();
+        match refusal.reason {
+            Reason::SignatureAgentUnknown => extra.registration_url = shared.config.deferred.registration_url.clone(),
+            reason if matches!(reason.status(), 400 | 402 | 412) => {
+                // Without randomness or a signing key there is no offer to make.
+                let Some(ids) = self.fresh_ids() else { return Refusal::from(Reason::Internal).into() };
+                let resource = self.target.url(self.scheme);
+                let filling = Filling {
+                    resource: &resource,
+                    ids: &ids,
+                    error: refusal.error.as_deref().unwrap_or(reason.code()),
+                    message: if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail },
+                };
+                extra.offer_body = Some(self.offer.body(&filling, self.signs));
+                extra.varies = self.offer.has_two_bodies();
+                if reason.status() != 400 {
+                    extra.offer_field = self.offer.field(&filling);
+                }
+            }
+            _ => {}
+        }
+        Refused { refusal, extra: Box::new(extra) }
+    }
+
+    /// An id for each entry of the offer.
+    fn fresh_ids(&self) -> Option<Vec<String>> {
+        let shared = &*self.core.shared;
+        let (now_ms, resource) = (shared.clock.now_ms(), self.resource());
+        let seal = |entry: &crate::payment::offer::Entry| {
+            let random = self.core.random()?;
+            SealedId::seal(&shared.secrets, now_ms, random, &entry.term, entry.amount, &resource).map(|id| id.to_text())
+        };
+        self.offer.entries.iter().map(seal).collect()
+    }
+
+    fn resource(&self) -> Resource<'_> {
+        Resource {
+            method: self.method.as_str(),
+            authority: self.target.authority(),
+            path: self.target.path(),
+            query: self.target.query().unwrap_or(""),
+        }
+    }
+
+    fn view<'h>(&'h self, headers: &'h HeaderMap) -> RequestView<'h> {
+        RequestView {
+            method: self.method.as_str(),
+            scheme: self.scheme,
+            authority: self.target.authority(),
+            path: self.target.raw_path(),
+            query: self.target.query(),
+            headers,
+        }
+    }
+}
