@@ -6,6 +6,8 @@ mod support;
 mod health;
 #[path = "facilitator/sandbox.rs"]
 mod sandbox;
+#[path = "facilitator/secure.rs"]
+mod secure;
 #[path = "facilitator/verdicts.rs"]
 mod verdicts;
 
