@@ -65,9 +65,20 @@ pub(super) enum Failed {
     /// The request may have been read.
     Lost {
         why: String,
-        /// The deadline passed.
-        late: bool,
+        /// What it was waiting for.
+        at: Stage,
     },
+}
+
+/// How far a call came that was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The connection broke before the answer began.
+    Head,
+    /// The answer broke off or is too long.
+    Body,
+    /// The deadline passed.
+    Late,
 }
 
 /// What is asked.
@@ -142,7 +153,7 @@ impl Http {
         {
             match self.over(kept, &ask).await {
                 // It may have been closed for idleness: its neighbours then too.
-                Err(Failed::Lost { late: false, .. }) => self.forget(),
+                Err(Failed::Lost { at: Stage::Head, .. }) => self.forget(),
                 answer => return answer,
             }
         }
@@ -156,14 +167,19 @@ impl Http {
     }
 
     async fn over(&self, mut connection: Connection, ask: &Ask<'_>) -> Result<Answer, Failed> {
-        let lost = |why: String| Failed::Lost { why, late: false };
         let request = self.request(ask).map_err(|error| Failed::NotSent(error.to_string()))?;
         let exchange = async {
-            let broken = |error: hyper::Error| lost(format!("the connection broke: {}", full_text(&error)));
+            let broken = |error: hyper::Error| {
+                let why = format!("the connection broke: {}", full_text(&error));
+                Failed::Lost { why, at: Stage::Head }
+            };
+            // A kept connection becomes ready, or turns out to be closed.
+            connection.sender.ready().await.map_err(broken)?;
             let response = connection.sender.send_request(request).await.map_err(broken)?;
             let (head, body) = response.into_parts();
             let retry_after = head.headers.get(header::RETRY_AFTER).and_then(|v| v.to_str().ok()?.trim().parse().ok());
-            Ok(Answer { status: head.status, retry_after, body: read(body).await.map_err(lost)? })
+            let body = read(body).await.map_err(|why| Failed::Lost { why, at: Stage::Body })?;
+            Ok(Answer { status: head.status, retry_after, body })
         };
         match timeout_at(ask.deadline, exchange).await {
             Ok(answer) => {
@@ -172,7 +188,7 @@ impl Http {
                 }
                 answer
             }
-            Err(_) => Err(Failed::Lost { why: "no answer in time".to_owned(), late: true }),
+            Err(_) => Err(Failed::Lost { why: "no answer in time".to_owned(), at: Stage::Late }),
         }
     }
 

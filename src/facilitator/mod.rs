@@ -10,6 +10,7 @@
 
 mod breaker;
 pub mod calls;
+pub mod contradiction;
 mod http;
 pub mod sandbox;
 pub mod service;
@@ -17,6 +18,7 @@ mod state;
 mod supported;
 
 pub use self::calls::{Facilitators, Kind, RAW_BYTES_MAX, SettleOutcome, Unavailable};
+pub use self::contradiction::contradiction;
 pub use self::http::{Http, UrlError};
 pub use self::sandbox::Sandbox;
 pub use self::service::Service;

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::calls::{RAW_BYTES_MAX, SettleOutcome};
-use super::http::{Answer, Ask, Failed, Http};
+use super::http::{Answer, Ask, Failed, Http, Stage};
 use super::state::{Backend, Facilitator, Shared};
 use super::supported;
 use crate::wire::x402::facilitator::{SettleVerdict, VerifyVerdict, settle_verdict, verify_verdict};
@@ -123,7 +123,7 @@ async fn verify(shared: &Shared, facilitator: &Facilitator, body: Bytes) -> Resu
             match ask(http, "/verify", body, true, shared.limits.connect, shared.limits.verify).await {
                 Ok(answer) => (judge(&answer, verify_verdict, VerifyVerdict::Unknown), answer.body, false),
                 Err(Failed::NotSent(why)) => (VerifyVerdict::Unknown(why), Bytes::new(), false),
-                Err(Failed::Lost { why, late }) => (VerifyVerdict::Unknown(why), Bytes::new(), late),
+                Err(Failed::Lost { why, at }) => (VerifyVerdict::Unknown(why), Bytes::new(), at == Stage::Late),
             }
         }
     };

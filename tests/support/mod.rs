@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod books;
 pub mod client;
+pub mod facilitator;
 pub mod gateway;
 pub mod origin;
 pub mod random;
