@@ -87,7 +87,7 @@ pub fn payment_fields(data: &[u8]) {
     let carried = presented::PAYMENT_FIELDS.iter().filter(|name| headers.contains_key(**name)).count();
     match presented::presented(&headers) {
         Ok(Presented::Nothing) => assert_eq!(carried, 0, "a payment was overlooked"),
-        Ok(Presented::Payment(_)) => assert_eq!(carried, 1),
+        Ok(Presented::Payment(_) | Presented::X402(_)) => assert_eq!(carried, 1),
         Err(_) => assert!(carried > 0),
     }
 }

@@ -9,7 +9,7 @@ use super::terms::Term;
 use crate::wire::amount::{Asset, Units};
 use crate::wire::deferred::Payment;
 use crate::wire::x402::Version;
-use crate::wire::x402::network::Network;
+use crate::wire::x402::requirements::Requirements;
 
 /// A payment that holds, for one request.
 #[derive(Debug, Clone)]
@@ -61,12 +61,12 @@ pub struct Exact {
     pub version: Version,
     /// `exact`
     pub scheme: &'static str,
-    /// Where it is settled.
-    pub network: Network,
-    /// In the token's smallest unit.
-    pub atomic: u128,
-    /// Whether the payer is known and proven: two of his payments for one thing must not both be in doubt.
-    pub payer_known: bool,
+    /// What is asked.
+    pub requirements: Requirements,
+    /// The payer's address, where it is known.
+    pub payer: Option<String>,
+    /// Whether the payer is proven: two of his payments for one thing must not both be in doubt.
+    pub proven: bool,
     /// The body of `/verify` and `/settle`.
     pub body: String,
     /// When it can no longer move money, Unix ms.

@@ -14,7 +14,7 @@ impl Exchange {
     pub(super) async fn claim(&self, store: &Arc<dyn Store>) -> Result<ClaimGuard, ClaimError> {
         let permit = &self.permit;
         let purchase = match &permit.means {
-            Means::Exact(exact) if exact.payer_known => {
+            Means::Exact(exact) if exact.proven => {
                 Some(Purchase { payer: permit.agent.clone(), what: format!("{} {}", self.method, self.target).into() })
             }
             _ => None,

@@ -22,7 +22,7 @@ use http::StatusCode;
 use super::claim::{ClaimGuard, SettlingGuard};
 use super::{Charged, Exchange, No, Scene, left};
 use crate::config::Settle;
-use crate::facilitator::{Kind, SettleOutcome};
+use crate::facilitator::{Kind, SettleOutcome, contradiction};
 use crate::ledger::evidence::WalletEvidence;
 use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent, Receipt, Released};
 use crate::payment::permit::Exact;
@@ -112,8 +112,8 @@ impl Exchange {
             version: exact.version,
             scheme: exact.scheme.to_owned(),
             network: match exact.version {
-                Version::V1 => exact.network.v1_name().unwrap_or_default().to_owned(),
-                Version::V2 => exact.network.to_string(),
+                Version::V1 => exact.requirements.network.v1_name().unwrap_or_default().to_owned(),
+                Version::V2 => exact.requirements.network.to_string(),
             },
         };
         let facilitators = &core.shared.facilitators;
@@ -176,7 +176,7 @@ impl Exchange {
                 match facilitators.settle(facilitator, Bytes::from(exact.body.clone())).await {
                     SettleOutcome::NotSent(reason) => why = reason,
                     SettleOutcome::Verdict(SettleVerdict::Success(settled), raw) => {
-                        return match contradiction(exact, &settled) {
+                        return match contradiction(&settled, &exact.requirements, exact.payer.as_deref()) {
                             None => End::Moved(settled, raw),
                             Some(what) => End::Unknown(what),
                         };
@@ -379,9 +379,9 @@ impl Exchange {
 
     /// The payment response, base64.
     fn receipt(&self, exact: &Exact, settled: &Settled) -> String {
-        let mut receipt = receipt::Receipt::new(settled, &exact.network, exact.version);
+        let mut receipt = receipt::Receipt::new(settled, &exact.requirements.network, exact.version);
         if settled.success {
-            receipt.amount.get_or_insert_with(|| exact.atomic.to_string());
+            receipt.amount.get_or_insert_with(|| exact.requirements.amount.to_string());
         }
         receipt.encode(exact.version)
     }
@@ -390,20 +390,6 @@ impl Exchange {
 fn stored_receipt(bought: &Bought) -> Option<String> {
     let evidence = WalletEvidence::decode(bought.evidence.as_deref()?).ok()?;
     Some(evidence.receipt).filter(|receipt| !receipt.is_empty())
-}
-
-/// What a success says that can't be: then nobody knows what moved.
-fn contradiction(exact: &Exact, settled: &Settled) -> Option<String> {
-    if settled.amount.as_ref().is_some_and(|amount| *amount != exact.atomic.to_string()) {
-        return Some("the facilitator says that it settled another amount".to_owned());
-    }
-    let ours = [Some(exact.network.as_str()), exact.network.v1_name()];
-    match &settled.network {
-        Some(network) if !network.is_empty() && !ours.contains(&Some(network)) => {
-            Some("the facilitator says that it settled on another network".to_owned())
-        }
-        _ => None,
-    }
 }
 
 fn never_sent() -> Settled {

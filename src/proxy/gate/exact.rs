@@ -71,7 +71,7 @@ impl Visit<'_> {
                 period_ends: 0,
                 amount: units,
                 asset: token.book.clone(),
-                agent: match payer_text {
+                agent: match &payer_text {
                     Some(payer) => format!("{}:{payer}", token.network).into(),
                     None => token.network.as_str().into(),
                 },
@@ -79,9 +79,9 @@ impl Visit<'_> {
                 means: Means::Exact(Box::new(Exact {
                     version: payload.version,
                     scheme: "exact",
-                    network: token.network.clone(),
-                    atomic: requirements.amount,
-                    payer_known: payer.is_some() && recovered,
+                    requirements,
+                    payer: payer_text,
+                    proven: payer.is_some() && recovered,
                     body,
                     hard_until_ms: ends_s.saturating_mul(1000),
                 })),
