@@ -8,6 +8,7 @@ pub mod facilitator;
 pub mod gateway;
 pub mod origin;
 pub mod random;
+pub mod wallet;
 
 pub use agent::Agent;
 pub use books::Books;

@@ -1,0 +1,6 @@
+//! Token payments through the real binary: a wallet that signs, a facilitator that behaves as told, an origin.
+
+mod support;
+
+#[path = "exact/handshake.rs"]
+mod handshake;
