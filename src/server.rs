@@ -6,6 +6,7 @@
 //! ledger      SQLite                                     one thread, inside the store
 //! ```
 
+pub mod admin;
 mod facilitators;
 mod terms;
 
@@ -173,7 +174,8 @@ impl Gateway {
         {
             tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
         }
-        gateway.control = Some(spawn_control((service, settlements), terms, draining.clone())?);
+        let door = admin::serve(store.clone(), config.ledger.path.clone());
+        gateway.control = Some(spawn_control((service, settlements), door, terms, draining.clone())?);
         let mut by_core: Vec<Vec<std::net::TcpListener>> = Vec::new();
         by_core.resize_with(config.server.cores.max(1), Vec::new);
         for (_, sockets) in sockets {
@@ -307,6 +309,7 @@ fn runtime() -> io::Result<tokio::runtime::Runtime> {
 
 fn spawn_control(
     (keys, settlements): (Service, facilitator::Service),
+    door: impl Future<Output = ()> + Send + 'static,
     terms: LiveTerms,
     mut draining: watch::Receiver<Phase>,
 ) -> io::Result<JoinHandle<()>> {
@@ -315,6 +318,7 @@ fn spawn_control(
         let local = LocalSet::new();
         local.spawn_local(keys.run());
         local.spawn_local(settlements.run());
+        local.spawn_local(door);
         local.spawn_local(watch_clock(terms.store.clone()));
         local.spawn_local(terms.keep());
         // Cores may ask for keys while they drain.

@@ -24,6 +24,7 @@ pub mod outcomes;
 mod poster;
 mod queue;
 pub mod read;
+pub mod resolve;
 pub mod rollup;
 mod rows;
 mod settlements;

@@ -11,7 +11,9 @@ use super::{
     evidence::{Evidence, EvidenceError},
     file::{self, Book, OpenError},
     outcomes::{self, Record},
-    rows,
+    resolve::Open,
+    rows, settlements,
+    store::Unresolved,
 };
 use crate::payment::key::PaymentKey;
 
@@ -168,6 +170,23 @@ impl LedgerReader {
         Ok(found)
     }
 
+    /// Payments of which nobody knows whether they moved money, oldest first.
+    ///
+    /// # Errors
+    /// [`ReadError::Sqlite`].
+    pub fn unresolved(&self) -> Result<Vec<Open>, ReadError> {
+        let open = |unresolved: Unresolved| Open {
+            key: unresolved.request.key,
+            agent: unresolved.intent.posting.agent.clone(),
+            what: format!("{} {}", unresolved.intent.posting.method, unresolved.intent.posting.target),
+            amount: unresolved.request.amount.get(),
+            asset: unresolved.request.asset.to_string(),
+            facilitator: unresolved.intent.facilitator.clone(),
+            hard_until_ms: unresolved.intent.hard_until_ms,
+        };
+        Ok(settlements::open_settlements(&self.connection)?.into_iter().map(open).collect())
+    }
+
     /// One entry in full, by its number (`281474976710657`), its payment's key in hex or the text of its payment id.
     /// `None` when there is none.
     ///
@@ -311,11 +330,7 @@ enum Id {
 fn parse_id(text: &str) -> Option<Id> {
     match text.len() {
         1..=19 => text.parse().ok().map(Id::Number),
-        34 => {
-            let byte = |i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok();
-            let bytes: Vec<u8> = (0..34).step_by(2).map(byte).collect::<Option<_>>()?;
-            PaymentKey::from_bytes(&bytes).map(Id::Payment)
-        }
+        34 => PaymentKey::from_hex(text).map(Id::Payment),
         64 => {
             let id: [u8; 48] = URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()?;
             Some(Id::Payment(PaymentKey::from_offer_id(&id)))

@@ -75,6 +75,16 @@ impl PaymentKey {
         PaymentKey(key)
     }
 
+    /// Reads 34 digits of hex, as listings print it.
+    pub fn from_hex(text: &str) -> Option<PaymentKey> {
+        if text.len() != 34 || !text.is_ascii() {
+            return None;
+        }
+        let byte = |i| u8::from_str_radix(text.get(i..i + 2)?, 16).ok();
+        let bytes: Vec<u8> = (0..34).step_by(2).map(byte).collect::<Option<_>>()?;
+        PaymentKey::from_bytes(&bytes)
+    }
+
     /// Takes 17 bytes as the ledger keeps them; `None` for a kind that this version does not know.
     pub fn from_bytes(bytes: &[u8]) -> Option<PaymentKey> {
         let key: [u8; 17] = bytes.try_into().ok()?;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod list;
+mod resolve;
 mod show;
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub enum Ledger {
     List(list::List),
     Show(show::Show),
     Audit(audit::Audit),
+    Resolve(resolve::Resolve),
 }
 
 impl Ledger {
@@ -39,6 +41,7 @@ impl Ledger {
             Ledger::List(list) => list.run(),
             Ledger::Show(show) => show.run(),
             Ledger::Audit(audit) => audit.run(),
+            Ledger::Resolve(resolve) => resolve.run(),
         };
         done.unwrap_or_else(|failure| {
             match failure {
