@@ -112,11 +112,11 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let config = Arc::new(config);
         let clock = Clock::system();
-        let secrets = load_secrets(&config.offers.secret_file)?;
+        let (secrets, secrets_are_new) = load_secrets(&config.offers.secret_file)?;
         let tls = origin_tls(&config)?;
         let sockets = listen(&config)?;
         let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
-        let store = SqliteStore::open(SqliteOptions {
+        let options = SqliteOptions {
             path: config.ledger.path.clone(),
             zone: config.ledger.zone.clone(),
             keys_max: config.ledger.keys_max,
@@ -125,7 +125,16 @@ impl Gateway {
             ttl_max_ms: config.offers.ttl.as_millis() as u64,
             skew_ms: config.identity.skew.as_millis() as u64,
             clock: clock.clone(),
-        })?;
+        };
+        // Offers of another ledger may have been used, which a new one cannot know; with a new secret there are none.
+        let store = SqliteStore::open_since(options, clock.now_ms())?;
+        if store.is_new() && !secrets_are_new {
+            tracing::warn!(
+                ledger = %config.ledger.path.display(), secret = %config.offers.secret_file.display(),
+                "a new ledger was made although there was a secret file: no offer from before now is taken, since it may \
+                 have been used; if the ledger was moved, stop the gateway and put it back"
+            );
+        }
         let (keys, questions) = Keys::new();
         let service = Service::new(keys.clone(), questions, &config, clock.clone())?;
         let offers = Shared::offers_of(&config);
@@ -231,18 +240,18 @@ fn origin_tls(config: &Config) -> Result<Vec<Option<Arc<rustls::ClientConfig>>>,
     config.origins.iter().map(of).collect()
 }
 
-/// Reads the sealing keys; makes a first one where there is no file.
-fn load_secrets(path: &Path) -> Result<Secrets, StartError> {
+/// Reads the sealing keys; makes a first one where there is no file, and says so.
+fn load_secrets(path: &Path) -> Result<(Secrets, bool), StartError> {
     let failed = |reason: String| StartError::Secrets { path: path.to_owned(), reason };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let (text, new) = match fs::read_to_string(path) {
+        Ok(text) => (text, false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut key = [0; 32];
             getrandom::fill(&mut key).map_err(|e| failed(format!("the system has no random bytes: {e}")))?;
             let text = Secrets::new_file(key);
             write_new(path, text.as_bytes())
                 .map_err(|e| failed(format!("cannot be made: {e}; set offers.secret_file to a writable place")))?;
-            text
+            (text, true)
         }
         Err(error) => return Err(failed(format!("cannot be read: {error}"))),
     };
@@ -250,7 +259,7 @@ fn load_secrets(path: &Path) -> Result<Secrets, StartError> {
     if mode & 0o077 != 0 {
         tracing::warn!(file = %path.display(), "others can read the secret file; chmod 600 it");
     }
-    Secrets::parse(&text).map_err(failed)
+    Ok((Secrets::parse(&text).map_err(failed)?, new))
 }
 
 /// Makes a file that only we can read: never over an existing one, whole or not there, on disk when this returns.
@@ -310,11 +319,15 @@ fn spawn_control(
         let local = LocalSet::new();
         local.spawn_local(service.run());
         local.spawn_local(keep_terms(store.clone(), terms));
-        local.spawn_local(watch_clock(store));
+        local.spawn_local(watch_clock(store.clone()));
+        local.spawn_local(watch_file(store));
         // Cores may ask for keys while they drain.
         local.block_on(&runtime, async move {
             let _ = draining.wait_for(|phase| *phase == Phase::Drained).await;
         });
+        drop(local);
+        // A look at a file system that hangs is not waited for.
+        runtime.shutdown_background();
     })
 }
 
@@ -335,6 +348,17 @@ async fn watch_clock(store: Arc<SqliteStore>) {
     loop {
         every.tick().await;
         store.check_clock();
+    }
+}
+
+/// Closes priced routes while the ledger's path does not name the open file.
+async fn watch_file(store: Arc<SqliteStore>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let store = store.clone();
+        let _ = tokio::task::spawn_blocking(move || store.check_file()).await;
     }
 }
 

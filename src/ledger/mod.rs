@@ -20,6 +20,7 @@ mod file;
 pub mod limits;
 pub mod mailbox;
 pub mod outcomes;
+mod place;
 mod poster;
 mod queue;
 pub mod read;

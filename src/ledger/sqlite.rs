@@ -20,6 +20,7 @@ use super::{
     file::Owner,
     limits,
     mailbox::{Answer, Captured, Filled, Intended, Ticket},
+    place::Place,
     queue::{Act, Ask, Job, Queue, Redelivery},
     settlements,
     store::{
@@ -66,6 +67,7 @@ pub struct SqliteOptions {
 pub struct SqliteStore {
     shared: Arc<Shared>,
     rule: Mutex<ClockRule>,
+    made: bool,
     ended: Arc<(Mutex<bool>, Condvar)>,
 }
 
@@ -78,18 +80,38 @@ impl SqliteStore {
         SqliteStore::open_with_faults(options, Arc::new(NoFaults))
     }
 
+    /// [`SqliteStore::open`], and a ledger that is made by it takes no payment from before `floor_ms`, Unix ms: it does
+    /// not know which of them were used.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn open_since(options: SqliteOptions, floor_ms: u64) -> Result<Arc<SqliteStore>, OpenError> {
+        SqliteStore::open_from(options, floor_ms, Arc::new(NoFaults))
+    }
+
     /// [`SqliteStore::open`] with a disk that fails where a test says.
     ///
     /// # Errors
     /// As [`SqliteStore::open`].
     pub fn open_with_faults(options: SqliteOptions, faults: Arc<dyn Faults>) -> Result<Arc<SqliteStore>, OpenError> {
+        SqliteStore::open_from(options, 0, faults)
+    }
+
+    fn open_from(
+        options: SqliteOptions,
+        floor_ms: u64,
+        faults: Arc<dyn Faults>,
+    ) -> Result<Arc<SqliteStore>, OpenError> {
         let owner = Owner::lock(&options.path)?;
-        let books = Books::open(&options.path, &options.zone, options.sync, faults)?;
+        let books = Books::open(&options.path, &options.zone, options.sync, floor_ms, faults)?;
+        let io = |error: std::io::Error| OpenError::Io { path: options.path.clone(), what: error.to_string() };
+        let place = Place::of(&options.path).map_err(io)?;
         let rule = ClockRule::new(books.head().at_ms.unsigned_abs(), books.floor_ms());
         let shared = Arc::new(Shared {
             clock: options.clock,
             claims: Claims::new(options.keys_max, books.floor_ms()),
             queue: Queue::new(options.queue_max),
+            place,
             closed: Mutex::new(Closed::default()),
             open: AtomicBool::new(true),
             ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
@@ -97,7 +119,8 @@ impl SqliteStore {
             at_disk_ms: AtomicU64::new(0),
         });
         load(&shared, &books).map_err(|error| OpenError::from_sqlite(&options.path, &error))?;
-        let store = Arc::new(SqliteStore { shared: shared.clone(), rule: Mutex::new(rule), ended: Arc::default() });
+        let (rule, made) = (Mutex::new(rule), books.book.made);
+        let store = Arc::new(SqliteStore { shared: shared.clone(), rule, made, ended: Arc::default() });
         store.check_clock();
         let ended = store.ended.clone();
         let writer = Writer::new(shared, books, options.zone, options.sync, owner);
@@ -130,6 +153,26 @@ impl SqliteStore {
         let rule = *self.rule.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = rule.check(clock.now_ms(), clock.wall_ms()).map(Arc::from);
         self.shared.set_closed(|closed| closed.clock = reason);
+    }
+
+    /// Looks whether the path still names the open file; called each second, from where a file system that hangs does no
+    /// harm. Until it does, priced routes are closed: nobody would find what is written.
+    pub fn check_file(&self) {
+        let problem: Option<Arc<str>> = self.shared.place.problem().map(Arc::from);
+        let mut before = None;
+        self.shared.set_closed(|closed| before = std::mem::replace(&mut closed.file, problem.clone()));
+        match problem {
+            Some(reason) if before.as_ref() != Some(&reason) => {
+                tracing::error!(reason = &*reason, "priced routes are closed until the ledger's file is back");
+            }
+            None if before.is_some() => tracing::info!("the ledger's file is back"),
+            _ => {}
+        }
+    }
+
+    /// Whether the file was made by this opening.
+    pub fn is_new(&self) -> bool {
+        self.made
     }
 
     /// The operator's word that the wall clock is right: process time follows it.

@@ -19,6 +19,7 @@ use super::{
     entry::{EntryNumber, Kind, PostingKey},
     file::{Head, Owner},
     mailbox::Post,
+    place::Place,
     queue::{Act, Ask, Job, Queue, Redelivery},
     settlements,
     store::{CaptureError, Delivery, Health, Outcome, Settling, Unavailable, Unresolved},
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) claims: Claims,
     pub(super) queue: Queue,
+    pub(super) place: Place,
     pub(super) closed: Mutex<Closed>,
     /// Whether `closed` has no reason; written under its lock.
     pub(super) open: AtomicBool,
@@ -53,13 +55,15 @@ pub(super) struct Shared {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Closed {
     pub(super) disk: Option<Arc<str>>,
+    /// The path names no file, or another one.
+    pub(super) file: Option<Arc<str>>,
     pub(super) clock: Option<Arc<str>>,
 }
 
 impl Shared {
     pub(super) fn health(&self) -> Health {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = closed.disk.clone().or_else(|| closed.clock.clone());
+        let reason = closed.disk.as_ref().or(closed.file.as_ref()).or(closed.clock.as_ref()).cloned();
         drop(closed);
         reason.or_else(|| self.stall()).map_or(Health::Open, Health::Closed)
     }
@@ -84,7 +88,8 @@ impl Shared {
     pub(super) fn set_closed(&self, change: impl FnOnce(&mut Closed)) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut closed);
-        self.open.store(closed.disk.is_none() && closed.clock.is_none(), Ordering::Release);
+        let open = closed.disk.is_none() && closed.file.is_none() && closed.clock.is_none();
+        self.open.store(open, Ordering::Release);
     }
 
     /// [`Shared::health`] without its lock and its reason.
@@ -376,6 +381,7 @@ impl Writer {
     fn try_again(&mut self) -> Result<(), String> {
         let (before, attempted) = self.doubt.unwrap_or((*self.books.head(), None));
         self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
+        self.shared.place.opened();
         let now = *self.books.head();
         let failed = |e: rusqlite::Error| e.to_string();
         let is = |head: &Head| (head.seq, head.batch_seq, head.hash) == (now.seq, now.batch_seq, now.hash);
