@@ -127,7 +127,8 @@ impl Gateway {
             clock: clock.clone(),
         };
         // Offers of another ledger may have been used, which a new one cannot know; with a new secret there are none.
-        let store = SqliteStore::open_since(options, clock.now_ms())?;
+        let floor_ms = if secrets_are_new { 0 } else { clock.now_ms() };
+        let store = SqliteStore::open_since(options, floor_ms)?;
         if store.is_new() && !secrets_are_new {
             tracing::warn!(
                 ledger = %config.ledger.path.display(), secret = %config.offers.secret_file.display(),

@@ -24,6 +24,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let routes = routes::routes(&root, origins.as_deref());
     if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
         routes::payable(&root, routes, accounts);
+        routes::currencies(&root, routes, accounts);
     }
     let table = routes::table(&root, server.as_ref(), origins.as_deref(), routes.as_deref());
     if let (Some(table), Some(routes)) = (&table, &routes) {
