@@ -74,7 +74,7 @@ reasons! {
     // The request itself.
     BadHost = "bad_host", 400, "Host is missing, repeated, malformed or disagrees with the request target.", "Send one valid Host.";
     MisdirectedHost = "misdirected_host", 421, "This host is not served here.", "Use a host that the gateway serves.";
-    AmbiguousPath = "ambiguous_path", 400, "The path can be read in more than one way.", "Send it without dot segments, `//`, `\\`, `;` and encoded `/`, `\\`, `%` or NUL.";
+    AmbiguousPath = "ambiguous_path", 400, "The path can be read in more than one way.", "Send it without dot segments, `//`, `\\`, `;` and encoded `/`, `\\`, `%` or NUL, and with two hex digits after each `%`.";
     BadFraming = "bad_framing", 400, "Transfer-Encoding, Content-Length or Connection can't be trusted.", "Send plain framing: one Content-Length or `Transfer-Encoding: chunked`.";
     BadRequest = "bad_request", 400, "The request is malformed.", "Correct the request; `message` says what is wrong.";
     MethodNotAllowed = "method_not_allowed", 405, "The route does not take this method.", "Use a method from Allow.";
