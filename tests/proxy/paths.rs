@@ -149,3 +149,11 @@ fn options_of_the_whole_server_is_free_and_the_origins_to_answer() {
     assert_eq!(send("OPTIONS / HTTP/1.1\r\nHost: x").status, 402);
     assert_eq!(origin.calls(), 2);
 }
+
+#[test]
+fn a_free_exception_is_exact() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = Gateway::start(&site_toml(&origin, &agent, "[[routes]]\npath = \"/paid/open\"\nprice = \"free\"\n"));
+    assert_eq!(get(gateway.addr, "/paid/open").status, 200);
+    assert_eq!(get(gateway.addr, "/paid/open/").status, 402);
+}
