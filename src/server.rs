@@ -128,7 +128,7 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let config = Arc::new(config);
         let clock = Clock::system();
-        let secrets = load_secrets(&config.offers.secret_file)?;
+        let (secrets, secrets_are_new) = load_secrets(&config.offers.secret_file)?;
         let tls = origin_tls(&config)?;
         let sockets = listen(&config)?;
         let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
@@ -140,6 +140,8 @@ impl Gateway {
             sync: config.ledger.sync,
             ttl_max_ms: config.offers.ttl.as_millis() as u64,
             skew_ms: config.identity.skew.as_millis() as u64,
+            // Offers of another ledger may have been used, which a new one cannot know; with a new secret there are none.
+            since_ms: if secrets_are_new { 0 } else { clock.now_ms() },
             clock: clock.clone(),
         })?;
         let (keys, questions) = Keys::new();
@@ -262,18 +264,18 @@ fn origin_tls(config: &Config) -> Result<Vec<Option<Arc<rustls::ClientConfig>>>,
     config.origins.iter().map(of).collect()
 }
 
-/// Reads the sealing keys; makes a first one where there is no file.
-fn load_secrets(path: &Path) -> Result<Secrets, StartError> {
+/// Reads the sealing keys; makes a first one where there is no file, and says so.
+fn load_secrets(path: &Path) -> Result<(Secrets, bool), StartError> {
     let failed = |reason: String| StartError::Secrets { path: path.to_owned(), reason };
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
+    let (text, new) = match fs::read_to_string(path) {
+        Ok(text) => (text, false),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let mut key = [0; 32];
             getrandom::fill(&mut key).map_err(|e| failed(format!("the system has no random bytes: {e}")))?;
             let text = Secrets::new_file(key);
             write_new(path, text.as_bytes())
                 .map_err(|e| failed(format!("cannot be made: {e}; set offers.secret_file to a writable place")))?;
-            text
+            (text, true)
         }
         Err(error) => return Err(failed(format!("cannot be read: {error}"))),
     };
@@ -281,7 +283,7 @@ fn load_secrets(path: &Path) -> Result<Secrets, StartError> {
     if mode & 0o077 != 0 {
         tracing::warn!(file = %path.display(), "others can read the secret file; chmod 600 it");
     }
-    Secrets::parse(&text).map_err(failed)
+    Ok((Secrets::parse(&text).map_err(failed)?, new))
 }
 
 /// Makes a file that only we can read: never over an existing one, whole or not there, on disk when this returns.
@@ -320,11 +322,15 @@ fn spawn_control(
         local.spawn_local(settlements.run());
         local.spawn_local(door);
         local.spawn_local(watch_clock(terms.store.clone()));
+        local.spawn_local(watch_file(terms.store.clone()));
         local.spawn_local(terms.keep());
         // Cores may ask for keys while they drain.
         local.block_on(&runtime, async move {
             let _ = draining.wait_for(|phase| *phase == Phase::Drained).await;
         });
+        drop(local);
+        // A look at a file system that hangs is not waited for.
+        runtime.shutdown_background();
     })
 }
 
@@ -334,6 +340,17 @@ async fn watch_clock(store: Arc<SqliteStore>) {
     loop {
         every.tick().await;
         store.check_clock();
+    }
+}
+
+/// Closes priced routes while the ledger's path does not name the open file.
+async fn watch_file(store: Arc<SqliteStore>) {
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let store = store.clone();
+        let _ = tokio::task::spawn_blocking(move || store.check_file()).await;
     }
 }
 

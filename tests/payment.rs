@@ -6,5 +6,7 @@ mod support;
 mod delivery;
 #[path = "payment/handshake.rs"]
 mod handshake;
+#[path = "payment/moved.rs"]
+mod moved;
 #[path = "payment/refusals.rs"]
 mod refusals;

@@ -24,6 +24,12 @@ pub fn error(text: impl std::fmt::Display) {
     note(&format!("error: {text}"));
 }
 
+/// A number with its noun: `1 entry`, `2 entries`.
+pub fn counted(number: impl std::fmt::Display, one: &str, more: &str) -> String {
+    let noun = if number.to_string() == "1" { one } else { more };
+    format!("{number} {noun}")
+}
+
 /// Colours, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Paint(pub bool);

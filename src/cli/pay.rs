@@ -4,8 +4,9 @@ mod transcript;
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -26,7 +27,10 @@ use crate::wire::amount::Money;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The page goes to standard output, what happens on the way to standard error. No more than --max is paid, and one
-request never pays twice: when an answer gets lost, the same payment is sent again.
+request never pays twice: when an answer gets lost, or the server says with 503 that it can't tell yet (payment_in_flight,
+directory_unavailable, ledger_unavailable, overloaded), the same payment is sent again: three times at most, after 0.25,
+0.5 and 1 s or as long as Retry-After says (30 s at most), and not after the offer has ended. A server may take 10 s to be
+connected to, 90 s to begin an answer, and be silent for 300 s inside one; --timeout bounds all of it together.
 
 Examples:
   tollgate pay --dry-run https://example.com/articles/1
@@ -74,6 +78,9 @@ pub struct Pay {
     /// PEM roots that replace the built-in ones.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// The most that all of it may take, tries and waits included; 300 s of silence end an answer anyway.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86400))]
+    timeout: Option<u64>,
     /// Print one JSON object instead of the body.
     #[arg(long)]
     json: bool,
@@ -93,7 +100,7 @@ impl Pay {
         let transcript = Arc::new(Transcript::new(self.quiet, self.verbose));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let ended = match runtime {
-            Ok(runtime) => runtime.block_on(self.exchange(&transcript)),
+            Ok(runtime) => runtime.block_on(self.exchange_in_time(&transcript)),
             Err(failure) => Err(Failure(Exit::Failed, failure.to_string())),
         };
         let (exit, text) = match ended {
@@ -109,6 +116,13 @@ impl Pay {
         exit
     }
 
+    async fn exchange_in_time(&self, transcript: &Arc<Transcript>) -> Result<Exit, Failure> {
+        let exchange = self.exchange(transcript);
+        let Some(seconds) = self.timeout else { return exchange.await };
+        let late = |_| Failure(Exit::Failed, format!("no end within {seconds} s; {}", transcript.standing()));
+        tokio::time::timeout(Duration::from_secs(seconds), exchange).await.map_err(late)?
+    }
+
     async fn exchange(&self, transcript: &Arc<Transcript>) -> Result<Exit, Failure> {
         let usage = |reason: String| Failure(Exit::Unusable, reason);
         let request = self.request().map_err(usage)?;
@@ -117,6 +131,8 @@ impl Pay {
             (Some(path), Some(url)) => Some(Agent::new(url.clone(), keygen::read_private(path).map_err(usage)?)),
             _ => None,
         };
+        // Before anything is paid: what is bought must have a place to go.
+        let output = self.output.as_deref().map(Output::open).transpose().map_err(usage)?;
         let answer = match agent {
             Some(agent) if !self.dry_run => {
                 let watch = transcript.clone();
@@ -137,7 +153,7 @@ impl Pay {
                 answer
             }
         };
-        self.deliver(answer, transcript).await
+        self.deliver(answer, output, transcript).await
     }
 
     /// What a page costs, without paying.
@@ -166,11 +182,22 @@ impl Pay {
     }
 
     /// Hands the answer on.
-    async fn deliver(&self, answer: Response<AnswerBody>, transcript: &Transcript) -> Result<Exit, Failure> {
+    async fn deliver(
+        &self,
+        answer: Response<AnswerBody>,
+        output: Option<Output>,
+        transcript: &Transcript,
+    ) -> Result<Exit, Failure> {
         let (head, mut body) = answer.into_parts();
         let paid = head.extensions.get::<Paid>();
         transcript.answered(head.status, &head.headers, paid);
-        let mut sink = self.sink().map_err(|reason| Failure(Exit::Failed, reason))?;
+        let mut sink: Box<dyn Write> = match output {
+            Some(output) => {
+                Box::new(output.begin().map_err(|e| Failure(Exit::Failed, format!("the body can't be written: {e}")))?)
+            }
+            None if self.json => Box::new(io::sink()),
+            None => Box::new(io::stdout().lock()),
+        };
         let mut written = Ok(());
         if self.include {
             let mut text = format!("{:?} {}\r\n", head.version, head.status).into_bytes();
@@ -201,16 +228,6 @@ impl Pay {
         })
     }
 
-    fn sink(&self) -> Result<Box<dyn Write>, String> {
-        Ok(match &self.output {
-            Some(path) => Box::new(
-                File::create(path).map_err(|failure| format!("{} can't be written: {failure}", path.display()))?,
-            ),
-            None if self.json => Box::new(io::sink()),
-            None => Box::new(io::stdout().lock()),
-        })
-    }
-
     fn budget(&self) -> Budget {
         self.max.iter().fold(Budget::default(), |budget, max| budget.or(*max))
     }
@@ -229,6 +246,46 @@ impl Pay {
             request.headers_mut().entry(header::CONTENT_TYPE).or_insert(form);
         }
         Ok(request)
+    }
+}
+
+/// The file of `-o`, open; as it was until something comes for it.
+struct Output {
+    file: Option<File>,
+    /// It was not there before.
+    made: Option<PathBuf>,
+}
+
+impl Output {
+    fn open(path: &Path) -> Result<Output, String> {
+        let made = File::options().write(true).create_new(true).open(path);
+        let (file, made) = match made {
+            Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => {
+                (File::options().write(true).open(path), None)
+            }
+            made => (made, Some(path.to_owned())),
+        };
+        let file = file.map_err(|failure| format!("{} can't be written: {failure}", path.display()))?;
+        Ok(Output { file: Some(file), made })
+    }
+
+    /// The file, empty.
+    fn begin(mut self) -> io::Result<File> {
+        self.made = None;
+        let file = self.file.take().ok_or(io::ErrorKind::NotFound)?;
+        // A device or a pipe has no length.
+        if file.metadata()?.is_file() {
+            file.set_len(0)?;
+        }
+        Ok(file)
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if let Some(path) = &self.made {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

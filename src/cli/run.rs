@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::output::{error, note, say};
+use super::output::{counted, error, note, say};
 use super::{Exit, color};
 use crate::config::{self, Config};
 use crate::server::Gateway;
@@ -12,7 +12,7 @@ use crate::server::Gateway;
 /// Serve: the gateway itself.
 ///
 /// TERM or interrupt drains: no new connections, open exchanges end within `server.drain_seconds`, the books are closed. A
-/// second signal ends at once.
+/// second signal ends at once: answers under way are broken off, outcomes that are not written stay `unproven`.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tollgate run -c tollgate.toml\n  TOLLGATE__SERVER__LISTEN=0.0.0.0:80 tollgate run"
@@ -54,14 +54,16 @@ impl Run {
         let listening: Vec<String> = gateway.addresses().iter().map(|a| format!("http://{a}")).collect();
         // The line that scripts wait for.
         say(&format!(
-            "tollgate {} listens on {} ({priced} priced routes)\n",
+            "tollgate {} listens on {} ({})\n",
             env!("CARGO_PKG_VERSION"),
-            listening.join(", ")
+            listening.join(", "),
+            counted(priced, "priced route", "priced routes")
         ));
         signals.wait();
         tracing::info!("draining");
         std::thread::spawn(move || {
             signals.wait();
+            tracing::warn!("a second signal: the drain is cut short, what is open is broken off");
             // Exit code of a shell for a second interrupt.
             std::process::exit(130);
         });

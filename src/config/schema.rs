@@ -124,7 +124,13 @@ const LIMITS: &[Key] = &[
     count("header_bytes", 65536, 8192, 1_048_576, "Request line and header section; more is answered with 431."),
     count("header_count", 100, 1, 1000, "Header lines; more is answered with 431."),
     count("url_bytes", 8192, 64, 65536, "Request target; more is answered with 414."),
-    count("header_seconds", 10, 1, 300, "From the first byte of a request to the end of its header section."),
+    count(
+        "header_seconds",
+        10,
+        1,
+        300,
+        "From the first byte of a request to the end of its header section; then the connection is closed without an answer.",
+    ),
     count("keep_alive_seconds", 75, 1, 3600, "An idle connection is closed after this."),
     count("body_idle_seconds", 15, 1, 3600, "The longest silence inside a request body."),
     count(

@@ -40,9 +40,15 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Opens the file and checks the end of the chain.
-    pub(super) fn open(path: &Path, zone: &str, sync: bool, faults: Arc<dyn Faults>) -> Result<Books, OpenError> {
-        let (connection, book) = file::open_to_write(path, zone, sync)?;
+    /// Opens the file and checks the end of the chain. One that is made gets the replay floor `floor_ms`.
+    pub(super) fn open(
+        path: &Path,
+        zone: &str,
+        sync: bool,
+        floor_ms: u64,
+        faults: Arc<dyn Faults>,
+    ) -> Result<Books, OpenError> {
+        let (connection, book) = file::open_to_write(path, zone, sync, int(floor_ms))?;
         let sqlite = |error| OpenError::from_sqlite(path, &error);
         let corrupt = |what: String| OpenError::Corrupt { path: path.to_owned(), what };
         let head = file::head(&connection, SLOT).map_err(sqlite)?;
@@ -57,7 +63,10 @@ impl Books {
 
     /// Opens the file anew after an error, keeping what this process still owes it.
     pub(super) fn reopen(&mut self, zone: &str, sync: bool) -> Result<(), OpenError> {
-        let books = Books::open(&self.path, zone, sync, self.faults.clone())?;
+        // A file that is gone is not made anew: it would know of no payment.
+        std::fs::metadata(&self.path)
+            .map_err(|error| OpenError::Io { path: self.path.clone(), what: error.to_string() })?;
+        let books = Books::open(&self.path, zone, sync, self.floor_ms(), self.faults.clone())?;
         if books.book.ledger_id != self.book.ledger_id {
             let what = "it is another ledger than before".to_owned();
             return Err(OpenError::Corrupt { path: self.path.clone(), what });

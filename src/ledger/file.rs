@@ -149,10 +149,17 @@ impl Owner {
 pub(super) struct Book {
     pub(super) ledger_id: [u8; 16],
     pub(super) floor_ms: i64,
+    /// It was made by this opening.
+    pub(super) made: bool,
 }
 
-/// Opens the file to write, making it or bringing it to this version.
-pub(super) fn open_to_write(path: &Path, zone: &str, sync: bool) -> Result<(Connection, Book), OpenError> {
+/// Opens the file to write, making it or bringing it to this version. One that is made gets the replay floor `floor_ms`.
+pub(super) fn open_to_write(
+    path: &Path,
+    zone: &str,
+    sync: bool,
+    floor_ms: i64,
+) -> Result<(Connection, Book), OpenError> {
     BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
     let io = |error: std::io::Error| OpenError::from_io(path, &error);
     // Made by us rather than by SQLite: only the owner may read it. SQLite gives its other files the same mode.
@@ -167,12 +174,13 @@ pub(super) fn open_to_write(path: &Path, zone: &str, sync: bool) -> Result<(Conn
     let version = version(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
     connection.pragma_update(None, "synchronous", if sync { "full" } else { "normal" }).map_err(sqlite)?;
-    migrate(&mut connection, version, zone).map_err(|error| match error {
+    migrate(&mut connection, version, zone, floor_ms).map_err(|error| match error {
         Migration::Sqlite(error) => sqlite(error),
         Migration::Random(error) => OpenError::Io { path: path.to_owned(), what: error.to_string() },
     })?;
     connection.set_prepared_statement_cache_capacity(64);
-    let (found, book) = book(&connection).map_err(sqlite)?;
+    let (found, mut book) = book(&connection).map_err(sqlite)?;
+    book.made = version == 0;
     if found != zone {
         return Err(OpenError::Zone { path: path.to_owned(), found, wanted: zone.to_owned() });
     }
@@ -225,7 +233,7 @@ impl From<rusqlite::Error> for Migration {
 }
 
 /// Runs the missing migrations in one transaction, so that a file is whole or empty.
-fn migrate(connection: &mut Connection, version: i64, zone: &str) -> Result<(), Migration> {
+fn migrate(connection: &mut Connection, version: i64, zone: &str, floor_ms: i64) -> Result<(), Migration> {
     let missing = MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(MIGRATIONS.len()));
     if missing.len() == 0 {
         return Ok(());
@@ -238,8 +246,8 @@ fn migrate(connection: &mut Connection, version: i64, zone: &str) -> Result<(), 
         let mut ledger_id = [0; 16];
         getrandom::fill(&mut ledger_id).map_err(Migration::Random)?;
         transaction.execute(
-            "INSERT INTO book (one, version, zone, replay_floor_ms, ledger_id) VALUES (1, 1, ?1, 0, ?2)",
-            (zone, ledger_id),
+            "INSERT INTO book (one, version, zone, replay_floor_ms, ledger_id) VALUES (1, 1, ?1, ?2, ?3)",
+            (zone, floor_ms, ledger_id),
         )?;
         transaction.execute(
             "INSERT INTO writers (slot, epoch, seq, batch_seq, head, at_ms, open_day) VALUES (?1, 1, 0, 0, ?2, 0, 0)",
@@ -253,7 +261,7 @@ fn migrate(connection: &mut Connection, version: i64, zone: &str) -> Result<(), 
 
 fn book(connection: &Connection) -> rusqlite::Result<(String, Book)> {
     connection.query_row("SELECT zone, ledger_id, replay_floor_ms FROM book", (), |row| {
-        Ok((row.get(0)?, Book { ledger_id: row.get(1)?, floor_ms: row.get(2)? }))
+        Ok((row.get(0)?, Book { ledger_id: row.get(1)?, floor_ms: row.get(2)?, made: false }))
     })
 }
 

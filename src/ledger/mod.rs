@@ -2,8 +2,8 @@
 //!
 //! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
 //! [`store`], with [`settling`] for payments that move money at once; its SQLite is [`sqlite`], made of `claims` (memory),
-//! `queue`, `opening`, `writer` (one thread, one transaction a batch) and
-//! [`mailbox`] (one wake a core and batch). [`read`] and [`audit`] look at the file of a running gateway without its lock.
+//! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
+//! (one wake a core and batch). [`read`] and [`audit`] look at the file of a running gateway without its lock.
 
 pub mod audit;
 mod batch;
@@ -21,6 +21,7 @@ pub mod limits;
 pub mod mailbox;
 mod opening;
 pub mod outcomes;
+mod place;
 mod poster;
 mod queue;
 pub mod read;

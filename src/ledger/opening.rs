@@ -11,6 +11,7 @@ use super::{
     credit::is_before,
     faults::Faults,
     file::{OpenError, Owner},
+    place::Place,
     settlements,
     sqlite::SqliteOptions,
     store::Unavailable,
@@ -20,7 +21,7 @@ use crate::payment::key::KeyKind;
 
 /// The largest clock skew that a configuration may allow: captures are posted at most this long before the time that
 /// their payment names.
-const SKEW_MAX_MS: u64 = 300_000;
+pub(super) const SKEW_MAX_MS: u64 = 300_000;
 /// A lock is tried this often at least: who waits for a hand-over waits for a process that is ending.
 const HAND_OVER: Duration = Duration::from_millis(200);
 
@@ -76,9 +77,20 @@ impl Opening {
 
     /// Locks and opens the file, checks the end of its chain, and fills memory.
     fn attempt(&self) -> Result<Writer, OpenError> {
-        let SqliteOptions { path, zone, sync, .. } = &self.options;
+        let SqliteOptions { path, zone, sync, since_ms, .. } = &self.options;
         let owner = Owner::lock(path)?;
-        let books = Books::open(path, zone, *sync, self.faults.clone())?;
+        let books = Books::open(path, zone, *sync, *since_ms, self.faults.clone())?;
+        if books.book.made && *since_ms > 0 {
+            tracing::warn!(
+                ledger = %path.display(),
+                "a new ledger was made although there was a secret file: no offer from before now is taken, since it may \
+                 have been used; if the ledger was moved, stop the gateway and put it back"
+            );
+        }
+        let io = |error: std::io::Error| OpenError::Io { path: path.clone(), what: error.to_string() };
+        let place = Place::of(path).map_err(io)?;
+        // A later attempt opens the same path, perhaps another file.
+        self.shared.place.get_or_init(|| place).opened();
         self.shared.set_rule(ClockRule::new(books.head().at_ms.unsigned_abs(), books.floor_ms()));
         load(&self.shared, &books).map_err(|error| OpenError::from_sqlite(path, &error))?;
         Ok(Writer::new(self.shared.clone(), books, zone.clone(), *sync, owner))

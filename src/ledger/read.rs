@@ -140,6 +140,14 @@ impl LedgerReader {
         Ok(LedgerReader { connection, book })
     }
 
+    /// The zone of book days, `UTC`.
+    ///
+    /// # Errors
+    /// [`ReadError::Sqlite`].
+    pub fn zone(&self) -> Result<String, ReadError> {
+        Ok(self.connection.query_row("SELECT zone FROM book", (), |row| row.get(0))?)
+    }
+
     /// Entries, newest first.
     ///
     /// # Errors

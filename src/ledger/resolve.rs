@@ -8,8 +8,8 @@ use super::evidence::WalletEvidence;
 use super::settling::Intent;
 use super::store::{CaptureError, Posting, Receipt, Store};
 use crate::payment::key::PaymentKey;
-use crate::wire::x402::receipt;
 use crate::wire::x402::Version;
+use crate::wire::x402::receipt;
 
 /// Longest reason that is kept, bytes.
 pub const REASON_BYTES_MAX: usize = 500;
@@ -63,7 +63,8 @@ pub async fn resolve(store: &dyn Store, key: PaymentKey, resolution: &Resolution
 /// The intent's posting, with what is known now.
 fn posting(intent: &Intent, resolution: &Resolution) -> Posting {
     let known = WalletEvidence::decode(&intent.posting.evidence).unwrap_or_default();
-    let settled = json!({"resolvedBy": resolution.by, "reason": resolution.reason, "transaction": resolution.transaction});
+    let settled =
+        json!({"resolvedBy": resolution.by, "reason": resolution.reason, "transaction": resolution.transaction});
     let evidence = WalletEvidence {
         settled: settled.to_string().into_bytes(),
         receipt: receipt(intent, resolution).unwrap_or_default(),

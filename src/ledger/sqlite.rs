@@ -17,7 +17,7 @@ use super::{
     faults::{Faults, NoFaults},
     limits,
     mailbox::{Answer, Captured, Filled, Intended, Ticket},
-    opening::Opening,
+    opening::{Opening, SKEW_MAX_MS},
     queue::{Act, Ask, Job, Redelivery},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
@@ -49,10 +49,29 @@ pub struct SqliteOptions {
     pub sync: bool,
     /// The longest ttl of an offer that may still be presented, templates of earlier configurations included.
     pub ttl_max_ms: u64,
+    /// A ledger that is made now takes no payment from before, Unix ms; 0 where there can be none.
+    pub since_ms: u64,
     /// Clock skew allowed to agents, at most 300,000.
     pub skew_ms: u64,
     /// Time.
     pub clock: Clock,
+}
+
+impl SqliteOptions {
+    /// For a command that opens the ledger of a gateway that does not run.
+    pub fn offline(path: PathBuf, zone: String, clock: Clock) -> SqliteOptions {
+        SqliteOptions {
+            path,
+            zone,
+            keys_max: usize::MAX,
+            queue_max: 64,
+            sync: true,
+            ttl_max_ms: 3_600_000,
+            since_ms: 0,
+            skew_ms: SKEW_MAX_MS,
+            clock,
+        }
+    }
 }
 
 /// The ledger. Owns the map of live and captured payments; its writer thread owns the file.
@@ -148,6 +167,22 @@ impl SqliteStore {
     /// clock is behind the books, priced routes are closed.
     pub fn check_clock(&self) {
         self.shared.check_clock();
+    }
+
+    /// Looks whether the path still names the open file; called each second, from where a file system that hangs does no
+    /// harm. Until it does, priced routes are closed: nobody would find what is written.
+    pub fn check_file(&self) {
+        let Some(place) = self.shared.place.get() else { return };
+        let problem: Option<Arc<str>> = place.problem().map(Arc::from);
+        let mut before = None;
+        self.shared.set_closed(|closed| before = std::mem::replace(&mut closed.file, problem.clone()));
+        match problem {
+            Some(reason) if before.as_ref() != Some(&reason) => {
+                tracing::error!(reason = &*reason, "priced routes are closed until the ledger's file is back");
+            }
+            None if before.is_some() => tracing::info!("the ledger's file is back"),
+            _ => {}
+        }
     }
 
     /// The operator's word that the wall clock is right: process time follows it.

@@ -5,7 +5,7 @@ use std::{
     mem,
     panic::{self, AssertUnwindSafe},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,6 +20,7 @@ use super::{
     entry::{EntryNumber, Kind, PostingKey},
     file::{Head, Owner},
     mailbox::Post,
+    place::Place,
     queue::{Act, Ask, Job, Queue, Redelivery},
     settlements,
     sqlite::SqliteOptions,
@@ -41,6 +42,8 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
     pub(super) claims: Claims,
     pub(super) queue: Queue,
+    /// Set once the file was opened.
+    pub(super) place: OnceLock<Place>,
     closed: Mutex<Closed>,
     /// Whether `closed` has no reason; written under its lock.
     open: AtomicBool,
@@ -58,6 +61,8 @@ pub(super) struct Shared {
 #[derive(Clone, Debug)]
 pub(super) struct Closed {
     pub(super) disk: Option<Arc<str>>,
+    /// The path names no file, or another one.
+    pub(super) file: Option<Arc<str>>,
     pub(super) clock: Option<Arc<str>>,
 }
 
@@ -68,7 +73,8 @@ impl Shared {
             clock: options.clock.clone(),
             claims: Claims::new(options.keys_max, 0),
             queue: Queue::new(options.queue_max),
-            closed: Mutex::new(Closed { disk: Some("the ledger is being opened".into()), clock: None }),
+            place: OnceLock::new(),
+            closed: Mutex::new(Closed { disk: Some("the ledger is being opened".into()), file: None, clock: None }),
             open: AtomicBool::new(false),
             opened: AtomicBool::new(false),
             rule: Mutex::new(ClockRule::new(0, 0)),
@@ -107,7 +113,7 @@ impl Shared {
 
     pub(super) fn health(&self) -> Health {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = closed.disk.clone().or_else(|| closed.clock.clone());
+        let reason = closed.disk.as_ref().or(closed.file.as_ref()).or(closed.clock.as_ref()).cloned();
         drop(closed);
         reason.or_else(|| self.stall()).map_or(Health::Open, Health::Closed)
     }
@@ -132,7 +138,8 @@ impl Shared {
     pub(super) fn set_closed(&self, change: impl FnOnce(&mut Closed)) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut closed);
-        self.open.store(closed.disk.is_none() && closed.clock.is_none(), Ordering::Release);
+        let open = closed.disk.is_none() && closed.file.is_none() && closed.clock.is_none();
+        self.open.store(open, Ordering::Release);
     }
 
     /// [`Shared::health`] without its lock and its reason.
@@ -424,6 +431,9 @@ impl Writer {
     fn try_again(&mut self) -> Result<(), String> {
         let (before, attempted) = self.doubt.unwrap_or((*self.books.head(), None));
         self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
+        if let Some(place) = self.shared.place.get() {
+            place.opened();
+        }
         let now = *self.books.head();
         let failed = |e: rusqlite::Error| e.to_string();
         let is = |head: &Head| (head.seq, head.batch_seq, head.hash) == (now.seq, now.batch_seq, now.hash);

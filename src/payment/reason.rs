@@ -53,7 +53,7 @@ reasons! {
     // The payment or the signature can't be read or does not hold.
     SeveralPayments = "several_payments", 400, "The request carries more than one payment.", "Send exactly one payment.";
     InvalidPayment = "invalid_payment", 400, "The payment field can't be read.", "Send `Payment: scheme=\"…\", network=\"…\", id=\"…\"` as offered.";
-    InvalidSignature = "invalid_signature", 400, "The signature fields can't be read, do not cover what they must, or do not verify.", "Sign again; `detail` says what is wrong.";
+    InvalidSignature = "invalid_signature", 400, "The signature fields can't be read, do not cover what they must, or do not verify.", "Sign again; `message` says what is wrong.";
     SignatureExpired = "signature_expired", 400, "`created` or `expires` of the signature do not fit the time.", "Set the clock and sign again.";
     // Who asks.
     SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";
@@ -74,9 +74,9 @@ reasons! {
     // The request itself.
     BadHost = "bad_host", 400, "Host is missing, repeated, malformed or disagrees with the request target.", "Send one valid Host.";
     MisdirectedHost = "misdirected_host", 421, "This host is not served here.", "Use a host that the gateway serves.";
-    AmbiguousPath = "ambiguous_path", 400, "The path can be read in more than one way.", "Send it without dot segments, `//`, `\\`, `;` and encoded `/`, `\\`, `%` or NUL.";
+    AmbiguousPath = "ambiguous_path", 400, "The path can be read in more than one way.", "Send it without dot segments, `//`, `\\`, `;` and encoded `/`, `\\`, `%` or NUL, and with two hex digits after each `%`.";
     BadFraming = "bad_framing", 400, "Transfer-Encoding, Content-Length or Connection can't be trusted.", "Send plain framing: one Content-Length or `Transfer-Encoding: chunked`.";
-    BadRequest = "bad_request", 400, "The request is malformed.", "Correct the request; `detail` says what is wrong.";
+    BadRequest = "bad_request", 400, "The request is malformed.", "Correct the request; `message` says what is wrong.";
     MethodNotAllowed = "method_not_allowed", 405, "The route does not take this method.", "Use a method from Allow.";
     MethodUnsupported = "method_unsupported", 501, "CONNECT and TRACE are not served.", "Use another method.";
     UrlTooLong = "url_too_long", 414, "The request target is longer than the limit.", "Shorten it.";

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -43,22 +44,32 @@ pub struct ClientBody {
     timer: Timer,
     started_ms: u64,
     bytes: u64,
-    waiting: bool,
-    fault: Rc<Cell<Option<Fault>>>,
-    /// The origin's deadline starts anew with each byte that it receives.
-    progress: Rc<Cell<bool>>,
-    open: Rc<Cell<bool>>,
+    watch: BodyWatch,
 }
 
 /// What the forwarding side can see of a body that it has handed away.
 #[derive(Clone, Debug, Default)]
-pub struct BodyWatch {
+pub struct BodyWatch(Rc<Watched>);
+
+/// See [`BodyWatch`].
+#[derive(Debug, Default)]
+pub struct Watched {
     /// Why it ended early.
-    pub fault: Rc<Cell<Option<Fault>>>,
-    /// Set with each frame; whoever looks clears it.
-    pub progress: Rc<Cell<bool>>,
+    pub fault: Cell<Option<Fault>>,
+    /// When the last of it went on, ms since the core started: the origin's deadline starts anew with each byte.
+    pub moved_ms: Cell<Option<u64>>,
+    /// The origin took all there is and the client has to send more: its deadline runs, not the origin's.
+    pub waiting: Cell<bool>,
     /// The client still has to send some of it.
-    pub open: Rc<Cell<bool>>,
+    pub open: Cell<bool>,
+}
+
+impl Deref for BodyWatch {
+    type Target = Watched;
+
+    fn deref(&self) -> &Watched {
+        &self.0
+    }
 }
 
 impl RequestBody {
@@ -76,10 +87,7 @@ impl RequestBody {
             timer: core.ticker.timer(),
             started_ms: core.ticker.now_ms(),
             bytes: 0,
-            waiting: false,
-            fault: watch.fault.clone(),
-            progress: watch.progress.clone(),
-            open: watch.open.clone(),
+            watch: watch.clone(),
         })
     }
 }
@@ -94,12 +102,12 @@ impl ClientBody {
         loop {
             match Pin::new(&mut self.incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.waiting = false;
-                    self.progress.set(true);
+                    self.watch.waiting.set(false);
+                    self.watch.moved_ms.set(Some(self.timer.now_ms()));
                     // Trailers could smuggle fields past the gate.
                     let Ok(data) = frame.into_data() else { continue };
                     self.bytes += data.len() as u64;
-                    self.open.set(!self.incoming.is_end_stream());
+                    self.watch.open.set(!self.incoming.is_end_stream());
                     if self.too_slow() {
                         return self.fail(Fault::Slow);
                     }
@@ -107,12 +115,12 @@ impl ClientBody {
                 }
                 Poll::Ready(Some(Err(_))) => return self.fail(Fault::Broken),
                 Poll::Ready(None) => {
-                    self.open.set(false);
+                    self.watch.waiting.set(false);
+                    self.watch.open.set(false);
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    if !self.waiting {
-                        self.waiting = true;
+                    if !self.watch.waiting.replace(true) {
                         self.timer.arm(self.idle);
                     }
                     ready!(self.timer.poll_due(cx));
@@ -123,8 +131,15 @@ impl ClientBody {
     }
 
     fn fail(&self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.fault.set(Some(fault));
+        self.watch.fault.set(Some(fault));
         Poll::Ready(Some(Err(BodyError::Client(fault))))
+    }
+}
+
+impl Drop for ClientBody {
+    fn drop(&mut self) {
+        // Nobody waits for the client any more.
+        self.watch.waiting.set(false);
     }
 }
 

@@ -180,12 +180,18 @@ async fn send(
     }
 }
 
-/// The head's deadline starts anew with each byte of the request body that goes out.
+/// The head's deadline counts from the last byte of the request that went out; while the client is waited for, its own
+/// deadline runs.
 fn poll_deadline(timer: &Timer, limit: Duration, watch: &BodyWatch, cx: &std::task::Context<'_>) -> Poll<()> {
-    if watch.progress.replace(false) {
-        timer.arm(limit);
+    loop {
+        std::task::ready!(timer.poll_due(cx));
+        let since = watch.moved_ms.get().map(|ms| Duration::from_millis(timer.now_ms().saturating_sub(ms)));
+        match since.and_then(|since| limit.checked_sub(since)).filter(|left| !left.is_zero()) {
+            _ if watch.waiting.get() => timer.arm(limit),
+            Some(left) => timer.arm(left),
+            None => return Poll::Ready(()),
+        }
     }
-    timer.poll_due(cx)
 }
 
 fn failure(error: &hyper::Error, unsent: Option<Box<Request<RequestBody>>>, watch: &BodyWatch) -> Failure {

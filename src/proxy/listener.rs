@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep_until};
 
 use super::connection;
 use super::core::Core;
 
 const BACKLOG: i32 = 4096;
+/// How often connections that were closed for being too many are told of.
+const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Binds `cores` sockets to one address.
 ///
@@ -49,11 +52,20 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 
 /// Accepts until the core stops; a connection above the limit is closed at once.
 pub async fn accept(core: Rc<Core>, listener: TcpListener) {
+    let mut refused = Refused { count: 0, next: Instant::now() };
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            () = refused.due() => {
+                refused.tell();
+                continue;
+            }
+        };
+        match accepted {
             Ok((socket, peer)) => {
                 if core.connections.get() >= core.connections_max {
-                    tracing::warn!("a connection was closed: the limit of open connections is reached");
+                    refused.add();
                     continue;
                 }
                 let _ = socket.set_nodelay(true);
@@ -70,6 +82,35 @@ pub async fn accept(core: Rc<Core>, listener: TcpListener) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+}
+
+/// Connections that were closed at once and are not told of yet: a flood of them must not be one of the log, too.
+struct Refused {
+    count: u64,
+    /// Not told of before.
+    next: Instant,
+}
+
+impl Refused {
+    fn add(&mut self) {
+        self.count += 1;
+        if Instant::now() >= self.next {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        tracing::warn!(closed = self.count, "connections were closed: the limit of open connections is reached");
+        *self = Refused { count: 0, next: Instant::now() + TELL_EVERY };
+    }
+
+    /// When there is something to tell.
+    async fn due(&self) {
+        if self.count == 0 {
+            return std::future::pending().await;
+        }
+        sleep_until(self.next).await;
     }
 }
 

@@ -153,6 +153,11 @@ enum At {
 }
 
 fn find(config: &crate::config::Config, target: &Target, request: &Request<Incoming>) -> Result<At, Refused> {
+    // No route can name it, and nothing that has a price is behind it.
+    if target.is_whole_server() {
+        let served = config.table.serves(target.host());
+        return if served { Ok(At::Free) } else { Err(Refusal::from(Reason::MisdirectedHost).into()) };
+    }
     let find = |method: &str| config.table.find(target.host(), target.path(), method);
     let priced = |index: usize| config.routes[index].price.is_some();
     // What a preflight asks for decides: priced → answered here; free → the origin's to answer.

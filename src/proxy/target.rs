@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use http::header::{self, HeaderValue};
-use http::{Request, Uri};
+use http::{Method, Request, Uri};
 
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::normal_path;
@@ -42,12 +42,15 @@ impl Target {
         }
         let (authority, host_len) = authority(request, https)?;
         let raw = if raw.is_empty() { "/" } else { raw };
+        if raw == "*" && request.method() == Method::OPTIONS && uri.query().is_none() {
+            return Ok(Target { authority, host_len, uri: uri.clone(), path: None });
+        }
         if !raw.starts_with('/') {
             return Err(Refusal::new(Reason::BadRequest, "the request target must begin with `/`"));
         }
         let path = normal_path(raw);
         if strict(&text(&authority)[..host_len])
-            && let Some(what) = ambiguity(&path)
+            && let Some(what) = broken_escape(raw).or_else(|| ambiguity(&path))
         {
             return Err(Refusal::new(Reason::AmbiguousPath, format!("the path contains {what}")));
         }
@@ -76,6 +79,11 @@ impl Target {
     /// The path in its normal form.
     pub fn path(&self) -> &str {
         self.path.as_deref().unwrap_or_else(|| self.raw_path())
+    }
+
+    /// Whether the request is about the server as a whole: `OPTIONS *` (RFC 9110 §9.3.7).
+    pub fn is_whole_server(&self) -> bool {
+        self.path() == "*"
     }
 
     /// The path as received, for signatures.
@@ -212,6 +220,14 @@ fn ambiguity(path: &str) -> Option<&'static str> {
     (path.contains('%') && !decodes_to_utf8(path)).then_some("bytes that are not UTF-8")
 }
 
+/// The normal form of `%zz` is `%25zz`, which another reader need not take for the same.
+fn broken_escape(raw: &str) -> Option<&'static str> {
+    let bytes = raw.as_bytes();
+    let broken = |at: usize| !bytes.get(at + 1..at + 3).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    let mut signs = raw.match_indices('%').map(|(at, _)| at);
+    signs.any(broken).then_some("`%` without two hex digits")
+}
+
 fn dot_segment(rest: &[u8]) -> bool {
     let end = rest.iter().position(|b| *b == b'/').unwrap_or(rest.len());
     matches!(&rest[..end], b"." | b"..")
@@ -309,6 +325,10 @@ mod tests {
             "/%ff",
             "/%c0%af",
             "/%c3",
+            "/%zz",
+            "/x%",
+            "/%6",
+            "/%%61",
         ] {
             check(path, Err(Reason::AmbiguousPath));
         }

@@ -138,3 +138,13 @@ fn a_file_that_is_no_ledger_is_a_failure() {
         assert!(err.starts_with("error: ") && err.contains("tollgate.sqlite"), "{err}");
     }
 }
+
+#[test]
+fn one_is_no_plural() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    assert_eq!(agent.buy(gateway.addr, "/paid/1").status, 200);
+    let (_, dir) = gateway.stop();
+    let (_, out, _) = tollgate(dir.path(), &["ledger", "audit"]);
+    assert!(out.starts_with("ok: 1 entry, ") && out.contains(" in 1 capture less 0 voids; "), "{out}");
+}

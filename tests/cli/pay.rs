@@ -243,3 +243,48 @@ fn a_lost_answer_is_asked_for_with_the_same_payment() {
     assert_eq!(seen[1].header("payment"), seen[2].header("payment"));
     assert_eq!(seen[1].header("signature"), seen[2].header("signature"));
 }
+
+#[test]
+fn an_output_that_cannot_be_written_is_found_before_anything_is_paid() {
+    let shop = Shop::open("[[routes]]\npath = \"/dear/*\"\nprice = \"0.50 USD\"\n");
+    let (code, out, err) = shop.pay(&["-o", "no/where"], "/paid/page");
+    assert_eq!((code, out.as_str()), (2, ""), "{err}");
+    assert!(err.contains("no/where can't be written"), "{err}");
+    assert_eq!(shop.origin.calls(), 0);
+    // What a request does not fill stays as it was.
+    let (dir, kept) = (shop.gateway.dir.path().to_owned(), shop.gateway.dir.path().join("kept"));
+    fs::write(&kept, "what was there, which is longer than a page").unwrap();
+    assert_eq!(shop.pay(&["-o", "kept"], "/dear/page").0, 4);
+    assert_eq!(shop.pay(&["-o", "new"], "/dear/page").0, 4);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "what was there, which is longer than a page");
+    assert!(!dir.join("new").exists());
+    assert_eq!(shop.pay(&["-o", "kept"], "/paid/page").0, 0);
+    assert_eq!(fs::read_to_string(&kept).unwrap(), "content of /paid/page");
+    assert_eq!(shop.pay(&["-o", "/dev/null"], "/free").0, 0);
+    assert_eq!(shop.rows().len(), 1);
+}
+
+#[test]
+fn a_request_that_may_not_take_longer_ends_and_says_what_is_open() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let (code, out, err) = tollgate(dir.path(), &["pay", "--timeout", "1", &url]);
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert!(err.contains("no end within 1 s; nothing was paid"), "{err}");
+
+    // Offers, and answers nothing to what is paid.
+    let offer = r#"{"accepts":[{"scheme":"deferred","network":"n","extras":{"id":"one","price":"0.01 USD"}}]}"#;
+    let origin = Origin::scripted(move |seen, socket| {
+        if seen.has("payment") {
+            return std::io::Read::read(socket, &mut [0; 1]).is_err();
+        }
+        write!(socket, "HTTP/1.1 402 Pay\r\nContent-Length: {}\r\n\r\n{offer}", offer.len()).is_ok()
+    });
+    fs::write(dir.path().join("k"), signing_key_json(&ed25519_dalek::SigningKey::from_bytes(&[7; 32]))).unwrap();
+    let url = format!("http://{}/", origin.addr);
+    let args = ["pay", "--timeout", "1", "--key", "k", "--agent", "https://a.example", &url];
+    let (code, _, err) = tollgate(dir.path(), &args);
+    assert_eq!(code, 1);
+    assert!(err.contains("no end within 1 s; 0.01 USD may have been charged"), "{err}");
+}

@@ -117,6 +117,7 @@ pub fn options(path: PathBuf, clock: Clock) -> SqliteOptions {
         queue_max: 1000,
         sync: true,
         ttl_max_ms: 300_000,
+        since_ms: 0,
         skew_ms: 30_000,
         clock,
     }

@@ -39,6 +39,10 @@ fn no_spelling_of_a_priced_path_is_free() {
         "/paid/%c0%ae",
         "/paid/%ff",
         "/free/%252e%252e/paid",
+        "/free/%zz",
+        "/free/x%",
+        "/free/%a",
+        "/free/%%61",
     ] {
         let answer = get(gateway.addr, path);
         assert!(answer.status == 400, "{path}: {} {}", answer.status, answer.reason());
@@ -127,4 +131,29 @@ fn a_pattern_that_does_not_name_the_method_says_which_it_takes() {
         (send("HEAD", "/api/7").status, send("POST", "/api/7").status, send("DELETE", "/api/free").status),
         (402, 402, 200)
     );
+}
+
+#[test]
+fn options_of_the_whole_server_is_free_and_the_origins_to_answer() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let everything = site_toml(&origin, &agent, "").replace("/paid/*", "/*");
+    let gateway = Gateway::start(&everything.replace("[server]", "[server]\nhosts = [\"x\"]"));
+    let send = |head: &str| exchange(gateway.addr, format!("{head}\r\nConnection: close\r\n\r\n"));
+    assert_eq!(send("OPTIONS * HTTP/1.1\r\nHost: x").status, 200);
+    assert_eq!(origin.last().line, "OPTIONS * HTTP/1.1");
+    let preflight = "OPTIONS * HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\nAccess-Control-Request-Method: GET";
+    assert_eq!(send(preflight).status, 200);
+    assert_eq!(origin.calls(), 2);
+    assert_eq!(send("OPTIONS * HTTP/1.1\r\nHost: y").status, 421);
+    assert_eq!(send("GET * HTTP/1.1\r\nHost: x").status, 400);
+    assert_eq!(send("OPTIONS / HTTP/1.1\r\nHost: x").status, 402);
+    assert_eq!(origin.calls(), 2);
+}
+
+#[test]
+fn a_free_exception_is_exact() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = Gateway::start(&site_toml(&origin, &agent, "[[routes]]\npath = \"/paid/open\"\nprice = \"free\"\n"));
+    assert_eq!(get(gateway.addr, "/paid/open").status, 200);
+    assert_eq!(get(gateway.addr, "/paid/open/").status, 402);
 }

@@ -159,3 +159,73 @@ fn term_ends_what_is_open_and_then_the_process() {
     assert_eq!((answer.status, answer.text().as_str(), answer.header("connection")), (200, "done", Some("close")));
     assert!(gateway.wait().success());
 }
+
+#[test]
+fn a_flood_of_connections_is_a_line_a_second_with_their_number() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let toml = site_toml(&origin, &agent, "[server.limits]\nconnections = 1\n").replace("cores = 2", "cores = 1");
+    let gateway = Gateway::start(&toml);
+    let mut held = Connection::open(gateway.addr);
+    assert_eq!(held.send("GET /a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap().status, 200);
+    let began = Instant::now();
+    for _ in 0..100 {
+        assert!(Connection::open(gateway.addr).closed());
+    }
+    let told = || -> Vec<u64> {
+        let log = gateway.log();
+        let lines = log.lines().filter(|line| line.contains("the limit of open connections is reached"));
+        lines.map(|line| line.split("closed=").nth(1).unwrap().trim().parse().unwrap()).collect()
+    };
+    while told().iter().sum::<u64>() < 100 {
+        assert!(began.elapsed() < crate::support::client::PATIENCE, "{:?}", told());
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    assert!(told().len() as u64 <= began.elapsed().as_secs() + 2, "{:?}", told());
+}
+
+#[test]
+fn an_upload_that_stops_is_the_clients_fault_also_when_the_origin_may_take_less_time() {
+    let agent = Agent::start();
+    let origin = Origin::start();
+    let more = "[server.limits]\nbody_idle_seconds = 3\n";
+    let toml = site_toml(&origin, &agent, more).replace("[deferred]", "head_seconds = 1\n[deferred]");
+    let gateway = Gateway::start(&toml);
+    let mut connection = Connection::open(gateway.addr);
+    let answer = connection.send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhel").unwrap();
+    assert_eq!((answer.status, answer.reason()), (408, "body_too_slow"));
+
+    // An origin that takes the whole body and says nothing is late, counted from the last byte.
+    let origin = Origin::scripted(|_, socket| std::io::Read::read(socket, &mut [0; 1]).is_err());
+    let toml = site_toml(&origin, &agent, more).replace("[deferred]", "head_seconds = 1\n[deferred]");
+    let gateway = Gateway::start(&toml);
+    let mut connection = Connection::open(gateway.addr);
+    connection.write("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhel");
+    std::thread::park_timeout(std::time::Duration::from_millis(1500));
+    let whole = Instant::now();
+    let answer = connection.send("lo, you").unwrap();
+    assert_eq!((answer.status, answer.reason()), (504, "origin_timeout"));
+    let took = whole.elapsed().as_millis();
+    assert!((900..3000).contains(&took), "{took} ms");
+}
+
+#[test]
+fn a_second_term_ends_the_drain_and_says_so() {
+    let origin = Origin::scripted(|_, socket| std::io::Read::read(socket, &mut [0; 1]).is_err());
+    let agent = Agent::start();
+    let toml = site_toml(&origin, &agent, "").replace("drain_seconds = 2", "drain_seconds = 60");
+    let gateway = Gateway::start(&toml);
+    let mut busy = Connection::open(gateway.addr);
+    busy.write("GET /a HTTP/1.1\r\nHost: x\r\n\r\n");
+    while origin.calls() == 0 {
+        std::thread::yield_now();
+    }
+    gateway.term();
+    while !gateway.log().contains("draining") {
+        std::thread::yield_now();
+    }
+    gateway.term();
+    while !gateway.log().contains("the drain is cut short") {
+        std::thread::yield_now();
+    }
+    assert_eq!(gateway.wait().code(), Some(130));
+}

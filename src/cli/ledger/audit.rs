@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{Failure, Where, amount, hex};
 use crate::cli::Exit;
-use crate::cli::output::say;
+use crate::cli::output::{counted, say};
 use crate::ledger::audit::AuditReport;
 
 /// Prove the books: every link of the chain, every sum, recomputed from the file alone.
@@ -18,7 +18,14 @@ head is worth keeping elsewhere: whoever rewrites the whole file cannot keep it.
 
 Examples:
   tollgate ledger audit
-  tollgate ledger audit -c /etc/tollgate/tollgate.toml --json")]
+  tollgate ledger audit -c /etc/tollgate/tollgate.toml --json
+
+With --json one object:
+  ok           true or false
+  entries, captures, voids, unproven, dropped                            numbers
+  charged      {asset: decimal text}, {\"USD\": \"0.01\"}
+  writers      list of {slot, entries, batches (numbers), head (hex text)}
+  finding      null, or {place, what, expected, found (text)}, the first thing that is wrong")]
 pub struct Audit {
     #[command(flatten)]
     place: Where,
@@ -45,17 +52,23 @@ impl Audit {
 
 fn to_text(report: &AuditReport) -> String {
     if let Some(finding) = &report.finding {
-        return format!("wrong: {finding}\n({} entries before it hold)\n", report.entries);
+        return format!("wrong: {finding}\n({} before it held)\n", counted(report.entries, "entry", "entries"));
     }
     let batches: i64 = report.writers.iter().map(|writer| writer.batches).sum();
-    let mut text = format!("ok: {} entries, {batches} batches", report.entries);
+    let entries = |count: u64| counted(count, "entry", "entries");
+    let mut text = format!("ok: {}, {}", entries(report.entries), counted(batches, "batch", "batches"));
     match &report.writers[..] {
         [] => text += ", head none\n",
         [writer] => text += &format!(", head {}\n", hex(&writer.head)),
         writers => {
             text.push('\n');
             for writer in writers {
-                text += &format!("  writer {}: {} entries, head {}\n", writer.slot, writer.entries, hex(&writer.head));
+                text += &format!(
+                    "  writer {}: {}, head {}\n",
+                    writer.slot,
+                    entries(writer.entries.unsigned_abs()),
+                    hex(&writer.head)
+                );
             }
         }
     }
@@ -63,8 +76,10 @@ fn to_text(report: &AuditReport) -> String {
     let charged = charged.collect::<Vec<_>>().join(", ");
     if !charged.is_empty() {
         text += &format!(
-            "    charged {charged} in {} captures less {} voids; {} unproven\n",
-            report.captures, report.voids, report.unproven
+            "    charged {charged} in {} less {}; {} unproven\n",
+            counted(report.captures, "capture", "captures"),
+            counted(report.voids, "void", "voids"),
+            report.unproven
         );
     }
     text

@@ -20,9 +20,17 @@ Examples:
   tollgate ledger list --state unproven            charged, and no word yet of what became of the answer
   tollgate ledger list --json --limit 0 | jq -r 'select(.kind == \"capture\") | [.at, .account, .amount] | @tsv'
 
-With --json each line is an object:
-  n, kind, at, account, agent, route, scheme, asset, amount (decimal text), units (10^-6), status, method, target,
-  key, state, outcome {delivery, bytes, ms}")]
+With --json each line is an object. Text, or null where an entry has none:
+  n            the entry's number; as text, since JSON readers round numbers of this size
+  ref          the number of the capture that the entry is about
+  kind, at (2026-11-24T12:00:00.000Z), account, agent, route, scheme, asset, method, target
+  amount       decimal, 0.01
+  key          the payment's key, hex
+  state        delivered, unproven or voided; captures only
+Numbers, or null:
+  units        the amount in millionths of the currency
+  status       the origin's
+And outcome    null, or {delivery (text), bytes, ms (numbers)}")]
 pub struct List {
     #[command(flatten)]
     place: Where,

@@ -96,7 +96,8 @@ impl From<ReadError> for Failure {
 }
 
 impl Where {
-    fn open(&self) -> Result<LedgerReader, Failure> {
+    /// The file.
+    fn path(&self) -> Result<PathBuf, Failure> {
         let path = match &self.config {
             None => self.ledger.clone(),
             Some(path) => match config::load(path, std::env::vars()) {
@@ -104,10 +105,11 @@ impl Where {
                 Err(errors) => return Err(Failure::Config(errors.render(color()))),
             },
         };
-        if !path.exists() {
-            return Err(Failure::Missing(path));
-        }
-        LedgerReader::open(&path).map_err(Failure::Open)
+        if path.exists() { Ok(path) } else { Err(Failure::Missing(path)) }
+    }
+
+    fn open(&self) -> Result<LedgerReader, Failure> {
+        LedgerReader::open(&self.path()?).map_err(Failure::Open)
     }
 }
 

@@ -65,7 +65,8 @@ impl Resolve {
             error(format_args!("`{}` is no payment key: expected 34 digits of hex", self.payment));
             return Ok(Exit::Unusable);
         };
-        let (ledger, zone) = self.place.ledger()?;
+        let ledger = self.place.path()?;
+        let zone = self.place.open()?.zone()?;
         let answered = match UnixStream::connect(admin::socket_of(&ledger)) {
             Ok(stream) => self.ask(stream),
             Err(_) => self.resolve_here(key, SqliteOptions::offline(ledger, zone, Clock::system())),

@@ -87,6 +87,16 @@ impl Transcript {
         self.keep(|kept| kept.offer = Some(offer.clone()));
     }
 
+    /// What is known of the payment when there will be no more.
+    pub(super) fn standing(&self) -> String {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&kept.payment, &kept.offer) {
+            (Some(_), Some(offer)) if kept.receipt.is_some() => format!("{} was charged", offer.price),
+            (Some(_), Some(offer)) => format!("{} may have been charged", offer.price),
+            _ => "nothing was paid".to_owned(),
+        }
+    }
+
     /// The head of the answer that is handed on.
     pub(super) fn answered(&self, status: StatusCode, headers: &HeaderMap, paid: Option<&Paid>) {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());

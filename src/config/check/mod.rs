@@ -27,6 +27,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let routes = routes::routes(&root, origins.as_deref());
     if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
         routes::payable(&root, routes, accounts);
+        routes::currencies(&root, routes, accounts);
     }
     if let (Some(exact), Some(facilitators), Some(routes), Some(origins), Some(offers)) =
         (&exact, &facilitators, &routes, &origins, &offers)

@@ -228,6 +228,24 @@ pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]
             let message = format!("nobody can pay: no account is in {}", price.currency);
             root.layers.warn(&key, message, "add an account in this currency, or change the price");
         }
+        let credits = accounts.iter().map(|account| account.credit).filter(|c| c.currency == price.currency);
+        if let Some(most) = credits.max_by_key(|credit| credit.units).filter(|most| most.units < price.units) {
+            let message = format!("nobody can pay: no account may owe more than {most}");
+            root.layers.warn(&key, message, "raise the `credit` of an account, or change the price");
+        }
+    }
+}
+
+/// Warns about currencies that do not exist: a slip of the pen would be booked as it is written.
+pub(super) fn currencies(root: &Section<'_>, routes: &[Route], accounts: &[Account]) {
+    let credits = accounts.iter().enumerate().map(|(i, account)| (format!("accounts[{i}].credit"), account.credit));
+    let prices = routes.iter().enumerate().filter_map(|(i, route)| Some((format!("routes[{i}].price"), route.price?)));
+    let mut warned = HashSet::new();
+    for (key, Money { currency, .. }) in credits.chain(prices) {
+        if !currency.is_active() && warned.insert(currency) {
+            let message = format!("`{currency}` is no currency in use (ISO 4217)");
+            root.layers.warn(&key, message, "look whether the code is right: it is booked as it is written");
+        }
     }
 }
 
