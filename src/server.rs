@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod facilitators;
+mod reconcile;
 mod terms;
 
 use std::fs;
@@ -176,7 +177,12 @@ impl Gateway {
         {
             tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
         }
-        let door = admin::serve(store.clone(), config.ledger.path.clone());
+        let door = if store.has_opened() { admin::Door::open(&config.ledger.path) } else { None };
+        let door = admin::serve(door, store.clone(), config.ledger.path.clone());
+        let reconcile = reconcile::run(store.clone(), shared.facilitators.clone());
+        let door = async move {
+            tokio::join!(door, reconcile);
+        };
         gateway.control = Some(spawn_control((service, settlements), door, terms, draining.clone())?);
         let mut by_core: Vec<Vec<std::net::TcpListener>> = Vec::new();
         by_core.resize_with(config.server.cores.max(1), Vec::new);

@@ -4,3 +4,5 @@ mod support;
 
 #[path = "exact/handshake.rs"]
 mod handshake;
+#[path = "exact/unresolved.rs"]
+mod unresolved;

@@ -170,7 +170,7 @@ impl Claims {
     /// Gives key and credit back, and counts the drop if the client made it; the third release spends the key.
     pub(super) fn release(&self, claim: &Claim, why: Released, now_ms: u64) {
         let released = self.end(claim, State::is_live, |held| {
-            held.releases += 1;
+            held.releases += u8::from(why != Released::NotAsked);
             held.state = if held.releases >= RELEASES_MAX { State::Burnt } else { State::Released };
             Units::ZERO
         });

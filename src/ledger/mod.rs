@@ -25,6 +25,7 @@ mod place;
 mod poster;
 mod queue;
 pub mod read;
+mod recovery;
 pub mod resolve;
 pub mod rollup;
 mod rows;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::evidence::WalletEvidence;
-use super::settling::Intent;
+use super::settling::{Intent, Settling};
 use super::store::{CaptureError, Posting, Receipt, Store};
 use crate::payment::key::PaymentKey;
 use crate::wire::x402::Version;
@@ -51,6 +51,14 @@ pub async fn resolve(store: &dyn Store, key: PaymentKey, resolution: &Resolution
         return Err(ResolveError::Reason);
     }
     let settling = store.adopt(key).ok_or(ResolveError::NotUnresolved)?;
+    end(store, settling, resolution).await
+}
+
+/// The same for a payment that is in hand already.
+///
+/// # Errors
+/// [`ResolveError::Ledger`].
+pub async fn end(store: &dyn Store, settling: Settling, resolution: &Resolution) -> Result<Receipt, ResolveError> {
     let posting = posting(settling.intent(), resolution);
     let posted = if resolution.moved {
         store.settled(settling, posting, true).await
@@ -73,6 +81,13 @@ fn posting(intent: &Intent, resolution: &Resolution) -> Posting {
     Posting { evidence: evidence.encode(), ..intent.posting.clone() }
 }
 
+/// What was asked for, in the asset's smallest unit.
+pub fn asked_amount(intent: &Intent) -> Option<String> {
+    let asked: Value = serde_json::from_slice(&intent.payload).ok()?;
+    let amount = |name: &str| Some(asked["paymentRequirements"].get(name)?.as_str()?.to_owned());
+    amount("amount").or_else(|| amount("maxAmountRequired"))
+}
+
 /// The payment response that the payer gets, in the version of the payment.
 fn receipt(intent: &Intent, resolution: &Resolution) -> Option<String> {
     let asked: Value = serde_json::from_slice(&intent.payload).ok()?;
@@ -84,7 +99,7 @@ fn receipt(intent: &Intent, resolution: &Resolution) -> Option<String> {
         transaction: resolution.transaction.clone(),
         network: text("/paymentRequirements/network")?,
         payer: text("/paymentPayload/payload/authorization/from"),
-        amount: text("/paymentRequirements/amount").filter(|_| resolution.moved),
+        amount: asked_amount(intent).filter(|_| resolution.moved),
         extensions: serde_json::Map::new(),
     };
     Some(receipt.encode(version))

@@ -41,7 +41,7 @@ pub trait Store: Outcomes {
     fn look(&self, key: PaymentKey) -> StoreFuture<Result<Look, Unavailable>>;
 
     /// Gives key and credit back: nothing was given, nothing is charged. Does not wait and cannot fail. The third release of
-    /// a payment spends it, whatever the reasons.
+    /// a payment spends it, whatever the reasons but [`Released::NotAsked`].
     fn release(&self, claim: Claim, why: Released);
 
     /// Posts the capture. It is queued when this returns (from then on nothing may cancel it); the future resolves when the
@@ -142,6 +142,8 @@ impl Claim {
 pub enum Released {
     /// The origin gave no success. The account has no part in that: it is not throttled for it.
     OriginFailed,
+    /// The origin was not asked: nothing was spent on it, so it does not count at all.
+    NotAsked,
     /// The client went away, or asked for what cannot be recorded, so that an origin call was made for nothing; too many of
     /// them throttle the account.
     ClientLeft,

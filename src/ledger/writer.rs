@@ -17,14 +17,13 @@ use super::{
     claims::{Claims, SHARDS, SWEEP},
     clock_rule::ClockRule,
     day::{CreditPeriod, credit_period},
-    entry::{EntryNumber, Kind, PostingKey},
     file::{Head, Owner},
     mailbox::Post,
     place::Place,
     queue::{Act, Ask, Job, Queue, Redelivery},
     settlements,
     sqlite::SqliteOptions,
-    store::{CaptureError, Delivery, Health, Outcome, Settling, Unavailable, Unresolved},
+    store::{CaptureError, Health, Outcome, Settling, Unavailable, Unresolved},
 };
 use crate::{clock::Clock, wire::amount::Units};
 
@@ -187,13 +186,13 @@ pub(super) struct Writer {
     /// Held for as long as the file is written.
     _owner: Owner,
     /// Outcomes that the next batch carries.
-    outcomes: Vec<Outcome>,
+    pub(super) outcomes: Vec<Outcome>,
     /// Postings that may be in the file although nobody was told.
-    in_doubt: Vec<Job>,
+    pub(super) in_doubt: Vec<Job>,
     /// Ends of settlements that must be written whatever happens: money moved, or certainly did not.
-    kept: Vec<Job>,
+    pub(super) kept: Vec<Job>,
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
-    doubt: Option<(Head, Option<Head>)>,
+    pub(super) doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
 }
 
@@ -243,7 +242,7 @@ impl Writer {
     }
 
     /// Writes postings and the outcomes that wait, in as few batches as the rows allow.
-    fn commit(&mut self, jobs: Vec<Job>, redeliveries: Vec<Redelivery>) -> Result<(), Broken> {
+    pub(super) fn commit(&mut self, jobs: Vec<Job>, redeliveries: Vec<Redelivery>) -> Result<(), Broken> {
         let outcomes = mem::take(&mut self.outcomes);
         self.commit_part(Part { jobs, redeliveries, outcomes })
     }
@@ -337,7 +336,7 @@ impl Writer {
     }
 
     /// Answers captures with the reason. Those in doubt keep their claim until the file is read again.
-    fn give_up(&mut self, jobs: Vec<Job>, redeliveries: Vec<Redelivery>, reason: &Arc<str>, in_doubt: bool) {
+    pub(super) fn give_up(&mut self, jobs: Vec<Job>, redeliveries: Vec<Redelivery>, reason: &Arc<str>, in_doubt: bool) {
         let mut post = Post::default();
         for mut job in jobs {
             post.send(mem::take(&mut job.answer), Err(Unavailable(reason.clone()).into()));
@@ -397,82 +396,6 @@ impl Writer {
             }
         }
     }
-
-    /// Opens the file anew until it is well, and settles what is in doubt. False when the ledger is closed meanwhile.
-    fn recover(&mut self, reason: &Arc<str>) -> bool {
-        tracing::error!(reason = &**reason, "priced routes are closed until the ledger's file is well again");
-        let mut wait = BACKOFF.0;
-        loop {
-            // What queues during the wait is certainly not written.
-            let left = self.shared.queue.refuse(reason);
-            self.outcomes.extend(left.outcomes);
-            self.give_up(left.captures, left.redeliveries, reason, false);
-            left.asks.into_iter().for_each(|ask| ask.refuse(Unavailable(reason.clone())));
-            let closing = self.shared.queue.wait_or_closing(wait);
-            match self.try_again() {
-                Ok(()) => {
-                    self.shared.queue.accept();
-                    self.shared.set_closed(|closed| closed.disk = None);
-                    tracing::info!("the ledger's file is well again");
-                    return true;
-                }
-                Err(what) => {
-                    tracing::warn!(what, "the ledger's file still fails");
-                    self.shared.set_closed(|closed| closed.disk = Some(what.into()));
-                }
-            }
-            if closing {
-                return false;
-            }
-            wait = (wait * 2).min(BACKOFF.1);
-        }
-    }
-
-    fn try_again(&mut self) -> Result<(), String> {
-        let (before, attempted) = self.doubt.unwrap_or((*self.books.head(), None));
-        self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
-        if let Some(place) = self.shared.place.get() {
-            place.opened();
-        }
-        let now = *self.books.head();
-        let failed = |e: rusqlite::Error| e.to_string();
-        let is = |head: &Head| (head.seq, head.batch_seq, head.hash) == (now.seq, now.batch_seq, now.hash);
-        // Only the one batch in doubt may be there beside what was.
-        if !is(&before) && !attempted.as_ref().is_some_and(is) {
-            return Err("another process wrote to the ledger".to_owned());
-        }
-        self.shared.claims.credit.load(self.books.account_use().map_err(failed)?);
-        while let Some(job) = self.in_doubt.last() {
-            let key = job.claim.request.key;
-            let found = self.books.find(&PostingKey::new(job.act.kind(), &key, 0)).map_err(failed)?;
-            // In the batch in doubt: nobody was told, so nobody was served. Else another one's posting.
-            let ours = found.filter(|n| EntryNumber::from_n(*n).seq > before.seq);
-            if let (Act::Intend(_), Some(_)) = (&job.act, ours) {
-                // Nobody was told, so no facilitator was asked: the settlement never began.
-                settlements::close(&self.books.connection, &key).map_err(failed)?;
-            }
-            let Some(job) = self.in_doubt.pop() else { break };
-            let kind = job.act.kind();
-            let claims = &self.shared.claims;
-            match (&job.act, found) {
-                (Act::Intend(_), _) | (Act::Capture, None) => claims.give_back(&job.claim),
-                (Act::Capture, Some(n)) => claims.captured_and_loaded(&job.claim, n),
-                (Act::Settle { .. } | Act::Fail(_), None) => self.kept.push(job),
-                (Act::Settle { owed, .. }, Some(n)) => claims.settled(&job.claim, n, Units::ZERO, *owed),
-                (Act::Fail(_), Some(_)) => claims.failed(&job.claim),
-            }
-            if let (Kind::Capture, Some(n)) = (kind, ours) {
-                self.books.expect_outcome(n);
-                self.outcomes.push(Outcome { n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
-            }
-        }
-        self.doubt = None;
-        self.shared.claims.raise_floor(self.books.floor_ms());
-        // Whoever asked for them was told that the ledger is closed, so their answers are owed.
-        let kept: Vec<Job> = mem::take(&mut self.kept).into_iter().map(Job::owed).collect();
-        self.books.probe().map_err(|(BatchError::Disk(what) | BatchError::Row(what))| what)?;
-        self.commit(kept, Vec::new()).map_err(|Broken(reason)| reason.to_string())
-    }
 }
 
 /// What goes into one transaction.
@@ -504,4 +427,4 @@ impl Part {
 }
 
 /// The file failed, with the reason; the queue must be refused and the file opened again.
-struct Broken(Arc<str>);
+pub(super) struct Broken(pub(super) Arc<str>);

@@ -7,15 +7,17 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 
 use crate::ledger::resolve::{Resolution, resolve};
+use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::Store;
 use crate::payment::key::PaymentKey;
 
@@ -23,6 +25,8 @@ use crate::payment::key::PaymentKey;
 const LINE_BYTES_MAX: u64 = 8 * 1024;
 /// For a whole conversation.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How often it is looked whether the ledger has become ours.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Where the socket of a ledger is: `books.sqlite.admin`.
 pub fn socket_of(ledger: &Path) -> PathBuf {
@@ -31,17 +35,47 @@ pub fn socket_of(ledger: &Path) -> PathBuf {
     name.into()
 }
 
-/// Serves the door until it is dropped; a door that can't be opened is said in the log and missed by nobody else.
-pub(super) async fn serve(store: Arc<dyn Store>, ledger: PathBuf) {
-    let path = socket_of(&ledger);
-    let listener = match open(&path) {
-        Ok(listener) => listener,
-        Err(error) => {
-            tracing::warn!(%error, socket = %path.display(), "the admin socket can't be opened; `ledger resolve` will not reach this process");
-            return;
+/// A socket that is open, and taken away when this is dropped.
+pub(super) struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Door {
+    /// Opens the door of a ledger whose lock is ours; one that can't be opened is said in the log and missed by nobody else.
+    pub(super) fn open(ledger: &Path) -> Option<Door> {
+        let path = socket_of(ledger);
+        match open(&path) {
+            Ok(listener) => Some(Door { listener, path }),
+            Err(error) => {
+                let socket = path.display();
+                tracing::warn!(%error, %socket, "the admin socket can't be opened; `ledger resolve` will not reach this process");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Serves the door until this is dropped. Without one yet, the ledger is still another process's: its door too.
+pub(super) async fn serve(door: Option<Door>, store: Arc<SqliteStore>, ledger: PathBuf) {
+    let door = match door {
+        Some(door) => Some(door),
+        None => {
+            while !store.has_opened() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            Door::open(&ledger)
         }
     };
-    let _gone = Gone(path);
+    let Some(door) = door else { return };
+    let Ok(()) = door.listener.set_nonblocking(true) else { return };
+    let Ok(listener) = door.listener.try_clone().and_then(tokio::net::UnixListener::from_std) else { return };
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -75,15 +109,6 @@ fn open(path: &Path) -> io::Result<UnixListener> {
     let _ = fs::remove_file(&inside);
     let _ = fs::remove_dir(&folder);
     opened
-}
-
-/// Takes the socket's name away.
-struct Gone(PathBuf);
-
-impl Drop for Gone {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
 }
 
 async fn converse(stream: UnixStream, store: &dyn Store) -> io::Result<()> {

@@ -10,6 +10,7 @@ use crate::cli::Exit;
 use crate::cli::output::{Paint, note, say, table};
 use crate::clock::Clock;
 use crate::ledger::read::{Filter, Listed, State};
+use crate::ledger::resolve::Open;
 
 /// List what was paid, newest first.
 #[derive(Debug, clap::Args)]
@@ -18,6 +19,7 @@ Examples:
   tollgate ledger list
   tollgate ledger list --since 24h --account example-crawler
   tollgate ledger list --state unproven            charged, and no word yet of what became of the answer
+  tollgate ledger list --state unresolved          sent to be settled, and no word whether money moved
   tollgate ledger list --json --limit 0 | jq -r 'select(.kind == \"capture\") | [.at, .account, .amount] | @tsv'
 
 With --json each line is an object. Text, or null where an entry has none:
@@ -59,20 +61,26 @@ enum StateName {
     Unproven,
     /// Charged and given back.
     Voided,
+    /// Sent to be settled, and it is not known whether money moved; not charged yet.
+    Unresolved,
 }
 
 impl List {
     pub(super) fn run(self) -> Result<Exit, Failure> {
+        if matches!(self.state, Some(StateName::Unresolved)) {
+            return self.unresolved();
+        }
         let limit = if self.limit == 0 { usize::MAX - 1 } else { self.limit };
         let filter = Filter {
             // One more, to tell whether there is more.
             limit: limit + 1,
             since_ms: self.since,
             account: self.account,
-            state: self.state.map(|state| match state {
-                StateName::Delivered => State::Delivered,
-                StateName::Unproven => State::Unproven,
-                StateName::Voided => State::Voided,
+            state: self.state.and_then(|state| match state {
+                StateName::Delivered => Some(State::Delivered),
+                StateName::Unproven => Some(State::Unproven),
+                StateName::Voided => Some(State::Voided),
+                StateName::Unresolved => None,
             }),
         };
         let mut rows = self.place.open()?.list(&filter)?;
@@ -88,6 +96,40 @@ impl List {
         if more {
             note(&format!("there are more than {limit}; --limit shows more, --limit 0 all"));
         }
+        Ok(Exit::Done)
+    }
+}
+
+impl List {
+    /// Those are no entries: what is listed is the intents without an end.
+    fn unresolved(&self) -> Result<Exit, Failure> {
+        let rows = self.place.open()?.unresolved()?;
+        if self.json {
+            let line = |open: &Open| {
+                json!({"payment": open.key.to_string(), "agent": &*open.agent, "request": open.what, "asset": open.asset,
+                    "amount": amount(open.amount, &open.asset), "units": open.amount, "facilitator": &*open.facilitator,
+                    "valid_until": time(i64::try_from(open.hard_until_ms).unwrap_or(i64::MAX))})
+            };
+            say(&rows.iter().map(|open| format!("{}\n", line(open))).collect::<String>());
+            return Ok(Exit::Done);
+        }
+        if rows.is_empty() {
+            note("no payment is unresolved");
+            return Ok(Exit::Done);
+        }
+        let header = ["PAYMENT", "VALID UNTIL", "AMOUNT", "PAYER", "FACILITATOR", "REQUEST"];
+        let mut cells = vec![header.map(str::to_owned).to_vec()];
+        cells.extend(rows.iter().map(|open| {
+            vec![
+                open.key.to_string(),
+                time(i64::try_from(open.hard_until_ms).unwrap_or(i64::MAX)),
+                format!("{} {}", amount(open.amount, &open.asset), open.asset),
+                open.agent.to_string(),
+                open.facilitator.to_string(),
+                shortened(&open.what),
+            ]
+        }));
+        say(&table(&cells));
         Ok(Exit::Done)
     }
 }

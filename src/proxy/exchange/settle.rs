@@ -66,7 +66,7 @@ impl Exchange {
             Ok(claim) => claim,
             Err(error) => return self.come_back(exact, outbound, scene, error).await,
         };
-        claim.why = Released::OriginFailed;
+        claim.why = Released::NotAsked;
         let verified = tokio::select! {
             biased;
             () = left(&mut scene.ear) => {

@@ -1,0 +1,92 @@
+//! What the writer does when its file has failed: open it anew, find out what is in it, settle what is in doubt.
+
+use std::{mem, sync::Arc};
+
+use super::{
+    batch::BatchError,
+    entry::{EntryNumber, Kind, PostingKey},
+    file::Head,
+    queue::{Act, Job},
+    settlements,
+    store::{Delivery, Outcome, Unavailable},
+    writer::{BACKOFF, Broken, Writer},
+};
+use crate::wire::amount::Units;
+
+impl Writer {
+    /// Opens the file anew until it is well, and settles what is in doubt. False when the ledger is closed meanwhile.
+    pub(super) fn recover(&mut self, reason: &Arc<str>) -> bool {
+        tracing::error!(reason = &**reason, "priced routes are closed until the ledger's file is well again");
+        let mut wait = BACKOFF.0;
+        loop {
+            // What queues during the wait is certainly not written.
+            let left = self.shared.queue.refuse(reason);
+            self.outcomes.extend(left.outcomes);
+            self.give_up(left.captures, left.redeliveries, reason, false);
+            left.asks.into_iter().for_each(|ask| ask.refuse(Unavailable(reason.clone())));
+            let closing = self.shared.queue.wait_or_closing(wait);
+            match self.try_again() {
+                Ok(()) => {
+                    self.shared.queue.accept();
+                    self.shared.set_closed(|closed| closed.disk = None);
+                    tracing::info!("the ledger's file is well again");
+                    return true;
+                }
+                Err(what) => {
+                    tracing::warn!(what, "the ledger's file still fails");
+                    self.shared.set_closed(|closed| closed.disk = Some(what.into()));
+                }
+            }
+            if closing {
+                return false;
+            }
+            wait = (wait * 2).min(BACKOFF.1);
+        }
+    }
+
+    fn try_again(&mut self) -> Result<(), String> {
+        let (before, attempted) = self.doubt.unwrap_or((*self.books.head(), None));
+        self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
+        if let Some(place) = self.shared.place.get() {
+            place.opened();
+        }
+        let now = *self.books.head();
+        let failed = |e: rusqlite::Error| e.to_string();
+        let is = |head: &Head| (head.seq, head.batch_seq, head.hash) == (now.seq, now.batch_seq, now.hash);
+        // Only the one batch in doubt may be there beside what was.
+        if !is(&before) && !attempted.as_ref().is_some_and(is) {
+            return Err("another process wrote to the ledger".to_owned());
+        }
+        self.shared.claims.credit.load(self.books.account_use().map_err(failed)?);
+        while let Some(job) = self.in_doubt.last() {
+            let key = job.claim.request.key;
+            let found = self.books.find(&PostingKey::new(job.act.kind(), &key, 0)).map_err(failed)?;
+            // In the batch in doubt: nobody was told, so nobody was served. Else another one's posting.
+            let ours = found.filter(|n| EntryNumber::from_n(*n).seq > before.seq);
+            if let (Act::Intend(_), Some(_)) = (&job.act, ours) {
+                // Nobody was told, so no facilitator was asked: the settlement never began.
+                settlements::close(&self.books.connection, &key).map_err(failed)?;
+            }
+            let Some(job) = self.in_doubt.pop() else { break };
+            let kind = job.act.kind();
+            let claims = &self.shared.claims;
+            match (&job.act, found) {
+                (Act::Intend(_), _) | (Act::Capture, None) => claims.give_back(&job.claim),
+                (Act::Capture, Some(n)) => claims.captured_and_loaded(&job.claim, n),
+                (Act::Settle { .. } | Act::Fail(_), None) => self.kept.push(job),
+                (Act::Settle { owed, .. }, Some(n)) => claims.settled(&job.claim, n, Units::ZERO, *owed),
+                (Act::Fail(_), Some(_)) => claims.failed(&job.claim),
+            }
+            if let (Kind::Capture, Some(n)) = (kind, ours) {
+                self.books.expect_outcome(n);
+                self.outcomes.push(Outcome { n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
+            }
+        }
+        self.doubt = None;
+        self.shared.claims.raise_floor(self.books.floor_ms());
+        // Whoever asked for them was told that the ledger is closed, so their answers are owed.
+        let kept: Vec<Job> = mem::take(&mut self.kept).into_iter().map(Job::owed).collect();
+        self.books.probe().map_err(|(BatchError::Disk(what) | BatchError::Row(what))| what)?;
+        self.commit(kept, Vec::new()).map_err(|Broken(reason)| reason.to_string())
+    }
+}
