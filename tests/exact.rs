@@ -4,5 +4,7 @@ mod support;
 
 #[path = "exact/handshake.rs"]
 mod handshake;
+#[path = "exact/storm.rs"]
+mod storm;
 #[path = "exact/unresolved.rs"]
 mod unresolved;

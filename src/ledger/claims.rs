@@ -6,7 +6,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -107,7 +107,7 @@ impl Claims {
 
     /// Takes key and credit together.
     pub(super) fn claim(&self, request: ClaimRequest, now_ms: u64) -> Result<Claim, ClaimError> {
-        if self.drops.is_throttled(&request.account, now_ms) {
+        if dropper(&request).is_some_and(|who| self.drops.is_throttled(who, now_ms)) {
             return Err(ClaimError::Throttled);
         }
         if request.purchase.as_ref().is_some_and(|purchase| self.unresolved.has(purchase)) {
@@ -174,8 +174,11 @@ impl Claims {
             held.state = if held.releases >= RELEASES_MAX { State::Burnt } else { State::Released };
             Units::ZERO
         });
-        if released && why == Released::ClientLeft {
-            self.drops.count(&claim.request.account, now_ms);
+        if released
+            && why == Released::ClientLeft
+            && let Some(who) = dropper(&claim.request)
+        {
+            self.drops.count(who, now_ms);
         }
     }
 
@@ -347,6 +350,14 @@ impl Claims {
     }
 }
 
+/// Who is throttled for claims that are dropped: the payer, for all wallets share one account.
+fn dropper(request: &ClaimRequest) -> Option<&Arc<str>> {
+    match &request.purchase {
+        Some(purchase) => Some(&purchase.payer),
+        None => (request.period != 0).then_some(&request.account),
+    }
+}
+
 /// Where the claim counts.
 pub(super) fn use_key(request: &ClaimRequest) -> UseKey {
     (request.account.clone(), request.asset.clone(), request.period)
@@ -472,6 +483,26 @@ mod tests {
         let again = ClaimRequest { paid_at_ms: 1999, ..request("b", 1, 9) };
         assert_eq!(claims.claim(again, 0).unwrap_err(), ClaimError::BelowFloor);
         assert!(claims.claim(ClaimRequest { paid_at_ms: 2000, ..request("d", 1, 9) }, 0).is_ok());
+    }
+
+    #[test]
+    fn wallets_are_throttled_one_by_one() {
+        let claims = Claims::new(1000, 0);
+        let of = |payer: Option<&str>, key: &str| ClaimRequest {
+            account: "wallets".into(),
+            period: 0,
+            purchase: payer.map(|payer| super::super::store::Purchase { payer: payer.into(), what: key.into() }),
+            ..request(key, 1, i64::MAX / 4)
+        };
+        for payer in [Some("a"), None] {
+            for i in 0..super::super::throttle::DROPS_MAX {
+                let claim = claims.claim(of(payer, &format!("{payer:?}{i}")), 5).unwrap();
+                claims.release(&claim, Released::ClientLeft, 5);
+            }
+        }
+        assert_eq!(claims.claim(of(Some("a"), "next"), 5).unwrap_err(), ClaimError::Throttled);
+        assert!(claims.claim(of(Some("b"), "other"), 5).is_ok());
+        assert!(claims.claim(of(None, "unknown"), 5).is_ok());
     }
 
     #[test]
