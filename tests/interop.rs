@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "interop/answers.rs"]
+mod answers;
 #[path = "interop/purchases.rs"]
 mod purchases;
 #[path = "interop/stage.rs"]
