@@ -1,10 +1,12 @@
 //! Every official client of x402 buys, through an official facilitator over a real chain; the tokens move, once.
 
+use std::io::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::stage::{Client, Stage, Tally, relay};
 use crate::support::client::exchange;
-use crate::support::wallet::receipt;
+use crate::support::wallet::{receipt, send};
 use crate::support::*;
 
 /// 0.01 USD in atomic units of USDC.
@@ -143,4 +145,63 @@ fn every_client_finds_what_it_can_pay_in_every_mix() {
     }
     let (_, dir) = gateway.stop();
     assert_eq!(Books::read(dir.path()).captures.len(), captures);
+}
+
+/// Official servers let both through to their origin and settle one; here one waits outside.
+#[test]
+fn the_same_payment_twice_at_once_is_settled_and_served_once() {
+    let Some(stage) = Stage::enter("interop-x402-twice") else { return };
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = stage.gateway(&origin, &agent);
+    let payload = stage.payer.sign(&stage.payer.draft(gateway.addr, "/exact/twice"));
+    let before = stage.tally();
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| send(gateway.addr, "GET", "/exact/twice", &payload))).collect();
+        asking.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let served = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((served, origin.calls()), (1, 1), "{answers:?}");
+    for answer in answers.iter().filter(|answer| answer.status != 200) {
+        let told = (answer.status, answer.reason());
+        assert!([(503, "payment_in_flight"), (409, "payment_already_used")].contains(&told), "{answer:?}");
+    }
+    let after = stage.tally();
+    assert_eq!((after.payee - before.payee, after.settled - before.settled), (PRICE, 1));
+    let (_, dir) = gateway.stop();
+    assert_eq!(Books::read(dir.path()).captures.len(), 1);
+}
+
+/// The wallet was emptied between the facilitator's check and its transfer: nothing moves, and the client is told so.
+#[test]
+fn a_transfer_that_the_chain_refuses_is_no_purchase() {
+    let Some(stage) = Stage::enter("interop-x402-refused") else { return };
+    let agent = Agent::start();
+    // The origin spends the very authorisation that pays for its answer, past the gateway.
+    let (tell, told) = std::sync::mpsc::channel::<Value>();
+    let told = std::sync::Mutex::new(told);
+    let facilitator = stage.facilitator.addr("facilitator");
+    let origin = Origin::scripted(move |_, socket| {
+        let body = told.lock().unwrap().recv().unwrap().to_string();
+        let head = format!("POST /settle HTTP/1.1\r\nHost: {facilitator}\r\nContent-Length: {}\r\n", body.len());
+        let settled = exchange(facilitator, format!("{head}Connection: close\r\n\r\n{body}")).json();
+        assert_eq!(settled["success"], true, "{settled}");
+        socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret").is_ok()
+    });
+    let gateway = stage.gateway(&origin, &agent);
+    let draft = stage.payer.draft(gateway.addr, "/exact/a");
+    let payload = stage.payer.sign(&draft);
+    tell.send(json!({"x402Version": 2, "paymentPayload": payload, "paymentRequirements": draft.entry})).unwrap();
+    let before = stage.tally();
+    let answer = send(gateway.addr, "GET", "/exact/a", &payload);
+    assert_eq!((answer.status, answer.reason()), (402, "settlement_failed"), "{answer:?}");
+    assert!(!answer.text().contains("secret"));
+    let paid = receipt(&answer).unwrap();
+    assert_eq!((&paid["success"], paid["errorReason"].is_string()), (&json!(false), true), "{paid}");
+    let after = stage.tally();
+    // By the origin's own doing.
+    assert_eq!((after.payee - before.payee, after.settled - before.settled, after.asked - before.asked), (PRICE, 1, 2));
+    let (_, dir) = gateway.stop();
+    let books = Books::read(dir.path());
+    assert_eq!((books.captures.len(), books.intents, books.failed), (0, 1, 1), "{books:?}");
 }

@@ -19,15 +19,20 @@ pub struct Server {
     child: Child,
     /// The line that it printed.
     pub facts: Value,
+    /// What it complains of; shops do so about each payment that they can't read.
+    log: tempfile::NamedTempFile,
 }
 
 impl Server {
     fn start(command: &mut Command) -> Server {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log.reopen().unwrap());
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let facts = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {command:?} printed {line:?}"));
-        Server { child, facts }
+        let said = || std::fs::read_to_string(log.path()).unwrap_or_default();
+        let facts = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {command:?}: {line:?}\n{}", said()));
+        Server { child, facts, log }
     }
 
     pub fn text(&self, name: &str) -> String {
@@ -44,6 +49,13 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!(
+                "--- log of {} ---\n{}",
+                self.facts,
+                std::fs::read_to_string(self.log.path()).unwrap_or_default()
+            );
+        }
     }
 }
 
