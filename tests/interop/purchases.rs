@@ -1,12 +1,15 @@
 //! Every official client of x402 buys, through an official facilitator over a real chain; the tokens move, once.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::sync::mpsc::Sender;
 
 use serde_json::{Value, json};
 
 use crate::stage::{Client, Stage, Tally, relay};
 use crate::support::client::exchange;
-use crate::support::wallet::{receipt, send};
+use crate::support::wallet::{Draft, Wallet, receipt, send};
 use crate::support::*;
 
 /// 0.01 USD in atomic units of USDC.
@@ -172,36 +175,74 @@ fn the_same_payment_twice_at_once_is_settled_and_served_once() {
     assert_eq!(Books::read(dir.path()).captures.len(), 1);
 }
 
-/// The wallet was emptied between the facilitator's check and its transfer: nothing moves, and the client is told so.
-#[test]
-fn a_transfer_that_the_chain_refuses_is_no_purchase() {
-    let Some(stage) = Stage::enter("interop-x402-refused") else { return };
-    let agent = Agent::start();
-    // The origin spends the very authorisation that pays for its answer, past the gateway.
+/// An origin that hands payments of its own to the facilitator, past the gateway, before it answers.
+fn meddling(stage: &Stage) -> (Origin, Sender<Value>) {
     let (tell, told) = std::sync::mpsc::channel::<Value>();
-    let told = std::sync::Mutex::new(told);
+    let told = Mutex::new(told);
     let facilitator = stage.facilitator.addr("facilitator");
     let origin = Origin::scripted(move |_, socket| {
-        let body = told.lock().unwrap().recv().unwrap().to_string();
-        let head = format!("POST /settle HTTP/1.1\r\nHost: {facilitator}\r\nContent-Length: {}\r\n", body.len());
-        let settled = exchange(facilitator, format!("{head}Connection: close\r\n\r\n{body}")).json();
-        assert_eq!(settled["success"], true, "{settled}");
+        settle(facilitator, &told.lock().unwrap().recv().unwrap());
         socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret").is_ok()
     });
-    let gateway = stage.gateway(&origin, &agent);
-    let draft = stage.payer.draft(gateway.addr, "/exact/a");
-    let payload = stage.payer.sign(&draft);
-    tell.send(json!({"x402Version": 2, "paymentPayload": payload, "paymentRequirements": draft.entry})).unwrap();
+    (origin, tell)
+}
+
+/// What a facilitator is asked.
+fn order(wallet: &Wallet, draft: &Draft) -> Value {
+    json!({"x402Version": 2, "paymentPayload": wallet.sign(draft), "paymentRequirements": draft.entry})
+}
+
+fn settle(facilitator: SocketAddr, order: &Value) {
+    let body = order.to_string();
+    let head = format!("POST /settle HTTP/1.1\r\nHost: {facilitator}\r\nContent-Length: {}\r\n", body.len());
+    let settled = exchange(facilitator, format!("{head}Connection: close\r\n\r\n{body}")).json();
+    assert_eq!(settled["success"], true, "{settled}");
+}
+
+#[test]
+fn a_wallet_emptied_after_the_check_buys_nothing_and_is_told_so() {
+    let Some(stage) = Stage::enter("interop-x402-emptied") else { return };
+    let (origin, tell) = meddling(&stage);
+    let gateway = stage.gateway(&origin, &Agent::start());
+    let poor = Wallet::new();
+    let mut gift = stage.payer.draft(gateway.addr, "/exact/a");
+    gift.authorization.to = poor.address;
+    gift.entry["payTo"] = json!(poor.address.to_string());
+    settle(stage.facilitator.addr("facilitator"), &order(&stage.payer, &gift));
+    // Two payments of the same money.
+    tell.send(order(&poor, &poor.draft(gateway.addr, "/exact/a"))).unwrap();
     let before = stage.tally();
-    let answer = send(gateway.addr, "GET", "/exact/a", &payload);
+    let answer = poor.buy(gateway.addr, "/exact/a");
     assert_eq!((answer.status, answer.reason()), (402, "settlement_failed"), "{answer:?}");
     assert!(!answer.text().contains("secret"));
     let paid = receipt(&answer).unwrap();
-    assert_eq!((&paid["success"], paid["errorReason"].is_string()), (&json!(false), true), "{paid}");
+    let reason = "invalid_exact_evm_insufficient_balance";
+    assert_eq!((&paid["success"], &paid["errorReason"]), (&json!(false), &json!(reason)), "{paid}");
     let after = stage.tally();
-    // By the origin's own doing.
-    assert_eq!((after.payee - before.payee, after.settled - before.settled, after.asked - before.asked), (PRICE, 1, 2));
+    // The other one.
+    assert_eq!((after.payee - before.payee, after.settled - before.settled), (PRICE, 1));
     let (_, dir) = gateway.stop();
     let books = Books::read(dir.path());
     assert_eq!((books.captures.len(), books.intents, books.failed), (0, 1, 1), "{books:?}");
+}
+
+/// The payee has the money, so the payer must not be told that nothing was charged, nor be asked to pay again.
+#[test]
+fn an_authorisation_that_somebody_else_spends_is_not_called_a_failure() {
+    let Some(stage) = Stage::enter("interop-x402-spent-elsewhere") else { return };
+    let (origin, tell) = meddling(&stage);
+    let gateway = stage.gateway(&origin, &Agent::start());
+    let draft = stage.payer.draft(gateway.addr, "/exact/a");
+    tell.send(order(&stage.payer, &draft)).unwrap();
+    let before = stage.tally();
+    let answer = send(gateway.addr, "GET", "/exact/a", &stage.payer.sign(&draft));
+    assert_eq!((answer.status, answer.reason()), (503, "settlement_pending"), "{answer:?}");
+    assert!(!answer.text().contains("secret") && answer.header("payment-required").is_none());
+    let other = stage.payer.buy(gateway.addr, "/exact/a");
+    assert_eq!((other.status, other.reason()), (503, "payment_unresolved"), "{other:?}");
+    let after = stage.tally();
+    assert_eq!((after.payee - before.payee, after.settled - before.settled), (PRICE, 1));
+    let (_, dir) = gateway.stop();
+    let books = Books::read(dir.path());
+    assert_eq!((books.captures.len(), books.intents, books.failed), (0, 1, 0), "{books:?}");
 }
