@@ -287,7 +287,7 @@ fn ask(stage: &Stage, case: &Case, shop: SocketAddr, prefix: &str, version: u8) 
 
 #[test]
 fn refusals_are_those_of_official_servers_or_differ_for_a_reason() {
-    let Some(stage) = Stage::enter("interop-x402-answers") else { return };
+    let Some(stage) = Stage::enter() else { return };
     let (shop, old_shop) = (stage.server("express.mjs"), stage.server("v1-express.mjs"));
     let origin = Origin::scripted(|seen, socket| {
         let status = if seen.path() == "/exact/broken" { "500 Internal Server Error" } else { "200 OK" };

@@ -40,7 +40,7 @@ fn assert_moved_once(client: &Client, before: Tally, after: Tally) {
 
 #[test]
 fn every_official_client_pays_once_and_is_served_once() {
-    let Some(stage) = Stage::enter("interop-x402") else { return };
+    let Some(stage) = Stage::enter() else { return };
     let (origin, agent) = (Origin::start(), Agent::start());
     let gateway = stage.gateway(&origin, &agent);
     let whole = relay(gateway.addr, "");
@@ -87,7 +87,7 @@ fn every_official_client_pays_once_and_is_served_once() {
 
 #[test]
 fn a_body_arrives_once_with_its_payment() {
-    let Some(stage) = Stage::enter("interop-x402-post") else { return };
+    let Some(stage) = Stage::enter() else { return };
     let (origin, agent) = (Origin::start(), Agent::start());
     let gateway = stage.gateway(&origin, &agent);
     let clients: Vec<_> = stage.clients().into_iter().filter(|client| !client.prefers_field).collect();
@@ -110,7 +110,7 @@ fn a_body_arrives_once_with_its_payment() {
 /// Whatever else a route takes, `exact` is found by each client that has it, and `deferred` by each that signs.
 #[test]
 fn every_client_finds_what_it_can_pay_in_every_mix() {
-    let Some(stage) = Stage::enter("interop-x402-mixes") else { return };
+    let Some(stage) = Stage::enter() else { return };
     let (origin, agent) = (Origin::start(), Agent::start());
     let gateway = stage.gateway(&origin, &agent);
     let mut captures = 0;
@@ -153,7 +153,7 @@ fn every_client_finds_what_it_can_pay_in_every_mix() {
 /// Official servers let both through to their origin and settle one; here one waits outside.
 #[test]
 fn the_same_payment_twice_at_once_is_settled_and_served_once() {
-    let Some(stage) = Stage::enter("interop-x402-twice") else { return };
+    let Some(stage) = Stage::enter() else { return };
     let (origin, agent) = (Origin::start(), Agent::start());
     let gateway = stage.gateway(&origin, &agent);
     let payload = stage.payer.sign(&stage.payer.draft(gateway.addr, "/exact/twice"));
@@ -201,7 +201,7 @@ fn settle(facilitator: SocketAddr, order: &Value) {
 
 #[test]
 fn a_wallet_emptied_after_the_check_buys_nothing_and_is_told_so() {
-    let Some(stage) = Stage::enter("interop-x402-emptied") else { return };
+    let Some(stage) = Stage::enter() else { return };
     let (origin, tell) = meddling(&stage);
     let gateway = stage.gateway(&origin, &Agent::start());
     let poor = Wallet::new();
@@ -229,7 +229,7 @@ fn a_wallet_emptied_after_the_check_buys_nothing_and_is_told_so() {
 /// The payee has the money, so the payer must not be told that nothing was charged, nor be asked to pay again.
 #[test]
 fn an_authorisation_that_somebody_else_spends_is_not_called_a_failure() {
-    let Some(stage) = Stage::enter("interop-x402-spent-elsewhere") else { return };
+    let Some(stage) = Stage::enter() else { return };
     let (origin, tell) = meddling(&stage);
     let gateway = stage.gateway(&origin, &Agent::start());
     let draft = stage.payer.draft(gateway.addr, "/exact/a");

@@ -81,17 +81,17 @@ pub struct Stage {
 
 impl Stage {
     /// The stage, once it is this test's turn; `None`, and a line that says so, where the packages are not installed.
-    pub fn enter(test: &str) -> Option<MutexGuard<'static, Stage>> {
+    pub fn enter() -> Option<MutexGuard<'static, Stage>> {
         // Never dropped: the facilitator ends with this process, whose end closes its standard input.
         static STAGE: OnceLock<Mutex<Stage>> = OnceLock::new();
         let path = |variable| std::env::var_os(variable).filter(|v| !v.is_empty()).map(PathBuf::from);
         let Some(dir) = path("TOLLGATE_X402_DIR") else {
-            skipped(test, "TOLLGATE_X402_DIR is not set");
+            skipped("interop-x402", "TOLLGATE_X402_DIR is not set");
             return None;
         };
         let python = path("TOLLGATE_X402_PYTHON");
         if python.is_none() {
-            skipped(&format!("{test}-python"), "TOLLGATE_X402_PYTHON is not set");
+            skipped("interop-x402-python", "TOLLGATE_X402_PYTHON is not set");
         }
         let stage = STAGE.get_or_init(|| {
             let facilitator = Server::start(Command::new("node").arg("facilitator.mjs").current_dir(&dir));
