@@ -1,7 +1,14 @@
-//! Two strangers pay: agents written with other people's packages, npm's `web-bot-auth` and PyPI's
-//! `http-message-signatures`. `./test interop` installs them and says where they are.
+//! Strangers pay: agents written with other people's packages, npm's `web-bot-auth` and PyPI's `http-message-signatures`,
+//! and the official clients of x402. `./test interop` installs them and says where they are.
 
 mod support;
+
+#[path = "interop/answers.rs"]
+mod answers;
+#[path = "interop/purchases.rs"]
+mod purchases;
+#[path = "interop/stage.rs"]
+mod stage;
 
 use std::ffi::OsString;
 use std::io::Write as _;

@@ -56,7 +56,7 @@ pub fn check(payload: &Payload, requirements: &Requirements, now_s: u64, skew_s:
             check_permit2(authorization, signature, requirements, now_s, skew_s)
         }
         PayloadKind::Svm { transaction } => check_svm(transaction, requirements),
-        PayloadKind::Other(_) => Err(ExactError::Unsupported),
+        PayloadKind::Other(_) => Err(ExactError::Form),
     }
 }
 
@@ -229,6 +229,9 @@ pub enum ExactError {
     /// A scheme, network or form of payment that is not the one asked for.
     #[error("the payload is not of the kind that the offer asks for")]
     Unsupported,
+    /// Scheme and network are those asked for, what carries the money is nothing known.
+    #[error("`payload` has neither `authorization` nor `permit2Authorization` nor `transaction`")]
+    Form,
     /// What is asked for is itself incomplete: a mistake of the gateway's operator, not of the client.
     #[error("the offer has no valid {0}")]
     Requirements(&'static str),
@@ -301,7 +304,7 @@ impl ExactError {
             ExactError::PermitTooEarly => "permit2_not_yet_valid",
             ExactError::PermitDeadline => "permit2_deadline_expired",
             ExactError::PermitSignature => "invalid_permit2_signature",
-            ExactError::Facilitator | ExactError::Transaction(_) => "invalid_payload",
+            ExactError::Form | ExactError::Facilitator | ExactError::Transaction(_) => "invalid_payload",
         }
     }
 }

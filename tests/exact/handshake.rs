@@ -141,6 +141,21 @@ fn an_unknown_outcome_is_a_state_and_only_a_success_ends_it() {
 }
 
 #[test]
+fn an_authorisation_spent_by_somebody_else_is_not_called_a_failure() {
+    let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
+    let gateway = token_shop(&origin, &facilitator, "");
+    for reason in ["invalid_exact_evm_nonce_already_used", "permit2_invalid_nonce", "duplicate_settlement"] {
+        let path = format!("/paid/{reason}");
+        facilitator.next("/settle", Behaviour::Refused(reason));
+        facilitator.next("/settle", Behaviour::Refused(reason));
+        let payload = wallet.sign(&wallet.draft(gateway.addr, &path));
+        let answer = send(gateway.addr, "GET", &path, &payload);
+        assert_eq!((answer.status, answer.reason()), (503, "settlement_pending"), "{reason}: {answer:?}");
+        assert!(answer.header("payment-required").is_none());
+    }
+}
+
+#[test]
 fn settled_first_the_answer_is_owed_until_the_origin_gives_it() {
     let (origin, facilitator, wallet) = (half_broken(), Facilitator::start(), Wallet::new());
     let gateway = token_shop(&origin, &facilitator, "settle = \"first\"\n");

@@ -14,6 +14,9 @@ pub struct Books {
     pub captures: BTreeMap<String, Vec<(String, String)>>,
     /// How many voids, by the number of their capture.
     pub voids: BTreeMap<String, usize>,
+    /// Settlements that were begun, and those that failed.
+    pub intents: usize,
+    pub failed: usize,
 }
 
 impl Books {
@@ -31,6 +34,8 @@ impl Books {
             match row["kind"].as_str() {
                 Some("capture") => books.captures.entry(text("key")).or_default().push((text("n"), text("state"))),
                 Some("void") => *books.voids.entry(text("ref")).or_default() += 1,
+                Some("intent") => books.intents += 1,
+                Some("failed") => books.failed += 1,
                 other => panic!("{other:?}"),
             }
         }

@@ -274,6 +274,10 @@ fn a_payment_is_only_good_for_what_it_names() {
         ExactError::Unsupported
     );
     assert_eq!(refused(|r| r.extra = Map::new()).code(), "invalid_payment_requirements");
+    let mut other = vector["payload"].clone();
+    other["payload"] = json!({"delegator": "0x"});
+    let other = Payload::from_json(other, Version::V2).unwrap();
+    assert_eq!(check(&other, &good, NOW, 5).unwrap_err().code(), "invalid_payload");
 }
 
 #[test]

@@ -36,9 +36,17 @@ use crate::wire::x402::receipt;
 
 /// Longest reason of a facilitator that is passed on; some send whole stack traces.
 const REASON_BYTES_MAX: usize = 200;
-/// What a facilitator says when the transfer may have been sent all the same.
-const AMBIGUOUS: [&str; 4] =
-    ["unexpected_settle_error", "transaction_failed", "invalid_transaction_state", "settlement_timeout"];
+/// What a facilitator says when the transfer may have been made all the same. The last three say that the authorisation,
+/// good a moment ago, is spent or being spent: anybody who sees it may hand it to the chain, and then the payee has the money.
+const AMBIGUOUS: [&str; 7] = [
+    "unexpected_settle_error",
+    "transaction_failed",
+    "invalid_transaction_state",
+    "settlement_timeout",
+    "nonce_already_used",
+    "permit2_invalid_nonce",
+    "duplicate_settlement",
+];
 /// When a client whose settlement has no verdict yet should ask again, seconds.
 const RETRY_SECONDS: u64 = 10;
 
