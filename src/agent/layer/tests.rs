@@ -275,3 +275,14 @@ fn events_are_told_in_order() {
     script.send(|l| l.watch(watch)).unwrap();
     assert_eq!(*told.lock().unwrap(), ["offered 1", "paying 0.01 USD 4", "again: connection lost"]);
 }
+
+impl PayLayer {
+    /// Other means in a layer of [`Script::send`].
+    fn with(mut self, means: impl Into<Means>) -> PayLayer {
+        self.0.means = means.into();
+        self
+    }
+}
+
+#[path = "token_tests.rs"]
+mod token;

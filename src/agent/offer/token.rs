@@ -196,3 +196,7 @@ impl Told {
         None
     }
 }
+
+#[cfg(test)]
+#[path = "token_tests.rs"]
+mod tests;
