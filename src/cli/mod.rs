@@ -29,7 +29,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  tollgate demo                          see a payment happen; no file, no network
+  tollgate demo                          see two payments happen; no file, no network
   tollgate check -c tollgate.toml        what a configuration means, or all that is wrong with it
   tollgate run -c tollgate.toml          serve
   tollgate pay --key agent.jwk --agent https://signer.example.com https://example.com/page
@@ -41,7 +41,7 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See a payment happen: a site, a gateway and an agent in one process, no file, no network.
+    /// See two payments happen: a site, a gateway and an agent in one process, no file, no network.
     Demo(demo::Demo),
     /// Serve: the gateway itself.
     Run(run::Run),

@@ -63,10 +63,12 @@ impl Shop {
         self.tollgate(&[&["pay"], args, &[url.as_str()]].concat())
     }
 
+    /// The captures, newest first.
     fn rows(&self) -> Vec<Value> {
         let (code, out, err) = self.tollgate(&["ledger", "list", "--json"]);
         assert_eq!(code, 0, "{err}");
-        out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        let rows = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        rows.filter(|row| row["kind"] == "capture").collect()
     }
 }
 

@@ -51,6 +51,9 @@ pub(super) fn to_text(evidence: &WalletEvidence, line: &mut impl FnMut(&str, &st
         let place = visible(&receipt.network);
         line("transaction", &format!("{} on {place}{payer}", visible(&receipt.transaction)));
     }
+    if answer(&evidence.settled).get("sandbox").is_some_and(|sandbox| *sandbox == true) {
+        line("SANDBOX", "settled on paper: no money moved");
+    }
     line("checked now", &verdict(evidence).1);
     line("/verify said", &visible(&String::from_utf8_lossy(&evidence.verified)));
     line("/settle said", &visible(&String::from_utf8_lossy(&evidence.settled)));

@@ -200,7 +200,9 @@ pub(super) fn payable(root: &Section<'_>, exact: &Exact, facilitators: &[Facilit
             }
         }
         if facilitators.is_empty() && !exact.sandbox {
-            let help = "add `[facilitators.NAME]` with its `url`, or try it with `exact.sandbox = true`".to_owned();
+            let help =
+                "add `[facilitators.NAME]` with its `url`, or try it with `exact.sandbox = true` or `run --sandbox`"
+                    .to_owned();
             root.layers.complain(&at, "no facilitator could settle it", Some(help));
         }
         let head = config.heads.get(route.origin).copied().unwrap_or_default();
