@@ -71,6 +71,7 @@ type Pause = dyn Fn(Duration) -> Boxed<()> + Send + Sync;
 /// let key = jwk::signing_key(&std::fs::read_to_string("agent.jwk")?)?;
 /// let agent = Agent::new(AgentUrl::parse("https://signer.example.com")?, key);
 /// let layer = PayLayer::new(agent, Budget::up_to(Money::parse("0.05 USD")?));
+/// // Or from a wallet: PayLayer::new(Wallet::parse(&std::fs::read_to_string("wallet.key")?)?, …)
 /// let client = layer.layer(HttpClient::new(None)?);
 /// let request = http::Request::get("https://example.com/articles/1").body(http_body_util::Full::default())?;
 /// let answer = client.oneshot(request).await?;

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -121,4 +122,25 @@ fn members_that_two_readers_could_see_differently_are_refused() {
     let headers =
         HeaderMap::from_iter([("payment-required".parse().unwrap(), STANDARD.encode(field).parse().unwrap())]);
     assert!(read(&headers, b"", 0).unwrap_err().to_string().contains("stands twice"));
+}
+
+proptest! {
+    #[test]
+    fn no_offer_panics(
+        texts in proptest::array::uniform4("\\PC{0,45}"), amount in "[0-9]{0,45}", seconds: u64, now: i64, member in 0..8_usize,
+    ) {
+        let [network, asset, pay_to, name] = texts;
+        let _ = one(|e| match member {
+            0 => e["network"] = json!(network),
+            1 => e["asset"] = json!(asset),
+            2 => e["payTo"] = json!(pay_to),
+            3 => e["extra"] = json!({ "name": name }),
+            4 => e["amount"] = json!(amount),
+            5 => e["maxTimeoutSeconds"] = json!(seconds),
+            6 => e["extra"] = json!(name),
+            _ => *e = json!(name),
+        });
+        let field = STANDARD.encode(json!({"accepts": [v2()]}).to_string()).parse().unwrap();
+        let _ = read(&HeaderMap::from_iter([("payment-required".parse().unwrap(), field)]), b"", now);
+    }
 }
