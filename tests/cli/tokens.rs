@@ -133,6 +133,11 @@ fn what_was_settled_is_shown_with_its_proof() {
     assert_eq!((code, &evidence["verifies"], &evidence["verified"]["isValid"]), (0, &json!(true), &json!(true)));
     assert_eq!(evidence["request"]["paymentRequirements"]["payTo"], PAY_TO);
     assert_eq!(evidence["receipt"]["transaction"], evidence["settled"]["transaction"]);
+    // The intent that came before it has no more than what was signed and verified.
+    let intent = (n.parse::<i64>().unwrap() - 1).to_string();
+    let (code, out, _) = shop.tollgate(&["ledger", "show", &intent]);
+    assert!(code == 0 && out.contains("intent") && out.contains("the transfer is signed by 0x"), "{out}");
+    assert!(!out.contains("/settle said"), "{out}");
     let offer = evidence["offer_id"].as_str().unwrap();
     assert_eq!(shop.tollgate(&["ledger", "show", row["key"].as_str().unwrap()]).0, 0);
     assert_eq!(offer.len(), 64);

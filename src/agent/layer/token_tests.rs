@@ -103,3 +103,19 @@ fn an_agent_says_that_it_reads_deferred_unless_the_request_says_what_it_accepts(
     assert_eq!(headers.len(), 1);
     assert_eq!(headers["accept"], "text/html");
 }
+
+#[test]
+fn a_server_that_speaks_v1_alone_is_paid_in_v1() {
+    let entry = json!({"scheme": "exact", "network": "base-sepolia", "maxAmountRequired": "10000",
+        "resource": "http://shop.example/p?q=1", "description": "", "mimeType": "",
+        "asset": "0x036CbD53842c5426634e7929541eC2318f3dCF7e",
+        "payTo": "0x209693Bc6afc0C5328bA36FaF03C514EF312287C", "maxTimeoutSeconds": 60,
+        "extra": {"name": "USDC", "version": "2"}});
+    let offer = answer(402, &[], &json!({"x402Version": 1, "accepts": [entry]}).to_string());
+    let script = Script::of([offer, answer(200, &[], "")]);
+    assert_eq!(script.send_with_wallet().unwrap().status(), 200);
+    let asked = script.asked.lock().unwrap();
+    let payload = Payload::decode(asked[1].headers()["x-payment"].as_bytes(), Version::V1).unwrap();
+    assert_eq!((payload.scheme.as_str(), payload.network.as_str()), ("exact", "base-sepolia"));
+    assert!(!asked[1].headers().contains_key("payment-signature"));
+}

@@ -55,13 +55,20 @@ pub(super) fn to_text(evidence: &WalletEvidence, line: &mut impl FnMut(&str, &st
         line("SANDBOX", "settled on paper: no money moved");
     }
     line("checked now", &verdict(evidence).1);
-    line("/verify said", &visible(&String::from_utf8_lossy(&evidence.verified)));
-    line("/settle said", &visible(&String::from_utf8_lossy(&evidence.settled)));
+    // Before its settlement an intent has only the first.
+    for (name, said) in [("/verify said", &evidence.verified), ("/settle said", &evidence.settled)] {
+        if !said.is_empty() {
+            line(name, &visible(&String::from_utf8_lossy(said)));
+        }
+    }
     line("signed", &format!("\n{}", visible(&format!("{:#}", answer(evidence.request.as_bytes())))));
 }
 
-/// The kept start of an answer: JSON where it is whole, else text.
+/// The kept start of an answer: JSON where it is whole, else text; null where there is none.
 fn answer(bytes: &[u8]) -> Value {
+    if bytes.is_empty() {
+        return Value::Null;
+    }
     serde_json::from_slice(bytes).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(bytes)))
 }
 

@@ -83,8 +83,10 @@ impl Transcript {
         for offer in offers {
             let lasts = if offer.expires.is_some() { "" } else { ", without end" };
             let token = token(offer).map_or_else(String::new, |transfer| format!(" in {}", transfer.token.symbol));
+            let paper = self::token(offer).is_some_and(|transfer| transfer.network.is_testnet() == Some(true));
+            let paper = if paper { " (a test network)" } else { "" };
             let (price, scheme) = (offer.price, offer.scheme());
-            let mut text = format!("{price} by {scheme}{token} on {}{lasts}", shortened(&offer.network));
+            let mut text = format!("{price} by {scheme}{token} on {}{paper}{lasts}", shortened(&offer.network));
             let (description, pay_to) = (offer.description.as_deref(), offer.pay_to.as_deref());
             for (word, more) in [("for", description), ("to", pay_to), ("terms", offer.terms_url())] {
                 if let Some(more) = more {
