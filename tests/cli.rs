@@ -12,5 +12,7 @@ mod keys;
 mod pay;
 #[path = "cli/tls.rs"]
 mod tls;
+#[path = "cli/tokens.rs"]
+mod tokens;
 #[path = "cli/usage.rs"]
 mod usage;

@@ -1,16 +1,20 @@
 //! A `tower` layer that pays: `PayLayer` over any HTTP client.
 //!
-//! Request: sent as it is, so its body must be `Clone` (`Full<Bytes>`, `String`); its URI must be absolute. Answer: anything
-//! but a 402 passes through untouched. A 402 is read (bounded); an offer within the budget is signed and the request sent
-//! once more.
+//! Request: sent as it is, so its body must be `Clone` (`Full<Bytes>`, `String`); its URI must be absolute. The one thing
+//! that is added: with an agent's key, and where the request has no Accept of its own, an Accept that takes anything and
+//! names `deferred` (`*/*, application/json;scheme=deferred;q=0.1`). Gateways that also sell for tokens show offers that
+//! only signers can read (a price that is no whole cents) to those who name it; with an Accept of its own a request may
+//! therefore find no offer for its agent there. Answer: anything but a 402 passes through untouched. A 402 is read
+//! (bounded); the first offer in the server's order that the [`Means`] can pay within the budget is signed and the request
+//! sent once more.
 //!
-//! One request never pays twice. When a signed request ends without a clear answer (connection lost, or 503
-//! `payment_in_flight`, `directory_unavailable`, `ledger_unavailable`, `overloaded`), the *same* payment goes out again, at
-//! most [`PayLayer::resends`] times, after Retry-After: its id buys once however often it arrives. A fresh offer that comes
-//! with a later refusal is left to the caller.
+//! One request never pays twice. When a signed request ends without a clear answer (connection lost, or 503 with one of
+//! [`UNCLEAR`]), the *same* payment goes out again, at most [`PayLayer::resends`] times, after Retry-After: its id or nonce
+//! buys once however often it arrives. A token transfer is signed once for a request, and not sent after its end. A fresh
+//! offer that comes with a later refusal is left to the caller.
 //!
-//! What a hostile server gains: the price of one offer within the budget for each request that is sent to it, and signatures
-//! that are good for its own authority only.
+//! What a hostile server gains: the price of one offer within the budget for each request that is sent to it; signatures
+//! that are good for its own authority only, or one transfer to the receiver that it named.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -20,15 +24,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header, request, response};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Limited};
 use tower::{Layer, Service, ServiceExt as _};
 
-use super::offer::{self, BODY_BYTES_MAX, Offer, OfferError};
-use super::wallet::{Agent, Budget, OverBudget, SignError, SignedPayment};
+use super::budget::{Budget, OverBudget};
+use super::means::Means;
+use super::offer::{self, BODY_BYTES_MAX, Offer, OfferError, Way};
+use super::signer::{SignError, SignedPayment};
 use crate::clock::Clock;
 use crate::payment::presented::PAYMENT_FIELDS;
 use crate::wire::agent_url::AgentUrl;
@@ -36,6 +41,17 @@ use crate::wire::signature::RequestView;
 
 /// Longest Retry-After that is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(30);
+/// Seconds before its end after which a token transfer is not sent any more: no block would take it.
+const END_MARGIN_S: i64 = 6;
+/// Reason codes of a 503 after which the same payment goes out again.
+pub const UNCLEAR: [&str; 6] = [
+    "payment_in_flight",
+    "settlement_pending",
+    "facilitator_unavailable",
+    "directory_unavailable",
+    "ledger_unavailable",
+    "overloaded",
+];
 /// First wait after a lost connection; doubled each time.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
 
@@ -55,6 +71,7 @@ type Pause = dyn Fn(Duration) -> Boxed<()> + Send + Sync;
 /// let key = jwk::signing_key(&std::fs::read_to_string("agent.jwk")?)?;
 /// let agent = Agent::new(AgentUrl::parse("https://signer.example.com")?, key);
 /// let layer = PayLayer::new(agent, Budget::up_to(Money::parse("0.05 USD")?));
+/// // Or from a wallet: PayLayer::new(Wallet::parse(&std::fs::read_to_string("wallet.key")?)?, …)
 /// let client = layer.layer(HttpClient::new(None)?);
 /// let request = http::Request::get("https://example.com/articles/1").body(http_body_util::Full::default())?;
 /// let answer = client.oneshot(request).await?;
@@ -73,7 +90,7 @@ pub struct Pay<S> {
 
 #[derive(Clone)]
 struct Payer {
-    agent: Agent,
+    means: Means,
     budget: Budget,
     ask: Arc<Ask>,
     watch: Arc<Watch>,
@@ -142,10 +159,11 @@ pub enum PayError<E> {
 }
 
 impl PayLayer {
-    /// Pays as `agent`, for each request at most what `budget` says.
-    pub fn new(agent: Agent, budget: Budget) -> PayLayer {
+    /// Pays with `means` (an [`Agent`](super::Agent), a [`Wallet`](super::Wallet), or both), for each request at most what
+    /// `budget` says.
+    pub fn new(means: impl Into<Means>, budget: Budget) -> PayLayer {
         PayLayer(Payer {
-            agent,
+            means: means.into(),
             budget,
             ask: Arc::new(|_| true),
             watch: Arc::new(|_| {}),
@@ -216,7 +234,7 @@ where
 async fn exchange<S, B, R>(
     payer: Arc<Payer>,
     mut inner: S,
-    request: Request<B>,
+    mut request: Request<B>,
 ) -> Result<Response<R>, PayError<S::Error>>
 where
     S: Service<Request<B>, Response = Response<R>>,
@@ -226,6 +244,9 @@ where
     R::Error: Into<BoxError>,
 {
     let pays_itself = PAYMENT_FIELDS.iter().any(|name| request.headers().contains_key(*name));
+    if !pays_itself {
+        payer.means.announce(request.headers_mut());
+    }
     let unsigned = request.clone();
     let answer = inner.call(request).await.map_err(PayError::Unpaid)?;
     if answer.status() != StatusCode::PAYMENT_REQUIRED || pays_itself {
@@ -233,7 +254,8 @@ where
     }
     let offers = read_offers(answer, payer.now()).await.2?;
     (payer.watch)(Event::Offered(&offers));
-    let offer = payer.budget.choose(&offers).ok_or(OfferError::None)??.clone();
+    let payable = payer.payable(&offers)?;
+    let offer = payer.budget.choose(&payable).ok_or(OfferError::None)??.clone();
     if !(payer.ask)(&offer) {
         return Err(PayError::Declined(Box::new(offer)));
     }
@@ -258,9 +280,12 @@ where
             },
             Err(error) => (error.to_string(), WAIT_FIRST * (1 << resends.min(7)), None),
         };
-        let offer_ends_first =
-            offer.expires.is_some_and(|expires| expires <= payer.now() + wait.as_secs().cast_signed());
-        if resends >= payer.resends || wait > WAIT_MAX || offer_ends_first {
+        let ends = match offer.way {
+            Way::Deferred { .. } => offer.expires,
+            Way::Exact(_) => Some(payment.expires.saturating_sub(END_MARGIN_S)),
+        };
+        let ends_first = ends.is_some_and(|ends| ends <= payer.now() + wait.as_secs().cast_signed());
+        if resends >= payer.resends || wait > WAIT_MAX || ends_first {
             return match answer {
                 Some(answer) => Ok(paid(answer, offer, resends)),
                 None => Err(PayError::Ambiguous { offer: Box::new(offer), last: why }),
@@ -271,8 +296,12 @@ where
         (payer.watch)(Event::Resending { why: &why, after: wait });
         (payer.pause)(wait).await;
         if payment.expires <= payer.now() {
-            // Another signature under the same id is the same payment.
-            payment = match payer.sign(&head, &offer) {
+            // Another signature under the same id is the same payment; another transfer would be another one.
+            let renewed = match offer.way {
+                Way::Deferred { .. } => payer.sign(&head, &offer),
+                Way::Exact(_) => Err(format!("{why}; the transfer ended while waiting")),
+            };
+            payment = match renewed {
                 Ok(payment) => payment,
                 Err(last) => return Err(PayError::Ambiguous { offer: Box::new(offer), last }),
             };
@@ -304,12 +333,22 @@ impl Payer {
         (self.clock.now_ms() / 1000).cast_signed()
     }
 
+    /// The offers that there are means for.
+    fn payable(&self, offers: &[Offer]) -> Result<Vec<Offer>, OfferError> {
+        let payable: Vec<Offer> = offers.iter().filter(|offer| self.means.can_pay(offer)).cloned().collect();
+        if payable.is_empty() && !offers.is_empty() {
+            let mut schemes: Vec<String> = offers.iter().map(|offer| format!("`{}`", offer.scheme())).collect();
+            schemes.dedup();
+            return Err(OfferError::NoMeans(schemes.join(", ")));
+        }
+        Ok(payable)
+    }
+
     fn sign(&self, head: &request::Parts, offer: &Offer) -> Result<SignedPayment, String> {
         let target = Target::of(head)?;
-        let mut nonce = [0; 16];
-        getrandom::fill(&mut nonce).map_err(|error| format!("no randomness: {error}"))?;
-        let view = target.view(head);
-        let signed = self.agent.sign(&view, offer, self.now(), Some(&URL_SAFE_NO_PAD.encode(nonce)));
+        let mut random = [0; 32];
+        getrandom::fill(&mut random).map_err(|error| format!("no randomness: {error}"))?;
+        let signed = self.means.sign(&target.view(head), offer, self.now(), random);
         signed.map_err(|error: SignError| error.to_string())
     }
 }
@@ -361,9 +400,8 @@ impl Target {
 
 /// Whether an answer leaves open what became of the payment, and how long to wait then.
 fn unclear<R>(answer: &Response<R>) -> Option<(String, Duration)> {
-    const CODES: [&str; 4] = ["payment_in_flight", "directory_unavailable", "ledger_unavailable", "overloaded"];
     let text = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-    let reason = text("tollgate-reason").filter(|reason| CODES.contains(reason))?;
+    let reason = text("tollgate-reason").filter(|reason| UNCLEAR.contains(reason))?;
     if answer.status() != StatusCode::SERVICE_UNAVAILABLE {
         return None;
     }

@@ -1,17 +1,25 @@
 //! Offers: what a 402 asks for.
 //!
-//! Read are entries of the scheme `deferred`: in the JSON body (`accepts[]` with `extras`), or, where the body has none, in
-//! `PAYMENT-REQUIRED` (`accepts[]` with `extra`, base64). What they say is a stranger's: sizes are bounded, a price that is
-//! said twice must be the same twice.
+//! Read are entries of two schemes, those of `PAYMENT-REQUIRED` (x402 v2, base64) before those of the JSON body:
+//!
+//! | scheme | in the field | in the body |
+//! |---|---|---|
+//! | `deferred` | `accepts[]` with `extra` | `accepts[]` with `extras`, as the proposal has it |
+//! | `exact` of EIP-3009, in known tokens | x402 v2 | x402 v1, where there is no field |
+//!
+//! What they say is a stranger's: sizes are bounded, a price that is said twice must be the same twice, in one entry as in
+//! field and body.
 
-use base64::Engine as _;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+mod token;
+
 use http::HeaderMap;
 use serde_json::Value;
 
+pub use token::{LIFETIME_MAX_S, Transfer};
+
 use crate::wire::amount::{Currency, LEDGER_DECIMALS, Money, Units};
 use crate::wire::deferred::Payment;
+use crate::wire::x402::{decode_base64, json};
 
 /// Largest 402 body that is read.
 pub const BODY_BYTES_MAX: usize = 64 * 1024;
@@ -23,24 +31,36 @@ pub const OFFERS_MAX: usize = 32;
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// One thing that can be signed to get the resource.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
-    /// What will be owed: `0.01 USD`.
+    /// What will be owed or paid: `0.01 USD`. Of a token, what so much of it is worth.
     pub price: Money,
-    /// `tollgate:deferred`.
+    /// `tollgate:deferred`, `eip155:8453`.
     pub network: String,
-    /// The id to commit to; single use.
-    pub id: String,
     /// The absolute URL that is sold, as the server names it.
     pub resource: Option<String>,
     /// Who is paid, in the terms of the network.
     pub pay_to: Option<String>,
-    /// The terms that a payment agrees to.
-    pub terms_url: Option<String>,
     /// What is sold, in the seller's words.
     pub description: Option<String>,
-    /// Unix seconds after which the id buys nothing, where the server says so.
+    /// Unix seconds after which it can't be paid any more, where the server says so.
     pub expires: Option<i64>,
+    /// How it is paid.
+    pub way: Way,
+}
+
+/// How an offer is paid.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Way {
+    /// By a signed commitment.
+    Deferred {
+        /// The id to commit to; single use.
+        id: String,
+        /// The terms that a payment agrees to.
+        terms_url: Option<String>,
+    },
+    /// By a signed token transfer.
+    Exact(Box<Transfer>),
 }
 
 /// Why nothing in a 402 can be paid.
@@ -50,8 +70,11 @@ pub enum OfferError {
     #[error("the 402 carries no offer: neither a JSON body with `accepts` nor PAYMENT-REQUIRED")]
     None,
     /// Entries of other schemes only; carries their names.
-    #[error("the 402 takes only {0}; this client pays by `deferred`")]
+    #[error("the 402 takes only {0}; this client pays by `deferred` and `exact`")]
     OtherSchemes(String),
+    /// Only schemes that the payer has no means for; carries their names.
+    #[error("the 402 takes only {0}: `deferred` needs an agent's key, `exact` a wallet")]
+    NoMeans(String),
     /// Beyond one of the bounds of this module.
     #[error("{0}, more than is read")]
     TooLarge(String),
@@ -81,71 +104,138 @@ pub enum OfferError {
 /// [`OfferError`] when there is none. Among several, malformed ones are passed over; the first one's fault is named when all
 /// are malformed.
 pub fn read(headers: &HeaderMap, body: &[u8], now: i64) -> Result<Vec<Offer>, OfferError> {
-    let in_body = if body.is_empty() { Err(OfferError::None) } else { read_body(body, now) };
-    let in_body = match in_body {
-        Ok(offers) => return Ok(offers),
-        Err(error) => error,
+    let body = if body.is_empty() { Err(OfferError::None) } else { parse_body(body) };
+    let field = headers.get("payment-required").map(|field| parse_field(field.as_bytes()));
+    let told = body.as_ref().map(token::Told::read).unwrap_or_default();
+    let in_body = body.and_then(|body| accepted(&body, &Place::Body { v1: field.is_none() }, now));
+    let in_field = match field {
+        Some(field) => field.and_then(|field| accepted(&field, &Place::Field(told), now)),
+        None => Err(OfferError::None),
     };
-    let Some(field) = headers.get("payment-required") else { return Err(in_body) };
-    match read_field(field.as_bytes(), now) {
-        // A malformed deferred entry in the body says more than a field without one.
-        Err(OfferError::None | OfferError::OtherSchemes(_)) if matches!(in_body, OfferError::Member { .. }) => {
-            Err(in_body)
+    match (in_field, in_body) {
+        (Ok(offers), Ok(more)) => merged(offers, more),
+        (Ok(offers), Err(_)) | (Err(_), Ok(offers)) => Ok(offers),
+        // What says more about the server's mistake.
+        (Err(field), Err(body)) => Err(if rank(&body) <= rank(&field) { body } else { field }),
+    }
+}
+
+fn rank(error: &OfferError) -> u8 {
+    match error {
+        OfferError::Member { .. } => 0,
+        OfferError::TooLarge(_) => 1,
+        OfferError::OtherSchemes(_) | OfferError::NoMeans(_) => 2,
+        OfferError::Syntax { .. } => 3,
+        OfferError::None => 4,
+    }
+}
+
+/// The field's offers, then those that only the body has. Of what both have, field and body must say the same.
+fn merged(mut offers: Vec<Offer>, more: Vec<Offer>) -> Result<Vec<Offer>, OfferError> {
+    let mut wrong = None;
+    for offer in more {
+        match offers.iter().position(|other| offer.id().is_some() && other.id() == offer.id()) {
+            None => offers.push(offer),
+            Some(at) if (offers[at].price, &offers[at].network) == (offer.price, &offer.network) => {}
+            Some(at) => {
+                offers.remove(at);
+                let problem = "is not the same in PAYMENT-REQUIRED and in the body".to_owned();
+                _ = wrong.get_or_insert(OfferError::Member { number: at + 1, member: "price", problem });
+            }
         }
-        other => other,
+    }
+    match wrong {
+        Some(wrong) if offers.is_empty() => Err(wrong),
+        _ => Ok(offers),
     }
 }
 
 impl Offer {
-    /// The payment that commits to this offer.
-    pub fn payment(&self) -> Payment {
-        Payment { scheme: "deferred".to_owned(), network: self.network.clone(), id: self.id.clone() }
+    /// `deferred` or `exact`.
+    pub fn scheme(&self) -> &'static str {
+        match self.way {
+            Way::Deferred { .. } => "deferred",
+            Way::Exact(_) => "exact",
+        }
+    }
+
+    /// The id to commit to, of a deferred one.
+    pub fn id(&self) -> Option<&str> {
+        match &self.way {
+            Way::Deferred { id, .. } => Some(id),
+            Way::Exact(_) => None,
+        }
+    }
+
+    /// The terms that a payment agrees to.
+    pub fn terms_url(&self) -> Option<&str> {
+        match &self.way {
+            Way::Deferred { terms_url, .. } => terms_url.as_deref(),
+            Way::Exact(_) => None,
+        }
+    }
+
+    /// The commitment to a deferred one.
+    pub fn payment(&self) -> Option<Payment> {
+        let id = self.id()?.to_owned();
+        Some(Payment { scheme: "deferred".to_owned(), network: self.network.clone(), id })
     }
 }
 
-fn read_body(body: &[u8], now: i64) -> Result<Vec<Offer>, OfferError> {
+fn parse_body(body: &[u8]) -> Result<Value, OfferError> {
     if body.len() > BODY_BYTES_MAX {
         return Err(OfferError::TooLarge(format!("the body has {} bytes", body.len())));
     }
-    let json: Value = serde_json::from_slice(body)
-        .map_err(|e| OfferError::Syntax { place: "the body", reason: format!("not JSON: {e}") })?;
-    accepted(&json, "extras", now)
+    json::parse(body).map_err(|e| OfferError::Syntax { place: "the body", reason: format!("not JSON: {e}") })
 }
 
-fn read_field(field: &[u8], now: i64) -> Result<Vec<Offer>, OfferError> {
+fn parse_field(field: &[u8]) -> Result<Value, OfferError> {
     let syntax = |reason: String| OfferError::Syntax { place: "PAYMENT-REQUIRED", reason };
     if field.len() > FIELD_BYTES_MAX {
         return Err(OfferError::TooLarge(format!("PAYMENT-REQUIRED has {} bytes", field.len())));
     }
-    let lenient = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let json = GeneralPurpose::new(&STANDARD, lenient)
-        .decode(field)
-        .or_else(|_| GeneralPurpose::new(&URL_SAFE, lenient).decode(field))
-        .map_err(|_| syntax("not base64".to_owned()))?;
-    let json: Value = serde_json::from_slice(&json).map_err(|e| syntax(format!("not base64 of JSON: {e}")))?;
-    let mut offers = accepted(&json, "extra", now)?;
-    // In x402 v2 the resource stands beside the entries.
-    let resource = json.pointer("/resource/url").and_then(Value::as_str).filter(|url| url.len() <= TEXT_BYTES_MAX);
-    for offer in &mut offers {
-        offer.resource = offer.resource.take().or_else(|| resource.map(str::to_owned));
-    }
-    Ok(offers)
+    let json = decode_base64(field).ok_or_else(|| syntax("not base64".to_owned()))?;
+    json::parse(&json).map_err(|e| syntax(format!("not base64 of JSON: {e}")))
 }
 
-fn accepted(json: &Value, extras: &'static str, now: i64) -> Result<Vec<Offer>, OfferError> {
+/// Where entries stand, which decides how they are written.
+enum Place {
+    /// The body; tokens of x402 v1 only without a field.
+    Body { v1: bool },
+    /// `PAYMENT-REQUIRED`, with what the body told of tokens.
+    Field(token::Told),
+}
+
+fn accepted(json: &Value, place: &Place, now: i64) -> Result<Vec<Offer>, OfferError> {
     let accepts = json.get("accepts").and_then(Value::as_array).ok_or(OfferError::None)?;
     if accepts.len() > OFFERS_MAX {
         return Err(OfferError::TooLarge(format!("`accepts` has {} entries", accepts.len())));
     }
+    // In x402 v2 the resource stands beside the entries.
+    let resource = match place {
+        Place::Body { .. } => None,
+        Place::Field(_) => json.get("resource"),
+    };
     let (mut offers, mut others, mut wrong) = (Vec::new(), Vec::new(), None);
     for (i, value) in accepts.iter().enumerate() {
-        match value.get("scheme").and_then(Value::as_str) {
-            Some("deferred") => match (Entry { number: i + 1, value, extras }).offer(now) {
-                Ok(offer) => offers.push(offer),
-                Err(error) => wrong = wrong.or(Some(error)),
-            },
-            Some(scheme) => others.push(format!("`{}`", shortened(scheme))),
-            None => others.push("an entry without scheme".to_owned()),
+        let extras = if matches!(place, Place::Body { .. }) { "extras" } else { "extra" };
+        let entry = Entry { number: i + 1, value, extras, resource };
+        let read = match (value.get("scheme").and_then(Value::as_str), place) {
+            (Some("deferred"), _) => entry.deferred(now),
+            (Some("exact"), Place::Field(told)) => entry.exact_v2(told, now),
+            (Some("exact"), Place::Body { v1: true }) => entry.exact_v1(now),
+            (Some(scheme), _) => {
+                others.push(format!("`{}`", shortened(scheme)));
+                continue;
+            }
+            (None, _) => {
+                others.push("an entry without scheme".to_owned());
+                continue;
+            }
+        };
+        match read {
+            Ok(offer) => offers.push(offer),
+            Err(error) => wrong = wrong.or(Some(error)),
         }
     }
     match (offers.is_empty(), wrong) {
@@ -165,10 +255,12 @@ struct Entry<'a> {
     value: &'a Value,
     /// `extras`, or `extra` in x402 v2.
     extras: &'static str,
+    /// What stands beside the entries.
+    resource: Option<&'a Value>,
 }
 
 impl Entry<'_> {
-    fn offer(&self, now: i64) -> Result<Offer, OfferError> {
+    fn deferred(&self, now: i64) -> Result<Offer, OfferError> {
         let network = self.required(None, "network")?;
         let id = self.required(Some(self.extras), "id")?;
         let ttl = self.whole(Some(self.extras), "ttl")?;
@@ -179,15 +271,14 @@ impl Entry<'_> {
         let offer = Offer {
             price: self.price()?,
             network,
-            id,
-            resource: self.text(None, "resource")?,
+            resource: self.sold("url").or(self.text(None, "resource")?),
             pay_to: self.text(None, "payTo")?,
-            terms_url: self.text(Some(self.extras), "termsUrl")?,
-            description: self.text(None, "description")?,
+            description: self.sold("description").or(self.text(None, "description")?),
             expires: ttl.map(|ttl| now.saturating_add_unsigned(ttl)),
+            way: Way::Deferred { id, terms_url: self.text(Some(self.extras), "termsUrl")? },
         };
         // What goes into `Payment` must read back as it is: the id's alphabet, a network of printable ASCII.
-        let field = offer.payment().to_field();
+        let field = offer.payment().and_then(|payment| payment.to_field());
         match field.and_then(|field| Payment::parse(&field).ok()) {
             Some(_) => Ok(offer),
             None if offer.network.bytes().all(|b| (b' '..=b'~').contains(&b)) => {
@@ -239,6 +330,12 @@ impl Entry<'_> {
         Ok(Money { units, currency })
     }
 
+    /// A text of the resource that stands beside the entries.
+    fn sold(&self, name: &str) -> Option<String> {
+        let text = self.resource?.get(name)?.as_str()?;
+        (!text.is_empty() && text.len() <= TEXT_BYTES_MAX).then(|| text.to_owned())
+    }
+
     fn member(&self, within: Option<&'static str>, name: &str) -> Option<&Value> {
         let holder = match within {
             None => Some(self.value),
@@ -282,148 +379,4 @@ pub fn shortened(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use base64::engine::general_purpose;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn entry() -> Value {
-        json!({"scheme": "deferred", "network": "tollgate:deferred", "resource": "https://a.example/p", "amount": "1",
-            "asset": "USD", "payTo": "merchant", "maxTimeoutSeconds": 300, "description": "An article",
-            "extras": {"id": "abc", "price": "0.01 USD", "ttl": 200, "decimals": 2, "termsUrl": "https://a.example/t"}})
-    }
-
-    fn body(accepts: &[Value]) -> Vec<u8> {
-        json!({"accepts": accepts, "error": "payment_required"}).to_string().into_bytes()
-    }
-
-    fn read_body(body: &[u8]) -> Result<Vec<Offer>, OfferError> {
-        read(&HeaderMap::new(), body, 1000)
-    }
-
-    /// Reads one entry after `change`.
-    fn one(change: impl FnOnce(&mut Value)) -> Result<Offer, String> {
-        let mut entry = entry();
-        change(&mut entry);
-        read_body(&body(&[entry])).map(|mut offers| offers.remove(0)).map_err(|e| e.to_string())
-    }
-
-    #[test]
-    fn a_complete_offer_is_read() {
-        let offer = one(|_| {}).unwrap();
-        assert_eq!(offer.price, Money::parse("0.01 USD").unwrap());
-        assert_eq!((offer.id.as_str(), offer.network.as_str()), ("abc", "tollgate:deferred"));
-        assert_eq!(offer.expires, Some(1200));
-        assert_eq!(offer.terms_url.as_deref(), Some("https://a.example/t"));
-        assert_eq!(offer.payment().to_field().unwrap(), r#"scheme="deferred", network="tollgate:deferred", id="abc""#);
-    }
-
-    #[test]
-    fn the_proposals_own_offer_needs_a_price_and_no_more() {
-        let least = |price: Value| {
-            read_body(&body(&[json!({"scheme": "deferred", "network": "example-network-provider",
-                "resource": "https://a.example/p", "extras": {"id": "abc123", "price": price}})]))
-        };
-        assert_eq!(least(json!("0.001 USD")).unwrap()[0].price.to_string(), "0.001 USD");
-        assert_eq!(
-            least(Value::Null).unwrap_err().to_string(),
-            "offer 1: `amount` is missing, and no `price` is given"
-        );
-    }
-
-    #[test]
-    fn what_is_malformed_is_named() {
-        let check = |change: &dyn Fn(&mut Value), expect: &str| {
-            let error = one(change).unwrap_err();
-            assert!(error.contains(expect), "{error}, not {expect}");
-        };
-        check(&|e| _ = e.as_object_mut().unwrap().remove("extras"), "`id` is missing");
-        check(&|e| e["extras"]["id"] = json!(7), "`id` is not a string");
-        check(&|e| e["extras"]["id"] = json!("a b"), "`extras.id` must be");
-        check(&|e| e["extras"]["id"] = json!("a".repeat(300)), "`extras.id` must be");
-        check(&|e| e["network"] = json!("n\u{e9}"), "`network` holds characters");
-        check(&|e| e["network"] = json!(null), "`network` is missing");
-        check(&|e| e["network"] = json!("n".repeat(5000)), "`network` is too long");
-        check(&|e| e["amount"] = json!(1), "`amount` is not a string");
-        check(&|e| e["amount"] = json!("1.0"), "`1.0` is no whole number");
-        check(&|e| e["amount"] = json!("-1"), "no whole number");
-        check(&|e| e["amount"] = json!("+1"), "no whole number");
-        check(&|e| e["amount"] = json!("9999999999999999999"), "more than any budget holds");
-        check(&|e| e["asset"] = json!("0x036CbD53"), "is no currency");
-        check(&|e| e["asset"] = json!("USD\u{e9}"), "is no currency");
-        check(&|e| e["asset"] = json!(null), "`asset` is missing");
-        check(&|e| e["amount"] = json!("2"), "says 0.01 USD, but `amount` and `asset` say 0.02 USD");
-        check(&|e| e["asset"] = json!("EUR"), "say 0.01 EUR");
-        check(&|e| e["extras"]["decimals"] = json!(6), "`extras.decimals` must be 2");
-        check(&|e| e["extras"]["price"] = json!("1e3 USD"), "`extras.price` expected an amount");
-        check(&|e| e["extras"]["ttl"] = json!(-1), "`ttl` is no whole number");
-    }
-
-    #[test]
-    fn a_402_without_payable_offer_says_why() {
-        let check = |body: &[u8], expect: OfferError| assert_eq!(read_body(body), Err(expect));
-        check(b"", OfferError::None);
-        check(b"{}", OfferError::None);
-        check(b"{\"accepts\": 1}", OfferError::None);
-        check(b"{\"accepts\": []}", OfferError::None);
-        check(
-            &body(&[json!({"scheme": "exact"}), json!(1)]),
-            OfferError::OtherSchemes("`exact`, an entry without scheme".into()),
-        );
-        assert!(matches!(read_body(b"<html>"), Err(OfferError::Syntax { place: "the body", .. })));
-        assert!(matches!(read_body(&vec![b' '; BODY_BYTES_MAX + 1]), Err(OfferError::TooLarge(_))));
-        assert!(matches!(read_body(&body(&vec![entry(); OFFERS_MAX + 1])), Err(OfferError::TooLarge(_))));
-    }
-
-    #[test]
-    fn good_offers_among_bad_ones_are_read_in_order() {
-        let (mut bad, mut dear) = (entry(), entry());
-        bad["amount"] = json!("x");
-        dear["extras"]["id"] = json!("second");
-        let offers = read_body(&body(&[json!({"scheme": "exact"}), bad, entry(), dear])).unwrap();
-        assert_eq!(offers.iter().map(|o| o.id.as_str()).collect::<Vec<_>>(), ["abc", "second"]);
-    }
-
-    #[test]
-    fn the_field_is_read_where_the_body_has_no_offer() {
-        let mut entry = entry();
-        entry["extra"] = entry["extras"].take();
-        entry.as_object_mut().unwrap().remove("resource");
-        let field =
-            json!({"x402Version": 2, "resource": {"url": "https://a.example/p"}, "accepts": [entry]}).to_string();
-        let with = |field: String, body: &[u8]| {
-            let headers = HeaderMap::from_iter([("payment-required".parse().unwrap(), field.parse().unwrap())]);
-            read(&headers, body, 1000)
-        };
-        for text in [general_purpose::STANDARD.encode(&field), general_purpose::URL_SAFE_NO_PAD.encode(&field)] {
-            for body in [&b""[..], b"{\"x402Version\":1,\"accepts\":[{\"scheme\":\"exact\"}]}", b"<html>"] {
-                let offers = with(text.clone(), body).unwrap();
-                assert_eq!(
-                    (offers[0].id.as_str(), offers[0].resource.as_deref()),
-                    ("abc", Some("https://a.example/p"))
-                );
-            }
-        }
-        for bad in ["!", "e30", "eyI="] {
-            assert!(with(bad.into(), b"").is_err(), "{bad}");
-        }
-        assert!(matches!(with("A".repeat(FIELD_BYTES_MAX + 1), b""), Err(OfferError::TooLarge(_))));
-    }
-
-    #[test]
-    fn shown_texts_cannot_steer_a_terminal() {
-        assert_eq!(shortened("a \"b\"\u{1b}[2J\n"), "a \"b\"\\u{1b}[2J\\n");
-        assert_eq!(shortened(&"x".repeat(200)).chars().count(), 121);
-    }
-
-    proptest! {
-        #[test]
-        fn no_answer_panics(body: Vec<u8>, field in "[!-~]{0,60}", amount in "\\PC{0,25}", asset in "\\PC{0,6}") {
-            let headers = HeaderMap::from_iter([("payment-required".parse().unwrap(), field.parse().unwrap())]);
-            let _ = read(&headers, &body, i64::MAX);
-            let _ = one(|e| (e["amount"], e["asset"]) = (json!(amount), json!(asset)));
-        }
-    }
-}
+mod tests;

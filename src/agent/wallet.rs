@@ -1,293 +1,162 @@
-//! Who pays, how much at most, and the fields that commit to it.
+//! A wallet: a key that signs token transfers (EIP-3009), and the field that carries them.
 
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use ed25519_dalek::{Signer as _, SigningKey};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
+use serde_json::{Value, json};
 
-use super::offer::Offer;
-use crate::wire::agent_url::AgentUrl;
-use crate::wire::amount::Money;
-use crate::wire::deferred::Payment;
-use crate::wire::jwk::{Jwk, thumbprint};
-use crate::wire::signature::{Component, ComponentName, RequestView, SignatureDraft, SignatureError, SignatureParams};
+use super::offer::Transfer;
+use super::signer::{Committed, SignError, SignedPayment};
+use crate::wire::evm::address::Address;
+use crate::wire::evm::ecdsa::{self, SigningKey};
+use crate::wire::evm::eip3009::Authorization;
+use crate::wire::evm::u256::U256;
+use crate::wire::evm::{from_hex, to_hex};
+use crate::wire::x402::Version;
 
-/// How long a signature lives, seconds, unless its offer ends sooner.
-pub const SIGNATURE_SECONDS: i64 = 60;
-/// The purpose that Web Bot Auth gives signatures.
-const TAG: &str = "web-bot-auth";
-const LABEL: &str = "sig1";
-
-/// An agent: the origin that vouches for it, and its key.
+/// An account of Ethereum's chains, by its key.
 #[derive(Clone)]
-pub struct Agent {
-    url: AgentUrl,
+pub struct Wallet {
     key: SigningKey,
-    thumbprint: String,
+    address: Address,
 }
 
-/// A payment, signed for one request.
-#[derive(Debug, Clone)]
-pub struct SignedPayment {
-    /// What was committed to.
-    pub payment: Payment,
-    /// `Payment`, `Signature-Agent`, `Signature-Input`, `Signature`: to be added to the request.
-    pub fields: Vec<(HeaderName, HeaderValue)>,
-    /// What was signed (RFC 9421 §2.5).
-    pub base: String,
-    /// Unix seconds after which a gateway refuses it.
-    pub expires: i64,
-}
+/// A text holds no key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected 64 hex digits, or a JSON object with them in `privateKey`")]
+pub struct KeyError;
 
-/// Why a request can't be signed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SignError {
-    /// The offer's time is over.
-    #[error("the offer ended before it could be signed")]
-    OfferExpired,
-    /// The offer holds what no field can.
-    #[error("the offer's network or id can't be written into a header field")]
-    Unprintable,
-    /// The base can't be made.
-    #[error(transparent)]
-    Base(#[from] SignatureError),
-}
-
-impl Agent {
-    /// An agent whose key is in the directory of `url`.
-    pub fn new(url: AgentUrl, key: SigningKey) -> Agent {
-        let thumbprint = thumbprint(&key.verifying_key());
-        Agent { url, key, thumbprint }
+impl Wallet {
+    /// The wallet of a key.
+    pub fn new(key: SigningKey) -> Wallet {
+        let address = ecdsa::address_of(key.verifying_key());
+        Wallet { key, address }
     }
 
-    /// Its origin: `https://signer.example.com`.
-    pub fn url(&self) -> &AgentUrl {
-        &self.url
-    }
-
-    /// RFC 7638 thumbprint of its key: `poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U`.
-    pub fn thumbprint(&self) -> &str {
-        &self.thumbprint
-    }
-
-    /// Its public key, as its directory publishes it.
-    pub fn public_jwk(&self) -> Jwk {
-        public_jwk(&self.key)
-    }
-
-    /// Signs `request` for `offer`: covers `@authority`, `@method`, `@path`, `@query` where there is one, the payment and the
-    /// agent. `now` in Unix seconds; a `nonce` makes two signatures of one second differ.
-    ///
-    /// The signature ends after [`SIGNATURE_SECONDS`], or with the offer. Signing one offer twice makes the same payment: its
-    /// id buys once.
+    /// Reads a private key: 64 hex digits, with or without `0x`, alone or as `privateKey` or `private_key` of a JSON object.
     ///
     /// # Errors
-    /// [`SignError`]
-    pub fn sign(
-        &self,
-        request: &RequestView<'_>,
-        offer: &Offer,
-        now: i64,
-        nonce: Option<&str>,
-    ) -> Result<SignedPayment, SignError> {
-        let expires = now.saturating_add(SIGNATURE_SECONDS).min(offer.expires.unwrap_or(i64::MAX));
-        if expires <= now {
-            return Err(SignError::OfferExpired);
-        }
-        let value = |text: String| HeaderValue::try_from(text).map_err(|_| SignError::Unprintable);
-        let payment = offer.payment();
-        let payment_value = value(payment.to_field().ok_or(SignError::Unprintable)?)?;
-        let agent_value = value(format!("{LABEL}=\"{}\"", self.url))?;
-        let (payment_name, agent_name) =
-            (HeaderName::from_static("payment"), HeaderName::from_static("signature-agent"));
-        let mut headers = HeaderMap::new();
-        headers.insert(payment_name.clone(), payment_value.clone());
-        headers.insert(agent_name.clone(), agent_value.clone());
-        let whole = |name| Component { name, key: None };
-        let mut components =
-            vec![whole(ComponentName::Authority), whole(ComponentName::Method), whole(ComponentName::Path)];
-        if request.query.is_some() {
-            components.push(whole(ComponentName::Query));
-        }
-        components.push(whole(ComponentName::Field(payment_name.clone())));
-        components.push(Component { name: ComponentName::Field(agent_name.clone()), key: Some(LABEL.to_owned()) });
-        let params = SignatureParams {
-            created: Some(now),
-            expires: Some(expires),
-            nonce: nonce.map(str::to_owned),
-            keyid: Some(self.thumbprint.clone()),
-            tag: Some(TAG.to_owned()),
-            alg: None,
+    /// [`KeyError`] for anything else; it never holds the text.
+    pub fn parse(text: &str) -> Result<Wallet, KeyError> {
+        let text = text.trim();
+        let json: Option<Value> = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+        let member = |json: &Value| {
+            let text = json.get("privateKey").or_else(|| json.get("private_key"))?.as_str()?;
+            Some(text.to_owned())
         };
-        let draft = SignatureDraft { label: LABEL.to_owned(), components, params };
-        let (input, base) = draft.prepare(&RequestView { headers: &headers, ..*request })?;
-        let signature = STANDARD.encode(self.key.sign(base.as_bytes()).to_bytes());
-        let fields = vec![
-            (payment_name, payment_value),
-            (agent_name, agent_value),
-            (HeaderName::from_static("signature-input"), value(input)?),
-            (HeaderName::from_static("signature"), value(format!("{LABEL}=:{signature}:"))?),
-        ];
-        Ok(SignedPayment { payment, fields, base, expires })
+        let text = json.as_ref().map_or_else(|| Some(text.to_owned()), member).ok_or(KeyError)?;
+        let digits = text.strip_prefix("0x").unwrap_or(&text);
+        let bytes = from_hex(&format!("0x{digits}")).filter(|bytes| bytes.len() == 32).ok_or(KeyError)?;
+        SigningKey::from_slice(&bytes).map(Wallet::new).map_err(|_| KeyError)
+    }
+
+    /// What [`Wallet::parse`] reads: `0x`, 64 hex digits and a line's end.
+    pub fn private_text(&self) -> String {
+        to_hex(&self.key.to_bytes()) + "\n"
+    }
+
+    /// Who pays: `0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266`.
+    pub fn address(&self) -> Address {
+        self.address
+    }
+
+    /// Signs a transfer that holds from the beginning of time until `now` (Unix seconds) and the offer's lifetime. The
+    /// nonce makes it one payment: two signatures with different nonces are two payments.
+    ///
+    /// # Errors
+    /// [`SignError::Unprintable`] when the offer does not fit into a field.
+    pub fn sign(&self, transfer: &Transfer, now: i64, nonce: [u8; 32]) -> Result<SignedPayment, SignError> {
+        let expires = now.saturating_add_unsigned(transfer.lifetime_s);
+        let authorization = Authorization {
+            from: self.address,
+            to: transfer.pay_to,
+            value: U256::from(transfer.amount),
+            valid_after: U256::from(0_u64),
+            valid_before: U256::from(expires.max(0).unsigned_abs()),
+            nonce,
+        };
+        let signature = ecdsa::sign(&self.key, &authorization.digest(&transfer.domain));
+        let payload = json!({
+            "signature": to_hex(&signature),
+            "authorization": {
+                "from": authorization.from.to_string(),
+                "to": authorization.to.to_string(),
+                "value": authorization.value.to_string(),
+                "validAfter": authorization.valid_after.to_string(),
+                "validBefore": authorization.valid_before.to_string(),
+                "nonce": to_hex(&nonce),
+            },
+        });
+        let entry = &transfer.entry;
+        let (name, message) = match transfer.version {
+            Version::V1 => {
+                let message = json!({"x402Version": 1, "scheme": entry["scheme"], "network": entry["network"],
+                    "payload": payload});
+                ("x-payment", message)
+            }
+            Version::V2 => {
+                let mut message = json!({"x402Version": 2, "payload": payload});
+                if let Some(resource) = &transfer.resource {
+                    message["resource"] = resource.clone();
+                }
+                message["accepted"] = entry.clone();
+                ("payment-signature", message)
+            }
+        };
+        let value = HeaderValue::try_from(STANDARD.encode(message.to_string())).map_err(|_| SignError::Unprintable)?;
+        Ok(SignedPayment {
+            fields: vec![(HeaderName::from_static(name), value)],
+            base: in_words(&authorization, transfer),
+            payment: Committed::Transfer(authorization),
+            expires,
+        })
     }
 }
 
-impl fmt::Debug for Agent {
+/// The typed data, a line each.
+fn in_words(authorization: &Authorization, transfer: &Transfer) -> String {
+    let Authorization { from, to, value, valid_after, valid_before, nonce } = authorization;
+    format!(
+        "TransferWithAuthorization of {} ({}) on {}\nfrom: {from}\nto: {to}\nvalue: {value}\nvalidAfter: {valid_after}\n\
+         validBefore: {valid_before}\nnonce: {}",
+        transfer.token.symbol,
+        transfer.token.address,
+        transfer.network,
+        to_hex(nonce)
+    )
+}
+
+impl fmt::Debug for Wallet {
     /// Never the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Agent({}, {})", self.url, self.thumbprint)
-    }
-}
-
-/// The public half of a key, as a directory publishes it; `kid` is the thumbprint.
-pub fn public_jwk(key: &SigningKey) -> Jwk {
-    let public = key.verifying_key();
-    Jwk { kid: Some(thumbprint(&public)), use_: Some("sig".to_owned()), ..Jwk::from_public(&public) }
-}
-
-/// What one request may cost, by currency.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Budget(Vec<Money>);
-
-/// No offer is within the budget.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the offer asks {}, the budget is {budget}", offer.price)]
-pub struct OverBudget {
-    /// The cheapest in a currency of the budget, else the first.
-    pub offer: Box<Offer>,
-    /// What may be spent.
-    pub budget: Budget,
-}
-
-impl Budget {
-    /// At most `max` a request, and nothing in other currencies.
-    pub fn up_to(max: Money) -> Budget {
-        Budget(vec![max])
-    }
-
-    /// And at most `max` in its currency.
-    pub fn or(mut self, max: Money) -> Budget {
-        self.0.retain(|m| m.currency != max.currency);
-        self.0.push(max);
-        self
-    }
-
-    /// Whether a price is within it.
-    pub fn allows(&self, price: Money) -> bool {
-        self.0.iter().any(|max| max.currency == price.currency && price.units <= max.units)
-    }
-
-    /// The first offer within the budget: servers put the one that they prefer first.
-    ///
-    /// # Errors
-    /// [`OverBudget`], also for no offers at all of its currencies. `None` for an empty list.
-    pub fn choose<'o>(&self, offers: &'o [Offer]) -> Option<Result<&'o Offer, OverBudget>> {
-        if let Some(offer) = offers.iter().find(|offer| self.allows(offer.price)) {
-            return Some(Ok(offer));
-        }
-        let known = |offer: &&Offer| self.0.iter().any(|max| max.currency == offer.price.currency);
-        let cheapest = offers.iter().filter(known).min_by_key(|offer| offer.price.units).or(offers.first())?;
-        Some(Err(OverBudget { offer: Box::new(cheapest.clone()), budget: self.clone() }))
-    }
-}
-
-impl fmt::Display for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, max) in self.0.iter().enumerate() {
-            write!(f, "{}{max}", if i == 0 { "" } else { " or " })?;
-        }
-        if self.0.is_empty() { f.write_str("nothing") } else { Ok(()) }
+        write!(f, "Wallet({})", self.address)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::signature::LabelledSignature;
 
-    fn offer(price: &str, expires: Option<i64>) -> Offer {
-        Offer {
-            price: Money::parse(price).unwrap(),
-            network: "example-network-provider".into(),
-            id: "abc123".into(),
-            resource: None,
-            pay_to: None,
-            terms_url: None,
-            description: None,
-            expires,
+    /// The first account of the well-known development mnemonic.
+    const KEY: &str = "ac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+
+    #[test]
+    fn a_key_is_read_in_each_of_its_forms_and_never_shown() {
+        for text in [
+            KEY.to_owned(),
+            format!("0x{KEY}\n"),
+            format!(r#"{{"address": "0x", "privateKey": "0x{KEY}"}}"#),
+            format!(r#" {{"private_key": "{KEY}"}}"#),
+        ] {
+            let wallet = Wallet::parse(&text).unwrap();
+            assert_eq!(format!("{wallet:?}"), "Wallet(0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266)");
+            assert_eq!(wallet.private_text(), format!("0x{KEY}\n"));
         }
-    }
-
-    fn agent() -> Agent {
-        Agent::new(AgentUrl::parse("https://signer.example.com").unwrap(), SigningKey::from_bytes(&[7; 32]))
-    }
-
-    fn view<'a>(headers: &'a HeaderMap, query: Option<&'a str>) -> RequestView<'a> {
-        let (scheme, authority, path) = ("https", "www.example.com", "/path/to/resource");
-        RequestView { method: "GET", scheme, authority, path, query, headers }
-    }
-
-    #[test]
-    fn the_emit_form_is_written_and_verifies() {
-        let (none, agent) = (HeaderMap::new(), agent());
-        let signed = agent.sign(&view(&none, None), &offer("0.01 USD", None), 1_700_000_000, None).unwrap();
-        let text = |i: usize| signed.fields[i].1.to_str().unwrap();
-        assert_eq!(text(0), r#"scheme="deferred", network="example-network-provider", id="abc123""#);
-        assert_eq!(text(1), r#"sig1="https://signer.example.com""#);
-        let expect = format!(
-            "sig1=(\"@authority\" \"@method\" \"@path\" \"payment\" \"signature-agent\";key=\"sig1\")\
-             ;created=1700000000;expires=1700000060;keyid=\"{}\";tag=\"web-bot-auth\"",
-            agent.thumbprint()
-        );
-        assert_eq!(text(2), expect);
-        let headers = HeaderMap::from_iter(signed.fields.clone());
-        let read = LabelledSignature::parse_all(&headers, false).unwrap().remove(0);
-        let base = read.base(&view(&headers, None)).unwrap();
-        assert_eq!(base, signed.base);
-        assert!(agent.public_jwk().public_key(false).unwrap().verifies(base.as_bytes(), &read.signature));
-    }
-
-    #[test]
-    fn a_query_and_a_nonce_are_signed_too() {
-        let none = HeaderMap::new();
-        let signed = agent().sign(&view(&none, Some("")), &offer("1 USD", None), 5, Some("n\"1")).unwrap();
-        assert!(
-            signed.base.contains("\n\"@query\": ?\n") && signed.base.contains(";nonce=\"n\\\"1\""),
-            "{}",
-            signed.base
-        );
-    }
-
-    #[test]
-    fn a_signature_never_outlives_its_offer() {
-        let none = HeaderMap::new();
-        let sign = |expires| agent().sign(&view(&none, None), &offer("1 USD", expires), 1000, None);
-        assert_eq!(sign(Some(1010)).unwrap().expires, 1010);
-        assert_eq!(sign(Some(9999)).unwrap().expires, 1060);
-        assert_eq!(sign(Some(1000)).unwrap_err(), SignError::OfferExpired);
-    }
-
-    #[test]
-    fn the_key_is_never_shown() {
-        assert_eq!(format!("{:?}", agent()), format!("Agent(https://signer.example.com, {})", agent().thumbprint()));
-        assert!(agent().public_jwk().d.is_none());
-    }
-
-    #[test]
-    fn the_first_offer_within_the_budget_is_taken() {
-        let money = |text: &str| Money::parse(text).unwrap();
-        let offers = [offer("0.50 EUR", None), offer("0.30 USD", None), offer("0.20 USD", None)];
-        let choose = |budget: &Budget| budget.choose(&offers).unwrap().map(|o| o.price.to_string());
-        assert_eq!(choose(&Budget::up_to(money("0.30 USD"))).unwrap(), "0.30 USD");
-        assert_eq!(choose(&Budget::up_to(money("0.25 USD"))).unwrap(), "0.20 USD");
-        assert_eq!(choose(&Budget::up_to(money("0.1 USD")).or(money("1 EUR"))).unwrap(), "0.50 EUR");
-        let error = choose(&Budget::up_to(money("0.1 USD"))).unwrap_err();
-        assert_eq!(error.to_string(), "the offer asks 0.20 USD, the budget is 0.10 USD");
-        assert_eq!(
-            choose(&Budget::default()).unwrap_err().to_string(),
-            "the offer asks 0.50 EUR, the budget is nothing"
-        );
-        assert!(Budget::default().choose(&[]).is_none());
+        let (zero, short) = ("0".repeat(64), &KEY[1..]);
+        for text in ["", "{}", "0x", r#"{"privateKey": 1}"#, &zero, short, &format!("{KEY}00"), "{\"privateKey\"", "é"]
+        {
+            assert!(Wallet::parse(text).is_err(), "{text}");
+        }
     }
 }

@@ -4,17 +4,24 @@ use std::{fmt::Write, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::config::{self, AgentPattern, Config, Period};
+use crate::config::{self, AgentPattern, Config, Options, Period, Route, Scheme};
+use crate::payment::token::Token;
 
 /// Exit code of a configuration that cannot be used.
 const UNUSABLE: u8 = 2;
 
-/// Reads a configuration; what to print, and the exit code: 0, or 2 if it cannot be used.
+/// Reads a configuration with a command's options over it; what to print, and the exit code: 0, or 2 if it cannot be used.
 ///
 /// With `json` one object: `{"ok": true, "summary": {…}, "problems": [{"level", "file", "line", "column", "variable",
 /// "key", "message", "help"}]}`; warnings are among the problems of a usable one.
-pub fn check(path: &Path, env: impl Iterator<Item = (String, String)>, json: bool, color: bool) -> (String, u8) {
-    match config::load(path, env) {
+pub fn check(
+    path: &Path,
+    env: impl Iterator<Item = (String, String)>,
+    options: Options,
+    json: bool,
+    color: bool,
+) -> (String, u8) {
+    match config::load_with(path, env, options) {
         Ok(config) if json => {
             let problems = config.warnings.as_ref().map_or_else(|| json!([]), config::ConfigErrors::to_json);
             (lines(&json!({ "ok": true, "summary": summary_json(&config), "problems": problems })), 0)
@@ -44,6 +51,9 @@ fn summary(path: &Path, config: &Config) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(out, "  {name:<8} {text}");
     };
+    if config.exact.sandbox {
+        line("SANDBOX", "ON: token payments are settled on paper, no money moves".to_owned());
+    }
     for address in &config.server.listen {
         let public = config.server.public_url.as_ref().map_or_else(String::new, |url| {
             format!(", known as {}://{}", if url.https { "https" } else { "http" }, url.authority)
@@ -59,7 +69,10 @@ fn summary(path: &Path, config: &Config) -> String {
         let price = route.price.map_or_else(|| "free".to_owned(), |price| price.to_string());
         let origin = &config.origins[route.origin].name;
         let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
-        line("route", format!("{methods} {place}  {price}{to}"));
+        line("route", format!("{methods} {place}  {price}{}{to}", accepts(config, route)));
+    }
+    for facilitator in config.facilitators.iter().filter(|_| !config.exact.sandbox) {
+        line("settles", format!("{} = {}", facilitator.name, facilitator.url));
     }
     for account in &config.accounts {
         let period = period(account.period);
@@ -82,6 +95,7 @@ fn summary_json(config: &Config) -> Value {
                 "path": route.path,
                 "methods": route.methods,
                 "price": route.price.map(|price| price.to_string()),
+                "accept": accepts_json(config, route),
                 "origin": &*config.origins[route.origin].name,
             })
         })
@@ -105,10 +119,52 @@ fn summary_json(config: &Config) -> Value {
         "listen": config.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "origins": origins,
         "routes": routes,
+        "sandbox": config.exact.sandbox,
         "accounts": accounts,
         "ledger": config.ledger.path.display().to_string(),
         "table_hash": config.table_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     })
+}
+
+/// The tokens that a route takes.
+fn tokens<'c>(config: &'c Config, route: &Route) -> impl Iterator<Item = &'c Token> {
+    let currency = route.price.map(|price| price.currency);
+    config.exact.assets.iter().map(AsRef::as_ref).filter(move |token| Some(token.currency) == currency)
+}
+
+/// ` by deferred or exact (USDC on eip155:8453)`
+fn accepts(config: &Config, route: &Route) -> String {
+    if route.price.is_none() {
+        return String::new();
+    }
+    let ways = route.accept.iter().map(|scheme| match scheme {
+        Scheme::Deferred => "deferred".to_owned(),
+        Scheme::Exact => {
+            let tokens = tokens(config, route).map(|token| format!("{} on {}", token.symbol, token.network));
+            format!("exact ({})", tokens.collect::<Vec<_>>().join(", "))
+        }
+    });
+    format!(" by {}", ways.collect::<Vec<_>>().join(" or "))
+}
+
+fn accepts_json(config: &Config, route: &Route) -> Value {
+    if route.price.is_none() {
+        return json!([]);
+    }
+    let token = |token: &Token| {
+        let amount = route.price.and_then(|price| token.units(price)).map(|units| token.atomic(units).to_string());
+        json!({
+            "network": token.network.as_str(), "symbol": token.symbol, "asset": token.address, "amount": amount,
+            "payTo": token.pay_to,
+        })
+    };
+    let ways = route.accept.iter().map(|scheme| match scheme {
+        Scheme::Deferred => json!({ "scheme": "deferred", "network": config.deferred.network }),
+        Scheme::Exact => {
+            json!({ "scheme": "exact", "tokens": tokens(config, route).map(token).collect::<Vec<_>>() })
+        }
+    });
+    Value::Array(ways.collect())
 }
 
 fn origin_url(origin: &config::Origin) -> String {
@@ -142,7 +198,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("t.toml");
         std::fs::write(&path, text).unwrap();
-        let (shown, code) = check(&path, std::iter::empty(), json, false);
+        let (shown, code) = check(&path, std::iter::empty(), Options::default(), json, false);
         (shown.replace(&format!("{}/", directory.path().display()), ""), code)
     }
 
@@ -177,8 +233,8 @@ mod tests {
   listen   127.0.0.1:8402, known as https://example.com
   origin   default = http://[::1]:8080
   origin   blog = https://blog.internal:443
-  route    any /articles/*  0.01 USD
-  route    GET,POST blog.example.com/*  0.001 EUR → blog
+  route    any /articles/*  0.01 USD by deferred
+  route    GET,POST blog.example.com/*  0.001 EUR by deferred → blog
   account  crawler  100.00 USD a month: https://signer.example.com, https://*.bots.example
   ledger   tollgate.sqlite
 ";
@@ -187,6 +243,37 @@ mod tests {
         let value: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!((code, &value["ok"], &value["problems"][0]["level"]), (0, &json!(true), &json!("warning")));
         assert_eq!(value["summary"]["routes"][1]["price"], "0.001 EUR");
+    }
+
+    #[test]
+    fn says_what_is_paid_how() {
+        let token = |network: &str| {
+            format!(
+                "[[exact.assets]]\nnetwork = \"{network}\"\npay_to = \"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\"\n"
+            )
+        };
+        let route = "[[routes]]\npath = \"/a\"\nprice = \"0.01 USD\"\naccept = [\"exact\", \"deferred\"]\n";
+        let shop = |network: &str| {
+            format!("[exact]\nsandbox = true\n{}{route}[origin]\nurl = \"http://a.example\"\n", token(network))
+        };
+        let (shown, code) = run(&shop("base-sepolia"), false);
+        assert_eq!(code, 0, "{shown}");
+        assert!(shown.contains("\n  SANDBOX  ON: token payments are settled on paper, no money moves\n"), "{shown}");
+        assert!(shown.contains("any /a  0.01 USD by exact (USDC on eip155:84532) or deferred\n"), "{shown}");
+        let value: Value = serde_json::from_str(&run(&shop("base-sepolia"), true).0).unwrap();
+        let accept = &value["summary"]["routes"][0]["accept"];
+        assert_eq!((&accept[0]["tokens"][0]["amount"], &accept[1]["scheme"]), (&json!("10000"), &json!("deferred")));
+        assert_eq!(value["summary"]["sandbox"], true);
+        let (shown, code) = run(&shop("base"), false);
+        assert!(code == 2 && shown.contains("`exact.sandbox` settles on paper, and `eip155:8453`"), "{shown}");
+        // The same by an option over `false`.
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.toml");
+        std::fs::write(&path, shop("base").replace("sandbox = true", "sandbox = false")).unwrap();
+        let no = [("TOLLGATE__EXACT__SANDBOX".to_owned(), "false".to_owned())];
+        let (shown, code) = check(&path, no.into_iter(), Options { sandbox: true }, false, false);
+        assert!(code == 2 && shown.contains("`--sandbox` settles on paper"), "{shown}");
+        assert!(shown.contains("or leave `--sandbox` out"), "{shown}");
     }
 
     #[test]

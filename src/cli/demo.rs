@@ -1,8 +1,9 @@
-//! `tollgate demo`: a site, a gateway, an agent and one payment, all in this process.
+//! `tollgate demo`: a site, a gateway, an agent and two payments, all in this process.
 
 mod exchange;
 mod scratch;
 mod site;
+mod token;
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,24 +11,26 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use ed25519_dalek::SigningKey;
 use tokio::net::TcpListener;
 
-use self::exchange::Stage;
+use self::exchange::{ACCOUNT, Stage};
 use self::scratch::Scratch;
 use super::keygen::write_private;
 use super::output::{Paint, error, print};
 use super::run::Signals;
 use super::{Exit, color};
-use crate::agent::Agent;
 use crate::agent::directory::{self, Published};
+use crate::agent::{Agent, Wallet};
 use crate::config;
 use crate::server::Gateway;
 use crate::wire::agent_url::AgentUrl;
+use crate::wire::evm::ecdsa;
 use crate::wire::jwk;
 
-/// See a payment happen: a site, a gateway and an agent in one process, no file, no network.
+/// See two payments happen: a site, a gateway and an agent in one process, no file, no network.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Everything lives on free ports of this machine and in a temporary directory, which is removed at the end. After the
-exchange the gateway stays up, with commands to try, until you interrupt it.
+Two payments: one on credit (`deferred`), one with a token (`exact`) in the sandbox, where no money moves. Everything
+lives on free ports of this machine and in a temporary directory, which is removed at the end. After the exchange the
+gateway stays up, with commands to try, until you interrupt it.
 
 Examples:
   tollgate demo
@@ -44,6 +47,7 @@ struct Running {
     gateway: Gateway,
     stage: Stage,
     key_file: String,
+    wallet_file: String,
     scratch: Scratch,
 }
 
@@ -91,14 +95,16 @@ impl Running {
         let tollgate = quoted(&std::env::args().next().unwrap_or_else(|| "tollgate".to_owned()));
         let Stage { gateway, agent, ledger, .. } = &self.stage;
         let (key, agent, ledger) = (quoted(&self.key_file), agent.url(), quoted(&ledger.display().to_string()));
+        let wallet = quoted(&self.wallet_file);
         format!(
             "\nThe gateway stays up until you interrupt it. Try, in another terminal:\n\n  \
              curl -i http://{gateway}/articles/1\n  \
              {tollgate} pay --key {key} --agent {agent} http://{gateway}/articles/2\n  \
              {tollgate} pay --key {key} --agent {agent} http://{gateway}/api/tides\n  \
+             {tollgate} pay --wallet {wallet} http://{gateway}/api/tides\n  \
              {tollgate} ledger list --ledger {ledger}\n  \
              {tollgate} ledger audit --ledger {ledger}\n\n\
-             The key, the books and all else are in {}, removed at the end.\n",
+             The keys, the books and all else are in {}, removed at the end.\n",
             self.scratch.path().display()
         )
     }
@@ -118,6 +124,10 @@ fn start() -> Result<Running, String> {
     let key = SigningKey::from_bytes(&seed);
     let key_file = scratch.path().join("agent.jwk");
     write_private(&key_file, &(jwk::signing_key_json(&key) + "\n"), false).map_err(|failure| failure.to_string())?;
+    getrandom::fill(&mut seed).map_err(|failure| format!("no randomness: {failure}"))?;
+    let wallet = Wallet::new(ecdsa::SigningKey::from_slice(&seed).map_err(|failure| failure.to_string())?);
+    let wallet_file = scratch.path().join("wallet.key");
+    write_private(&wallet_file, &wallet.private_text(), false).map_err(|failure| failure.to_string())?;
     let url = AgentUrl::parse(&format!("http://{agent_address}")).map_err(|failure| failure.to_string())?;
     let agent = Agent::new(url, key);
 
@@ -136,8 +146,9 @@ fn start() -> Result<Running, String> {
     let ledger = config.ledger.path.clone();
     let gateway = Gateway::start(config).map_err(|failure| failure.to_string())?;
     let listening = *gateway.addresses().first().ok_or("the gateway listens nowhere")?;
-    let stage = Stage { site, gateway: listening, agent, ledger };
-    Ok(Running { gateway, stage, key_file: key_file.display().to_string(), scratch })
+    let stage = Stage { site, gateway: listening, agent, wallet, ledger };
+    let (key_file, wallet_file) = (key_file.display().to_string(), wallet_file.display().to_string());
+    Ok(Running { gateway, stage, key_file, wallet_file, scratch })
 }
 
 /// What an operator would write.
@@ -153,9 +164,16 @@ drain_seconds = 1
 url = "http://{site}"
 
 [[accounts]]
-name = "demo-agent"
+name = "{ACCOUNT}"
 agents = ["{}"]
 credit = "5 USD"
+
+[exact]
+sandbox = true
+
+[[exact.assets]]
+network = "eip155:84532"
+pay_to = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
 
 [[routes]]
 path = "/articles/*"
@@ -166,6 +184,7 @@ mime_type = "text/html"
 [[routes]]
 path = "/api/*"
 price = "0.001 USD"
+accept = ["deferred", "exact"]
 description = "The tides"
 mime_type = "application/json"
 "#,
@@ -186,7 +205,9 @@ fn on_interrupt() -> std::io::Result<Receiver<()>> {
 
 fn start_logging() {
     use tracing_subscriber::EnvFilter;
-    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("warn"));
+    // The demo itself says that tokens are on paper.
+    let filter = EnvFilter::new("warn,tollgate::server::facilitators=error");
+    let builder = tracing_subscriber::fmt().with_env_filter(filter);
     // A logger that is set already will do.
     let _ = builder.with_writer(std::io::stderr).with_ansi(color()).try_init();
 }

@@ -7,7 +7,7 @@ use super::output::{error, print, say};
 use super::run::Signals;
 use super::{Exit, keygen};
 use crate::agent::directory::{Published, serve};
-use crate::agent::wallet::public_jwk;
+use crate::agent::signer::public_jwk;
 use crate::wire::agent_url::AgentUrl;
 use crate::wire::directory::WELL_KNOWN;
 

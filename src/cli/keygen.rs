@@ -1,4 +1,4 @@
-//! `tollgate keygen`: a key for an agent.
+//! `tollgate keygen`: a key for an agent, or a wallet.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -9,22 +9,28 @@ use ed25519_dalek::SigningKey;
 
 use super::Exit;
 use super::output::{error, note, say};
-use crate::agent::wallet::public_jwk;
+use crate::agent::Wallet;
+use crate::agent::signer::public_jwk;
+use crate::wire::evm::ecdsa;
 use crate::wire::jwk::{self, thumbprint};
 
-/// Make a key for an agent: Ed25519, as a private JWK that only you can read.
+/// Make a key: for an agent (Ed25519, a private JWK), or a wallet (secp256k1, hex); a file that only you can read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The private key goes into the file and nowhere else; the public half and its thumbprint are printed.
+The private key goes into the file and nowhere else; the public half and its thumbprint, or the address, are printed.
 
 Examples:
   tollgate keygen                                    writes agent.jwk
   tollgate keygen -o keys/2026.jwk
-  tollgate directory --key agent.jwk --print         what to publish")]
+  tollgate directory --key agent.jwk --print         what to publish
+  tollgate keygen --wallet                           writes wallet.key")]
 pub struct Keygen {
-    /// Where to write the private key.
-    #[arg(short, long, value_name = "FILE", default_value = "agent.jwk")]
-    output: PathBuf,
+    /// Where to write the private key; default agent.jwk, or wallet.key.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Make a wallet for token payments instead.
+    #[arg(long)]
+    wallet: bool,
     /// Replace a file that is there.
     #[arg(long)]
     force: bool,
@@ -37,19 +43,12 @@ impl Keygen {
             error(format_args!("the system gives no randomness: {failure}"));
             return Exit::Failed;
         }
-        let key = SigningKey::from_bytes(&seed);
-        let path = self.output.display();
-        match write_private(&self.output, &(jwk::signing_key_json(&key) + "\n"), self.force) {
-            Ok(()) => {}
-            Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => {
-                error(format_args!("{path} is there already; choose another file, or replace it with --force"));
-                return Exit::Failed;
-            }
-            Err(failure) => {
-                error(format_args!("{path} can't be written: {failure}"));
-                return Exit::Failed;
-            }
-        }
+        if self.wallet { self.wallet(&seed) } else { self.agent(&seed) }
+    }
+
+    fn agent(&self, seed: &[u8; 32]) -> Exit {
+        let key = SigningKey::from_bytes(seed);
+        let Some(path) = self.write("agent.jwk", &(jwk::signing_key_json(&key) + "\n")) else { return Exit::Failed };
         // Strings only: this cannot fail.
         let public = serde_json::to_string(&public_jwk(&key)).unwrap_or_default();
         say(&format!("thumbprint  {}\npublic key  {public}\n", thumbprint(&key.verifying_key())));
@@ -62,6 +61,40 @@ impl Keygen {
              tollgate pay --key {path} --agent https://YOUR-HOST URL"
         ));
         Exit::Done
+    }
+
+    fn wallet(&self, seed: &[u8; 32]) -> Exit {
+        let Ok(key) = ecdsa::SigningKey::from_slice(seed) else {
+            // One of 2^128 seeds is none of the curve.
+            error("the system's randomness makes no key; try again");
+            return Exit::Failed;
+        };
+        let wallet = Wallet::new(key);
+        let Some(path) = self.write("wallet.key", &wallet.private_text()) else { return Exit::Failed };
+        say(&format!("address  {}\n", wallet.address()));
+        note(&format!(
+            "The private key is in {path}; whoever has it has the wallet's money.\n\
+             Next: send the address what it may spend, such as USDC on Base; a sandbox needs none. Then\n  \
+             tollgate pay --wallet {path} URL"
+        ));
+        Exit::Done
+    }
+
+    /// Writes the key; the path as shown, or `None` when that failed and was said.
+    fn write(&self, default: &str, text: &str) -> Option<String> {
+        let output = self.output.as_deref().unwrap_or(Path::new(default));
+        let path = output.display();
+        match write_private(output, text, self.force) {
+            Ok(()) => Some(path.to_string()),
+            Err(failure) if failure.kind() == io::ErrorKind::AlreadyExists => {
+                error(format_args!("{path} is there already; choose another file, or replace it with --force"));
+                None
+            }
+            Err(failure) => {
+                error(format_args!("{path} can't be written: {failure}"));
+                None
+            }
+        }
     }
 }
 
@@ -93,4 +126,14 @@ pub(super) fn read_private(path: &Path) -> Result<SigningKey, String> {
         format!("{} can't be read: {failure}{hint}", path.display())
     })?;
     jwk::signing_key(&text).map_err(|reason| format!("{} is not a private key: {reason}", path.display()))
+}
+
+/// Reads a wallet's private key; the error is a sentence for the user.
+pub(super) fn read_wallet(path: &Path) -> Result<Wallet, String> {
+    let text = fs::read_to_string(path).map_err(|failure| {
+        let hint =
+            if failure.kind() == io::ErrorKind::NotFound { "; `tollgate keygen --wallet` makes one" } else { "" };
+        format!("{} can't be read: {failure}{hint}", path.display())
+    })?;
+    Wallet::parse(&text).map_err(|reason| format!("{} is no wallet's private key: {reason}", path.display()))
 }

@@ -17,6 +17,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::config::Options;
+
 /// A reverse proxy that puts a price on a website for agents.
 #[derive(Debug, Parser)]
 #[command(name = "tollgate", version, about, after_help = EXAMPLES)]
@@ -27,10 +29,11 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  tollgate demo                          see a payment happen; no file, no network
+  tollgate demo                          see two payments happen; no file, no network
   tollgate check -c tollgate.toml        what a configuration means, or all that is wrong with it
   tollgate run -c tollgate.toml          serve
   tollgate pay --key agent.jwk --agent https://signer.example.com https://example.com/page
+  tollgate pay --wallet wallet.key https://example.com/page
   tollgate ledger list --ledger tollgate.sqlite
 
 Exit codes:
@@ -38,7 +41,7 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See a payment happen: a site, a gateway and an agent in one process, no file, no network.
+    /// See two payments happen: a site, a gateway and an agent in one process, no file, no network.
     Demo(demo::Demo),
     /// Serve: the gateway itself.
     Run(run::Run),
@@ -46,7 +49,7 @@ enum Command {
     Check(Check),
     /// Request a page, and pay for it if it has a price.
     Pay(Box<pay::Pay>),
-    /// Make a key for an agent.
+    /// Make a key for an agent, or a wallet.
     Keygen(keygen::Keygen),
     /// Serve an agent's key directory, or print it.
     Directory(directory::Directory),
@@ -73,6 +76,9 @@ struct Check {
     /// The configuration.
     #[arg(short, long, value_name = "FILE", default_value = "tollgate.toml")]
     config: PathBuf,
+    /// As for `run --sandbox`.
+    #[arg(long)]
+    sandbox: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -107,8 +113,8 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(demo) => demo.run().into(),
         Command::Run(run) => run.run().into(),
-        Command::Check(Check { config, json }) => {
-            let (text, code) = check::check(&config, std::env::vars(), json, color());
+        Command::Check(Check { config, sandbox, json }) => {
+            let (text, code) = check::check(&config, std::env::vars(), Options { sandbox }, json, color());
             // A report of mistakes is what `--json` is asked for; without it they are an error.
             if code == 0 || json {
                 output::say(&text);

@@ -18,7 +18,7 @@ use super::output::error;
 use super::{Exit, keygen};
 use crate::agent::http::{AnswerBody, ClientError, HttpClient};
 use crate::agent::layer::{Paid, Target, read_offers};
-use crate::agent::{Agent, Budget, PayError, PayLayer};
+use crate::agent::{Agent, Budget, Means, Offer, PayError, PayLayer};
 use crate::clock::Clock;
 use crate::wire::agent_url::AgentUrl;
 use crate::wire::amount::Money;
@@ -32,14 +32,19 @@ directory_unavailable, ledger_unavailable, overloaded), the same payment is sent
 0.5 and 1 s or as long as Retry-After says (30 s at most), and not after the offer has ended. A server may take 10 s to be
 connected to, 90 s to begin an answer, and be silent for 300 s inside one; --timeout bounds all of it together.
 
+With --key and --agent it pays by `deferred`, with --wallet by `exact` in tokens whose worth is known (USDC, EURC), with
+all three by what the server offers first.
+
 Examples:
   tollgate pay --dry-run https://example.com/articles/1
   tollgate pay --key agent.jwk --agent https://signer.example.com https://example.com/articles/1
+  tollgate pay --wallet wallet.key https://example.com/articles/1
   tollgate pay --key agent.jwk --agent https://signer.example.com --max '0.05 USD' -o page.html https://example.com/articles/1
   tollgate pay --key agent.jwk --agent https://signer.example.com -d @question.json -H 'Content-Type: application/json' https://example.com/api
 
 With --json the page goes to -o FILE or nowhere, and standard output gets one object:
-  status, offer {price, network, id, …}, payment {scheme, network, id}, receipt {…, timestamp} if charged, bytes, error
+  status, offer {scheme, price, network, id, …}, payment {scheme, network, id or payer and nonce},
+  receipt {…, timestamp} or {success, transaction, …}, bytes, error
 
 Exit codes:
   0 got it   1 failed (5xx, or the answer was lost)   2 bad usage   3 unreachable
@@ -69,6 +74,9 @@ pub struct Pay {
     /// The agent's origin, whose directory has the key.
     #[arg(long, value_name = "URL", requires = "key", value_parser = AgentUrl::parse)]
     agent: Option<AgentUrl>,
+    /// A wallet's private key: hex, or JSON with `privateKey`; `tollgate keygen --wallet` makes one.
+    #[arg(long, value_name = "FILE")]
+    wallet: Option<PathBuf>,
     /// The most that this request may cost; repeat it for other currencies.
     #[arg(long, value_name = "AMOUNT", default_value = "0.10 USD", value_parser = Money::parse)]
     max: Vec<Money>,
@@ -127,28 +135,29 @@ impl Pay {
         let usage = |reason: String| Failure(Exit::Unusable, reason);
         let request = self.request().map_err(usage)?;
         let client = HttpClient::new(self.ca_file.as_deref()).map_err(|reason| usage(format!("--ca-file {reason}")))?;
-        let agent = match (&self.key, &self.agent) {
-            (Some(path), Some(url)) => Some(Agent::new(url.clone(), keygen::read_private(path).map_err(usage)?)),
-            _ => None,
-        };
+        let means = self.means().map_err(usage)?;
         // Before anything is paid: what is bought must have a place to go.
         let output = self.output.as_deref().map(Output::open).transpose().map_err(usage)?;
-        let answer = match agent {
-            Some(agent) if !self.dry_run => {
+        let answer = match means {
+            Some(means) if !self.dry_run => {
                 let watch = transcript.clone();
-                let layer = PayLayer::new(agent, self.budget()).watch(move |event| watch.event(&event));
+                let layer = PayLayer::new(means, self.budget()).watch(move |event| watch.event(&event));
                 layer
                     .layer(client)
                     .oneshot(request)
                     .await
                     .map_err(|error| Failure(exit_of(&error), error.to_string()))?
             }
-            _ => {
+            means => {
                 let mut client = client;
+                let mut request = request;
+                if let Some(means) = &means {
+                    means.announce(request.headers_mut());
+                }
                 let answer =
                     client.call(request).await.map_err(|error| Failure(exit_of_client(&error), error.to_string()))?;
                 if answer.status() == StatusCode::PAYMENT_REQUIRED {
-                    return self.look(answer, transcript).await;
+                    return self.look(answer, means.as_ref(), transcript).await;
                 }
                 answer
             }
@@ -157,13 +166,20 @@ impl Pay {
     }
 
     /// What a page costs, without paying.
-    async fn look(&self, answer: Response<AnswerBody>, transcript: &Transcript) -> Result<Exit, Failure> {
+    async fn look(
+        &self,
+        answer: Response<AnswerBody>,
+        means: Option<&Means>,
+        transcript: &Transcript,
+    ) -> Result<Exit, Failure> {
         let now = (Clock::system().now_ms() / 1000).cast_signed();
         let (head, _, offers) = read_offers(answer, now).await;
         transcript.status(head.status);
         let offers = offers.map_err(|error| Failure(Exit::Refused, error.to_string()))?;
         transcript.offered(&offers);
-        let choice = self.budget().choose(&offers);
+        let payable: Vec<Offer> =
+            offers.iter().filter(|offer| means.is_none_or(|means| means.can_pay(offer))).cloned().collect();
+        let choice = self.budget().choose(&payable);
         if let Some(Ok(offer)) = choice {
             transcript.chosen(offer);
         }
@@ -172,13 +188,35 @@ impl Pay {
                 "dry run",
                 &match choice {
                     Some(Err(over)) => format!("nothing paid; {over}"),
-                    _ => "nothing paid; it is within the budget".to_owned(),
+                    None => "nothing paid; the key or wallet is for none of these offers".to_owned(),
+                    Some(Ok(_)) => "nothing paid; it is within the budget".to_owned(),
                 },
             );
             return Ok(Exit::Done);
         }
         let price = offers.first().map_or_else(String::new, |offer| offer.price.to_string());
-        Err(Failure(Exit::Refused, format!("this costs {price}; pay with --key FILE --agent URL")))
+        let takes = |scheme: &str| offers.iter().any(|offer| offer.scheme() == scheme);
+        let how = match (takes("deferred"), takes("exact")) {
+            (true, true) => "--key FILE --agent URL, or with --wallet FILE",
+            (false, true) => "--wallet FILE",
+            (_, false) => "--key FILE --agent URL",
+        };
+        Err(Failure(Exit::Refused, format!("this costs {price}; pay with {how}")))
+    }
+
+    /// What there is to pay with.
+    fn means(&self) -> Result<Option<Means>, String> {
+        let agent = match (&self.key, &self.agent) {
+            (Some(path), Some(url)) => Some(Agent::new(url.clone(), keygen::read_private(path)?)),
+            _ => None,
+        };
+        let wallet = self.wallet.as_deref().map(keygen::read_wallet).transpose()?;
+        Ok(match (agent, wallet) {
+            (Some(agent), Some(wallet)) => Some(Means::Both(agent, wallet)),
+            (Some(agent), None) => Some(agent.into()),
+            (None, Some(wallet)) => Some(wallet.into()),
+            (None, None) => None,
+        })
     }
 
     /// Hands the answer on.

@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{counted, error, note, say};
 use super::{Exit, color};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Options};
 use crate::server::Gateway;
 
 /// Serve: the gateway itself.
@@ -15,17 +15,21 @@ use crate::server::Gateway;
 /// second signal ends at once: answers under way are broken off, outcomes that are not written stay `unproven`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  tollgate run -c tollgate.toml\n  TOLLGATE__SERVER__LISTEN=0.0.0.0:80 tollgate run"
+    after_help = "Examples:\n  tollgate run -c tollgate.toml\n  tollgate run --sandbox            try token payments on paper\n  \
+                  TOLLGATE__SERVER__LISTEN=0.0.0.0:80 tollgate run"
 )]
 pub struct Run {
     /// The configuration.
     #[arg(short, long, value_name = "FILE", default_value = "tollgate.toml")]
     config: PathBuf,
+    /// Settle token payments on paper, as `exact.sandbox = true`: no money moves, test networks only.
+    #[arg(long)]
+    sandbox: bool,
 }
 
 impl Run {
     pub(super) fn run(self) -> Exit {
-        let config = match config::load(&self.config, std::env::vars()) {
+        let config = match config::load_with(&self.config, std::env::vars(), Options { sandbox: self.sandbox }) {
             Ok(config) => config,
             Err(errors) => {
                 note(&errors.render(color()));
@@ -37,6 +41,7 @@ impl Run {
             note(&warnings.render(color()));
         }
         let priced = config.routes.iter().filter(|r| r.price.is_some()).count();
+        let sandbox = if config.exact.sandbox { "; SANDBOX: token payments are settled on paper" } else { "" };
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(failure) => {
@@ -54,7 +59,7 @@ impl Run {
         let listening: Vec<String> = gateway.addresses().iter().map(|a| format!("http://{a}")).collect();
         // The line that scripts wait for.
         say(&format!(
-            "tollgate {} listens on {} ({})\n",
+            "tollgate {} listens on {} ({}{sandbox})\n",
             env!("CARGO_PKG_VERSION"),
             listening.join(", "),
             counted(priced, "priced route", "priced routes")

@@ -1,4 +1,4 @@
-//! Variables `TOLLGATE__SECTION__KEY` that override scalar keys outside lists.
+//! Variables `TOLLGATE__SECTION__KEY`, and options of commands, that override scalar keys outside lists.
 
 use std::collections::BTreeMap;
 
@@ -48,6 +48,24 @@ impl Overrides {
             }
         }
         overrides
+    }
+}
+
+/// Options of commands that override keys.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// `--sandbox`: `exact.sandbox = true`.
+    pub sandbox: bool,
+}
+
+impl Overrides {
+    /// Lays options over the variables.
+    pub(super) fn and(mut self, options: Options) -> Overrides {
+        if options.sandbox {
+            let option = ("--sandbox".to_owned(), String::new(), Value::new(None, true));
+            self.set.insert("exact.sandbox".to_owned(), option);
+        }
+        self
     }
 }
 

@@ -17,6 +17,7 @@ use std::{borrow::Cow, ops::Range, path::Path};
 
 use toml::de::DeTable;
 
+pub use environment::Options;
 pub use model::*;
 pub use reference::reference;
 pub use report::ConfigErrors;
@@ -37,6 +38,18 @@ const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// # Errors
 /// Everything that is wrong with it.
 pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigErrors> {
+    load_with(path, env, Options::default())
+}
+
+/// Reads a file as [`load`] does, with a command's options over the environment.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_with(
+    path: &Path,
+    env: impl Iterator<Item = (String, String)>,
+    options: Options,
+) -> Result<Config, ConfigErrors> {
     let name = path.display().to_string();
     let failed = |message: String, help: &str| {
         let help = (!help.is_empty()).then(|| help.to_owned());
@@ -56,7 +69,7 @@ pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<
         let line = good.iter().filter(|b| **b == b'\n').count() + 1;
         failed(format!("the file is not UTF-8 text (line {line})"), "save it as UTF-8")
     })?;
-    parse(&text, &name, path.parent().unwrap_or(Path::new("")), env)
+    parse_with(&text, &name, path.parent().unwrap_or(Path::new("")), Overrides::read(env).and(options))
 }
 
 /// Checks the text of a file; `file_name` is what problems name, `base` what relative paths are relative to.
@@ -69,12 +82,15 @@ pub fn parse(
     base: &Path,
     env: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigErrors> {
+    parse_with(text, file_name, base, Overrides::read(env))
+}
+
+fn parse_with(text: &str, file_name: &str, base: &Path, mut overrides: Overrides) -> Result<Config, ConfigErrors> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if !errors.is_empty() {
         // What was recovered is a guess: checking it would report mistakes that nobody made.
         return Err(ConfigErrors::new(file_name, text, syntax(errors)));
     }
-    let mut overrides = Overrides::read(env);
     let mut walk = Walk { overridden: overrides.set.keys().cloned().collect(), ..Walk::default() };
     let values = walk.table(schema::ROOT, table.get_ref(), "", &table.span());
     let text = &*hidden(text, &walk.secrets);

@@ -70,6 +70,11 @@ impl Layers {
         }
     }
 
+    /// Who says what a path is: `exact.sandbox`, or the variable or option that overrides it.
+    pub(super) fn said_by<'p>(&'p self, path: &'p str) -> &'p str {
+        self.variables.get(path).map_or(path, |(name, _)| name)
+    }
+
     /// Whether the file itself has the path.
     pub(super) fn in_file(&self, path: &str) -> bool {
         self.spans.contains_key(path)

@@ -40,7 +40,7 @@ pub(super) enum Place {
     Span(Range<usize>),
     /// The file as a whole.
     File,
-    /// A variable, and what it holds unless its name is unknown.
+    /// A variable, and what it holds unless its name is unknown; or a command's option.
     Env(String, Option<String>),
 }
 
@@ -123,6 +123,8 @@ impl ConfigErrors {
                 Some(snippet.into())
             }
             Place::File => Some(Origin::path(&*self.file).into()),
+            // An option has no value to point at; the title names it.
+            Place::Env(name, _) if name.starts_with("--") => None,
             Place::Env(name, Some(value)) => {
                 environment = format!("{name}={}", value.escape_debug());
                 let caret = AnnotationKind::Primary.span(name.len() + 1..environment.len().max(name.len() + 2));

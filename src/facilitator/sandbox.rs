@@ -228,25 +228,8 @@ fn read(body: &[u8]) -> Result<(Payload, Requirements), Bad> {
         payer: None,
     })?;
     let requirements = request.remove("paymentRequirements").unwrap_or_default();
-    match requirements_of(&requirements, version) {
+    match Requirements::from_json(&requirements, version) {
         Some(requirements) => Ok((payload, requirements)),
         None => bad("invalid_payment_requirements", "`paymentRequirements` is incomplete or malformed"),
     }
-}
-
-fn requirements_of(value: &Value, version: Version) -> Option<Requirements> {
-    let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let (network, amount) = match version {
-        Version::V1 => (Network::from_v1_name(text("network")?), text("maxAmountRequired")?),
-        Version::V2 => (Network::parse(text("network")?), text("amount")?),
-    };
-    Some(Requirements {
-        scheme: text("scheme")?.to_owned(),
-        network: network.ok()?,
-        amount: amount.parse().ok()?,
-        asset: text("asset")?.to_owned(),
-        pay_to: text("payTo")?.to_owned(),
-        max_timeout_seconds: value.get("maxTimeoutSeconds")?.as_u64()?,
-        extra: value.get("extra").and_then(Value::as_object).cloned().unwrap_or_default(),
-    })
 }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::{
     chain::Hash,
     entry::{Entry, EntryNumber, Kind, PostingKey},
-    evidence::{Evidence, EvidenceError},
+    evidence::{EvidenceError, Proof},
     file::{self, Book, OpenError},
     outcomes::{self, Record},
     resolve::Open,
@@ -110,8 +110,8 @@ pub struct Shown {
     pub period: i64,
     /// SHA-256 of the price table.
     pub table_hash: Option<Vec<u8>>,
-    /// What the agent signed; `None` where there is none or retention dropped it.
-    pub evidence: Option<Result<Evidence, EvidenceError>>,
+    /// What was signed, and what a facilitator said; `None` where there is none or retention dropped it.
+    pub evidence: Option<Result<Proof, EvidenceError>>,
     /// The entry's link of the chain.
     pub hash: Hash,
 }
@@ -228,7 +228,7 @@ impl LedgerReader {
             list_amount: entry.list_amount,
             period: entry.period,
             table_hash: entry.table_hash.map(<[u8]>::to_vec),
-            evidence: entry.evidence.map(Evidence::decode),
+            evidence: entry.evidence.map(Proof::decode),
             hash,
         }))
     }

@@ -10,7 +10,7 @@ use crate::wire::x402::network::Network;
 use crate::wire::x402::requirements::Requirements;
 
 /// Most decimals of a ledger unit of a token: finer tokens count in 10⁻⁹.
-const UNIT_DECIMALS_MAX: u32 = 9;
+pub const UNIT_DECIMALS_MAX: u32 = 9;
 /// Most decimals that a token may have.
 pub const DECIMALS_MAX: u32 = 24;
 

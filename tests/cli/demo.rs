@@ -33,6 +33,15 @@ fn the_whole_exchange_is_shown_and_nothing_is_left() {
         "<title>Why the tide is late</title>",
         "ENTRY",
         "capture  0.01 USD  demo-agent  delivered  200     GET http://127.0.0.1:",
+        "ON PAPER. This is the sandbox",
+        "> GET /api/tides HTTP/1.1",
+        "< HTTP/1.1 402 Payment Required",
+        "\"scheme\": \"exact\"",
+        "* TransferWithAuthorization of USDC",
+        "> Payment-Signature: ",
+        "< HTTP/1.1 200 OK",
+        "transaction 0x",
+        "capture  0.001 USDC  wallets  delivered  200     GET http://127.0.0.1:",
     ] {
         rest = rest.split_once(part).unwrap_or_else(|| panic!("{part} is missing, or too early:\n{out}")).1;
     }
@@ -49,8 +58,8 @@ fn the_commands_that_it_prints_work_until_it_is_interrupted() {
     let binary = binary();
     let binary = binary.to_str().unwrap();
     let commands: Vec<&str> = shown.iter().filter_map(|line| line.trim().strip_prefix(binary)).collect();
-    assert_eq!(commands.len(), 4, "{shown:?}");
-    for (command, expect) in commands.iter().zip(["toll chain", "tides", "/api/tides", "ok: 3 entries"]) {
+    assert_eq!(commands.len(), 5, "{shown:?}");
+    for (command, expect) in commands.iter().zip(["toll chain", "tides", "tides", "/api/tides", "ok: 7 entries"]) {
         let args: Vec<&str> = command.split_whitespace().collect();
         let (code, out, err) = tollgate(dir.path(), &args);
         assert!(code == 0 && out.contains(expect), "{command}: {out}{err}");

@@ -5,7 +5,7 @@ use tollgate::{
     ledger::{
         audit::{AuditReport, Place},
         entry::Kind,
-        evidence::Evidence,
+        evidence::{Evidence, Proof},
         read::{Filter, LedgerReader, State},
         store::{ClaimRequest, Delivery, Store},
     },
@@ -185,7 +185,7 @@ fn an_entry_is_shown_by_number_key_or_id_with_its_evidence() {
     let receipt = wait(ledger.store().capture(claim, posting)).unwrap();
     let reader = LedgerReader::open(&ledger.path()).unwrap();
     let shown = reader.show(&receipt.n.to_string()).unwrap().unwrap();
-    assert_eq!(shown.evidence, Some(Ok(evidence)));
+    assert_eq!(shown.evidence, Some(Ok(Proof::Signed(evidence))));
     assert_eq!((shown.listed.amount, shown.listed.fate.unwrap().state()), (9_000, State::Unproven));
     assert!(shown.jwk.as_ref().unwrap().contains("Ed25519"));
     assert_eq!(reader.show(&URL_SAFE_NO_PAD.encode(id)).unwrap(), Some(shown.clone()));

@@ -10,6 +10,7 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::*;
+use crate::agent::Agent;
 use crate::wire::amount::Money;
 use crate::wire::deferred::Payment;
 use crate::wire::signature::LabelledSignature;
@@ -118,7 +119,7 @@ fn a_402_is_paid_once_with_the_same_request() {
     let script = Script::of([offer("a", "0.01 USD"), answer(200, &[], "bought")]);
     let answer = script.send(|l| l).unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.extensions().get::<Paid>().map(|paid| (paid.offer.id.as_str(), paid.resends)), Some(("a", 0)));
+    assert_eq!(answer.extensions().get::<Paid>().map(|paid| (paid.offer.id(), paid.resends)), Some((Some("a"), 0)));
     let asked = script.asked.lock().unwrap();
     assert_eq!((asked[0].body(), asked[1].body()), (&"the body".to_owned(), &"the body".to_owned()));
     let (mut head, _) = asked[1].clone().into_parts();
@@ -133,7 +134,7 @@ fn a_402_is_paid_once_with_the_same_request() {
         query: Some("q=1"),
         headers: &headers,
     };
-    let key = crate::agent::wallet::public_jwk(&SigningKey::from_bytes(&[7; 32])).public_key(false).unwrap();
+    let key = crate::agent::signer::public_jwk(&SigningKey::from_bytes(&[7; 32])).public_key(false).unwrap();
     assert!(key.verifies(signature.base(&view).unwrap().as_bytes(), &signature.signature));
 }
 
@@ -151,7 +152,7 @@ fn over_budget_nothing_is_signed() {
 #[test]
 fn the_callback_decides() {
     let script = Script::of([offer("a", "0.01 USD")]);
-    let error = script.send(|l| l.ask(|offer| offer.id != "a")).unwrap_err();
+    let error = script.send(|l| l.ask(|offer| offer.id() != Some("a"))).unwrap_err();
     assert_eq!((error.to_string().as_str(), script.calls()), ("the offer of 0.01 USD was declined", 1));
 }
 
@@ -160,7 +161,7 @@ fn a_402_without_a_payable_offer_is_an_error() {
     for (body, expect) in [
         ("", "carries no offer"),
         ("<html>", "not JSON"),
-        (r#"{"accepts":[{"scheme":"exact"}]}"#, "takes only `exact`"),
+        (r#"{"accepts":[{"scheme":"upto"}]}"#, "takes only `upto`"),
         (r#"{"accepts":[{"scheme":"deferred","network":"n"}]}"#, "offer 1: `id` is missing"),
         (&" ".repeat(BODY_BYTES_MAX + 1), "length limit exceeded"),
     ] {
@@ -274,3 +275,14 @@ fn events_are_told_in_order() {
     script.send(|l| l.watch(watch)).unwrap();
     assert_eq!(*told.lock().unwrap(), ["offered 1", "paying 0.01 USD 4", "again: connection lost"]);
 }
+
+impl PayLayer {
+    /// Other means in a layer of [`Script::send`].
+    fn with(mut self, means: impl Into<Means>) -> PayLayer {
+        self.0.means = means.into();
+        self
+    }
+}
+
+#[path = "token_tests.rs"]
+mod token;

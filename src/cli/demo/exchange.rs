@@ -1,4 +1,4 @@
-//! One payment, told as it happens.
+//! Two payments, told as they happen: a commitment here, a token transfer in [`super::token`].
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,12 +12,14 @@ use tower::Service as _;
 
 use crate::agent::http::{Deadlines, HttpClient};
 use crate::agent::layer::Target;
-use crate::agent::{Agent, offer};
+use crate::agent::{Agent, Wallet, offer};
 use crate::cli::ledger::listing;
 use crate::cli::output::{Paint, say};
 use crate::clock::Clock;
 use crate::ledger::read::{Filter, LedgerReader, Listed, State};
 
+/// The agent's account.
+pub(super) const ACCOUNT: &str = "demo-agent";
 /// The page that is bought.
 const PAGE: &str = "/articles/1";
 /// Largest answer that is read.
@@ -32,23 +34,27 @@ pub(super) struct Stage {
     pub(super) site: SocketAddr,
     pub(super) gateway: SocketAddr,
     pub(super) agent: Agent,
+    pub(super) wallet: Wallet,
     pub(super) ledger: PathBuf,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
 }
 
-/// Buys a page and tells of it on standard output.
+/// Buys a page on credit and an API call with a token, and tells of it on standard output.
 ///
 /// # Errors
 /// Says what went otherwise than it must.
 pub(super) fn show(stage: &Stage, paint: Paint) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|failure| failure.to_string())?;
-    runtime.block_on(play(stage, paint))
+    runtime.block_on(async {
+        play(stage, paint).await?;
+        super::token::play(stage, paint).await
+    })
 }
 
 async fn play(stage: &Stage, paint: Paint) -> Result<(), String> {
@@ -93,7 +99,7 @@ async fn play(stage: &Stage, paint: Paint) -> Result<(), String> {
         return Err("the page came without Payment-Response".to_owned());
     }
 
-    let rows = books(stage).await?;
+    let rows = books(stage, ACCOUNT).await?;
     say(&format!("\n{}\n\n", paint.bold("5  The books have a row, on disk since before the page left.")));
     say(&listing(&rows, paint));
     match &rows[..] {
@@ -102,11 +108,19 @@ async fn play(stage: &Stage, paint: Paint) -> Result<(), String> {
     }
 }
 
+/// Longest value of a field that is shown whole.
+const VALUE_SHOWN: usize = 240;
+
 /// Sends a GET and shows it.
-async fn ask(stage: &Stage, path: &str, fields: &HeaderMap, paint: Paint) -> Result<Answer, String> {
+pub(super) async fn ask(stage: &Stage, path: &str, fields: &HeaderMap, paint: Paint) -> Result<Answer, String> {
     let mut shown = format!("GET {path} HTTP/1.1\nHost: {}\n", stage.gateway);
     for (name, value) in fields {
-        shown += &format!("{}: {}\n", title(name.as_str()), value.to_str().unwrap_or_default());
+        let value = value.to_str().unwrap_or_default();
+        let (value, more) = match value.get(..VALUE_SHOWN) {
+            Some(start) if value.len() > VALUE_SHOWN => (&start[..60], "…"),
+            _ => (value, ""),
+        };
+        shown += &format!("{}: {value}{more}\n", title(name.as_str()));
     }
     say(&indented(&shown, &paint.yellow(">"), usize::MAX));
     let mut request = request(stage, path, Full::<Bytes>::default())?;
@@ -124,7 +138,7 @@ fn request<B>(stage: &Stage, path: &str, body: B) -> Result<Request<B>, String> 
     request.header(header::ACCEPT, "text/html").body(body).map_err(|error| error.to_string())
 }
 
-fn expect(answer: &Answer, status: u16) -> Result<(), String> {
+pub(super) fn expect(answer: &Answer, status: u16) -> Result<(), String> {
     if answer.status.as_u16() == status {
         return Ok(());
     }
@@ -133,11 +147,12 @@ fn expect(answer: &Answer, status: u16) -> Result<(), String> {
 }
 
 /// The row of the payment, once it says what became of the answer.
-async fn books(stage: &Stage) -> Result<Vec<Listed>, String> {
+pub(super) async fn books(stage: &Stage, account: &str) -> Result<Vec<Listed>, String> {
     let reader = LedgerReader::open(&stage.ledger).map_err(|error| error.to_string())?;
+    let filter = Filter { limit: 10, account: Some(account.to_owned()), ..Filter::default() };
     let until = Instant::now() + OUTCOME_WAIT;
     loop {
-        let rows = reader.list(&Filter { limit: 10, ..Filter::default() }).map_err(|error| error.to_string())?;
+        let rows = reader.list(&filter).map_err(|error| error.to_string())?;
         let known = rows.iter().any(|row| row.fate.is_some_and(|fate| fate.state() == State::Delivered));
         if known || Instant::now() > until {
             return Ok(rows);
@@ -147,7 +162,7 @@ async fn books(stage: &Stage) -> Result<Vec<Listed>, String> {
 }
 
 /// Status line and the fields that matter here.
-fn head(answer: &Answer, names: &[&str], paint: Paint) -> String {
+pub(super) fn head(answer: &Answer, names: &[&str], paint: Paint) -> String {
     let status = format!("HTTP/1.1 {}", answer.status);
     let status = match answer.status.as_u16() {
         200..300 => paint.green(&status),
@@ -164,7 +179,7 @@ fn head(answer: &Answer, names: &[&str], paint: Paint) -> String {
 }
 
 /// Lines behind a mark; those beyond `max` are counted.
-fn indented(text: &str, mark: &str, max: usize) -> String {
+pub(super) fn indented(text: &str, mark: &str, max: usize) -> String {
     let lines = text.lines().count();
     let mut shown: String = text.lines().take(max).map(|line| format!("   {mark} {line}\n")).collect();
     if lines > max {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Failure, Where, amount, hex};
+use super::{Failure, Where, amount, hex, in_full, money};
 use crate::cli::Exit;
 use crate::cli::output::{counted, say};
 use crate::ledger::audit::AuditReport;
@@ -72,7 +72,7 @@ fn to_text(report: &AuditReport) -> String {
             }
         }
     }
-    let charged = report.charged.iter().map(|(asset, units)| format!("{} {asset}", amount(*units, asset)));
+    let charged = report.charged.iter().map(|(asset, units)| money(*units, asset) + &in_full(asset));
     let charged = charged.collect::<Vec<_>>().join(", ");
     if !charged.is_empty() {
         text += &format!(
@@ -89,7 +89,10 @@ fn to_json(report: &AuditReport) -> Value {
     let writers = report.writers.iter().map(|writer| {
         json!({ "slot": writer.slot, "entries": writer.entries, "batches": writer.batches, "head": hex(&writer.head) })
     });
-    let charged = report.charged.iter().map(|(asset, units)| (asset.clone(), json!(amount(*units, asset))));
+    let charged = report.charged.iter().map(|(asset, units)| {
+        let raw = || json!({ "units": units });
+        (asset.clone(), amount(*units, asset).map_or_else(raw, |amount| json!(amount)))
+    });
     json!({
         "ok": report.finding.is_none(),
         "entries": report.entries,

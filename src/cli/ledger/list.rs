@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::{Value, json};
 
-use super::{Failure, Where, amount, delivery, hex, time};
+use super::{Failure, Where, amount, delivery, hex, money, symbol, time};
 use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, note, say, table};
@@ -26,11 +26,12 @@ With --json each line is an object. Text, or null where an entry has none:
   n            the entry's number; as text, since JSON readers round numbers of this size
   ref          the number of the capture that the entry is about
   kind, at (2026-11-24T12:00:00.000Z), account, agent, route, scheme, asset, method, target
-  amount       decimal, 0.01
+  symbol       of a known token, USDC
+  amount       decimal, 0.01; null for tokens that are not known
   key          the payment's key, hex
   state        delivered, unproven or voided; captures only
 Numbers, or null:
-  units        the amount in millionths of the currency
+  units        the amount in millionths of the currency; of a token in 10^-decimals, at most 10^-9
   status       the origin's
 And outcome    null, or {delivery (text), bytes, ms (numbers)}")]
 pub struct List {
@@ -123,7 +124,7 @@ impl List {
             vec![
                 open.key.to_string(),
                 time(i64::try_from(open.hard_until_ms).unwrap_or(i64::MAX)),
-                format!("{} {}", amount(open.amount, &open.asset), open.asset),
+                money(open.amount, &open.asset),
                 open.agent.to_string(),
                 open.facilitator.to_string(),
                 shortened(&open.what),
@@ -149,7 +150,7 @@ pub fn listing(rows: &[Listed], paint: Paint) -> String {
             row.n.to_string(),
             time(row.at_ms),
             row.kind.name().to_owned(),
-            format!("{} {}", amount(row.amount, &row.asset), row.asset),
+            money(row.amount, &row.asset),
             shortened(&row.account),
             state(row).unwrap_or("-").to_owned(),
             row.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
@@ -175,6 +176,7 @@ pub fn row_json(row: &Listed) -> Value {
         "route": row.route,
         "scheme": row.scheme,
         "asset": row.asset,
+        "symbol": symbol(&row.asset),
         "amount": amount(row.amount, &row.asset),
         "units": row.amount,
         "status": row.status,
@@ -254,10 +256,18 @@ mod tests {
 
     #[test]
     fn amounts_are_exact_text() {
-        for (units, asset, expect) in
-            [(10_000, "USD", "0.01"), (1, "USD", "0.000001"), (5_000_000, "JPY", "5"), (7, "0xabc", "7e-6")]
-        {
-            assert_eq!(amount(units, asset), expect);
+        let usdc = "eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e";
+        for (units, asset, text, with) in [
+            (10_000, "USD", Some("0.01"), "0.01 USD"),
+            (1, "USD", Some("0.000001"), "0.000001 USD"),
+            (5_000_000, "JPY", Some("5"), "5 JPY"),
+            (10_000, usdc, Some("0.01"), "0.01 USDC"),
+            (1, usdc, Some("0.000001"), "0.000001 USDC"),
+            (12_500_000, usdc, Some("12.50"), "12.50 USDC"),
+            (7, "eip155:1/erc20:0xabc", None, "7 units of eip155:1/erc20:0xabc"),
+            (7, "0xabc", None, "7 units of 0xabc"),
+        ] {
+            assert_eq!((amount(units, asset).as_deref(), money(units, asset).as_str()), (text, with));
         }
     }
 }

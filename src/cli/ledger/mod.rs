@@ -3,17 +3,21 @@
 mod audit;
 mod list;
 mod resolve;
+mod settled;
 mod show;
 
 use std::path::PathBuf;
 
 use super::output::error;
 use super::{Exit, color};
+use crate::agent::offer::shortened;
 use crate::config;
 use crate::ledger::read::{LedgerReader, ReadError};
 use crate::ledger::sqlite::OpenError;
 use crate::ledger::store::Delivery;
+use crate::payment::token::UNIT_DECIMALS_MAX;
 use crate::wire::amount::{Currency, Money, Units};
+use crate::wire::x402::assets;
 
 pub(super) use list::listing;
 
@@ -121,14 +125,43 @@ fn time(ms: i64) -> String {
     }
 }
 
-/// Ledger units as decimal text without the asset: `0.01`.
-fn amount(units: i64, asset: &str) -> String {
-    let money = Units::new(units).and_then(|units| Some(Money { units, currency: Currency::parse(asset).ok()? }));
-    match money {
-        Some(money) => money.to_string().split(' ').next().unwrap_or_default().to_owned(),
-        // The books of another version: never guess decimals.
-        None => format!("{units}e-6"),
+/// Ledger units as decimal text without the asset: `0.01`; `None` for a token whose decimals are not known.
+fn amount(units: i64, asset: &str) -> Option<String> {
+    if let Some(token) = assets::find_caip19(asset) {
+        return Some(decimal(units, token.decimals.min(UNIT_DECIMALS_MAX)));
     }
+    let money = Money { units: Units::new(units)?, currency: Currency::parse(asset).ok()? };
+    Some(money.to_string().split(' ').next().unwrap_or_default().to_owned())
+}
+
+/// Ledger units with what they are of: `0.01 USD`, `0.01 USDC`; where decimals are not known, `7 units of …`.
+fn money(units: i64, asset: &str) -> String {
+    match amount(units, asset) {
+        Some(amount) => format!("{amount} {}", symbol(asset).unwrap_or(asset)),
+        // Never guess decimals.
+        None => format!("{units} units of {}", shortened(asset)),
+    }
+}
+
+/// `USDC`, of a token that is known.
+fn symbol(asset: &str) -> Option<&'static str> {
+    assets::find_caip19(asset).map(|token| token.symbol)
+}
+
+/// The asset's full name in brackets, where [`money`] shows only a token's symbol.
+fn in_full(asset: &str) -> String {
+    symbol(asset).map_or_else(String::new, |_| format!(" ({asset})"))
+}
+
+/// A count of 10^-decimals, with two decimals at least where there are so many: `0.01`, `12.50`, `0.000001`.
+fn decimal(units: i64, decimals: u32) -> String {
+    let step = 10_u64.pow(decimals);
+    let (sign, count) = (if units < 0 { "-" } else { "" }, units.unsigned_abs());
+    let mut text = format!("{:0width$}", count % step, width = decimals as usize);
+    while text.len() > 2 && text.ends_with('0') {
+        text.pop();
+    }
+    if decimals == 0 { format!("{sign}{count}") } else { format!("{sign}{}.{text}", count / step) }
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -6,11 +6,11 @@ use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_pur
 use serde_json::{Value, json};
 
 use super::list::{row_json, state};
-use super::{Failure, Where, amount, delivery, hex, time};
+use super::{Failure, Where, amount, delivery, hex, in_full, money, settled, time};
 use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, error, say};
-use crate::ledger::evidence::Evidence;
+use crate::ledger::evidence::{Evidence, Proof};
 use crate::ledger::read::Shown;
 use crate::wire::jwk::{Jwk, PublicKey};
 
@@ -21,7 +21,8 @@ ID is an entry's number, a payment's key in hex, or the id of its offer as it st
 
 Examples:
   tollgate ledger show 281474976710657
-  tollgate ledger show 281474976710657 --json | jq -r .evidence.signature_base")]
+  tollgate ledger show 281474976710657 --json | jq -r .evidence.signature_base
+  tollgate ledger show 281474976710657 --json | jq .evidence.receipt      of a token payment")]
 pub struct Show {
     #[command(flatten)]
     place: Where,
@@ -54,7 +55,7 @@ fn to_json(shown: &Shown) -> Value {
     let evidence = match &shown.evidence {
         None => Value::Null,
         Some(Err(error)) => json!({ "error": error.to_string() }),
-        Some(Ok(evidence)) => json!({
+        Some(Ok(Proof::Signed(evidence))) => json!({
             "offer_id": evidence.sealed_id.map(|id| URL_SAFE_NO_PAD.encode(id)),
             "template_digest": evidence.template_digest.map(|digest| hex(&digest)),
             "signature_base": String::from_utf8_lossy(&evidence.signature_base),
@@ -67,6 +68,7 @@ fn to_json(shown: &Shown) -> Value {
             "origin_status": evidence.origin_status,
             "verifies": verdict(shown, evidence),
         }),
+        Some(Ok(Proof::Settled(evidence))) => settled::to_json(evidence),
     };
     let more = [
         ("wall_at", json!(time(shown.wall_ms))),
@@ -74,7 +76,7 @@ fn to_json(shown: &Shown) -> Value {
         ("period", json!(shown.period)),
         ("agent_key", json!(shown.agent_key)),
         ("jwk", shown.jwk.as_deref().and_then(|jwk| serde_json::from_str(jwk).ok()).unwrap_or(Value::Null)),
-        ("list_amount", json!(shown.list_amount.map(|units| amount(units, asset)))),
+        ("list_amount", json!(shown.list_amount.and_then(|units| amount(units, asset)))),
         ("table_hash", json!(shown.table_hash.as_deref().map(hex))),
         ("void", json!(shown.listed.fate.and_then(|fate| fate.void_n).map(|n| n.to_string()))),
         ("hash", json!(hex(&shown.hash))),
@@ -99,8 +101,8 @@ fn to_text(shown: &Shown, paint: Paint) -> String {
         line("wall clock", &time(shown.wall_ms));
     }
     let listed = shown.list_amount.filter(|units| *units != row.amount);
-    let listed = listed.map(|units| format!("  (public price {} {})", amount(units, &row.asset), row.asset));
-    line("amount", &format!("{} {}{}", amount(row.amount, &row.asset), row.asset, listed.unwrap_or_default()));
+    let listed = listed.map(|units| format!("  (public price {})", money(units, &row.asset)));
+    line("amount", &format!("{}{}{}", money(row.amount, &row.asset), in_full(&row.asset), listed.unwrap_or_default()));
     line("account", &shortened(&row.account));
     line("agent", &shortened(&row.agent));
     line("scheme", &row.scheme);
@@ -138,37 +140,39 @@ fn to_text(shown: &Shown, paint: Paint) -> String {
     match &shown.evidence {
         None => line("evidence", "none, or dropped by retention"),
         Some(Err(error)) => line("evidence", &error.to_string()),
-        Some(Ok(evidence)) => {
-            if let Some(id) = evidence.sealed_id {
-                line("offer id", &URL_SAFE_NO_PAD.encode(id));
-            }
-            if let Some(digest) = evidence.template_digest {
-                line("template", &hex(&digest));
-            }
-            line(
-                "directory",
-                &match evidence.directory_digest {
-                    [0, .., 0] if evidence.directory_digest == [0; 32] => {
-                        "the key was pinned in the configuration".to_owned()
-                    }
-                    digest => hex(&digest),
-                },
-            );
-            line("verified", &time(evidence.verified_ms.cast_signed()));
-            line("signature", &STANDARD.encode(&evidence.signature));
-            line(
-                "checked now",
-                match verdict(shown, evidence) {
-                    Some(true) => "the signature verifies under the agent's key",
-                    Some(false) => "THE SIGNATURE DOES NOT VERIFY under the agent's key",
-                    None => "the key is not in this ledger",
-                },
-            );
-            let base = visible(&String::from_utf8_lossy(&evidence.signature_base));
-            line("signed text", &format!("\n{base}"));
-        }
+        Some(Ok(Proof::Signed(evidence))) => signed(shown, evidence, &mut line),
+        Some(Ok(Proof::Settled(evidence))) => settled::to_text(evidence, &mut line),
     }
     out
+}
+
+/// The proof of a commitment, line by line.
+fn signed(shown: &Shown, evidence: &Evidence, line: &mut impl FnMut(&str, &str)) {
+    if let Some(id) = evidence.sealed_id {
+        line("offer id", &URL_SAFE_NO_PAD.encode(id));
+    }
+    if let Some(digest) = evidence.template_digest {
+        line("template", &hex(&digest));
+    }
+    line(
+        "directory",
+        &match evidence.directory_digest {
+            [0, .., 0] if evidence.directory_digest == [0; 32] => "the key was pinned in the configuration".to_owned(),
+            digest => hex(&digest),
+        },
+    );
+    line("verified", &time(evidence.verified_ms.cast_signed()));
+    line("signature", &STANDARD.encode(&evidence.signature));
+    line(
+        "checked now",
+        match verdict(shown, evidence) {
+            Some(true) => "the signature verifies under the agent's key",
+            Some(false) => "THE SIGNATURE DOES NOT VERIFY under the agent's key",
+            None => "the key is not in this ledger",
+        },
+    );
+    let base = visible(&String::from_utf8_lossy(&evidence.signature_base));
+    line("signed text", &format!("\n{base}"));
 }
 
 /// Whether the signature verifies under the key that the ledger holds; `None` without key.
@@ -185,7 +189,7 @@ fn book_day(days: i64) -> String {
 }
 
 /// The whole text, with escapes for what could steer a terminal; line ends stay.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let escape = |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()
 }

@@ -7,10 +7,12 @@ use serde_json::{Value, json};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use crate::agent::Offer;
-use crate::agent::layer::{Event, Paid};
-use crate::agent::offer::shortened;
+use crate::agent::layer::{Event, Paid, UNCLEAR};
+use crate::agent::offer::{Transfer, Way, shortened};
+use crate::agent::signer::Committed;
 use crate::cli::output::{Paint, note};
-use crate::wire::deferred::Payment;
+use crate::wire::evm::to_hex;
+use crate::wire::x402::receipt::Receipt;
 
 pub(super) struct Transcript {
     quiet: bool,
@@ -23,7 +25,7 @@ pub(super) struct Transcript {
 struct Kept {
     status: Option<u16>,
     offer: Option<Offer>,
-    payment: Option<Payment>,
+    payment: Option<Committed>,
     receipt: Option<Value>,
     bytes: u64,
 }
@@ -49,7 +51,15 @@ impl Transcript {
             Event::Paying { offer, payment } => {
                 self.chosen(offer);
                 self.keep(|kept| kept.payment = Some(payment.payment.clone()));
-                self.say("pay", &format!("{} with id {}", offer.price, payment.payment.id));
+                self.say(
+                    "pay",
+                    &match &payment.payment {
+                        Committed::Deferred(payment) => format!("{} with id {}", offer.price, payment.id),
+                        Committed::Transfer(transfer) => {
+                            format!("{} from {} with nonce {}", offer.price, transfer.from, to_hex(&transfer.nonce))
+                        }
+                    },
+                );
                 if self.verbose {
                     for (name, value) in &payment.fields {
                         note(&format!("> {name}: {}", value.to_str().unwrap_or_default()));
@@ -72,8 +82,13 @@ impl Transcript {
     pub(super) fn offered(&self, offers: &[Offer]) {
         for offer in offers {
             let lasts = if offer.expires.is_some() { "" } else { ", without end" };
-            let mut text = format!("{} by deferred on {}{lasts}", offer.price, shortened(&offer.network));
-            for (word, more) in [("for", &offer.description), ("to", &offer.pay_to), ("terms", &offer.terms_url)] {
+            let token = token(offer).map_or_else(String::new, |transfer| format!(" in {}", transfer.token.symbol));
+            let paper = self::token(offer).is_some_and(|transfer| transfer.network.is_testnet() == Some(true));
+            let paper = if paper { " (a test network)" } else { "" };
+            let (price, scheme) = (offer.price, offer.scheme());
+            let mut text = format!("{price} by {scheme}{token} on {}{paper}{lasts}", shortened(&offer.network));
+            let (description, pay_to) = (offer.description.as_deref(), offer.pay_to.as_deref());
+            for (word, more) in [("for", description), ("to", pay_to), ("terms", offer.terms_url())] {
                 if let Some(more) = more {
                     text += &format!(", {word} {}", shortened(more));
                 }
@@ -100,19 +115,38 @@ impl Transcript {
     /// The head of the answer that is handed on.
     pub(super) fn answered(&self, status: StatusCode, headers: &HeaderMap, paid: Option<&Paid>) {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let receipt = text("payment-response").and_then(receipt);
-        let charged = match (paid, &receipt) {
+        let field = text("payment-response").or_else(|| text("x-payment-response"));
+        let settled = field.and_then(|field| Receipt::decode(field.as_bytes()));
+        let code = text("tollgate-reason").unwrap_or_default();
+        let charged = match (paid, &settled) {
             (None, _) => "nothing to pay".to_owned(),
-            (Some(paid), Some(_)) => format!("charged {}", paid.offer.price),
             // The lost answer of an earlier attempt may have been the one that counts.
-            (Some(_), None) if text("tollgate-reason") == Some("already_used") => {
-                format!(
-                    "the answer to this payment was lost; charged once, as {}",
-                    text("tollgate-receipt").unwrap_or("?")
-                )
+            (Some(_), _) if matches!(code, "already_used" | "payment_already_used") => {
+                let entry = text("tollgate-receipt").map(|entry| format!(", as {}", shortened(entry)));
+                format!("the answer to this payment was lost; charged once{}", entry.unwrap_or_default())
             }
+            (Some(paid), Some(receipt)) if receipt.success => {
+                let transaction = match receipt.transaction.as_str() {
+                    "" => String::new(),
+                    hash => format!(" in transaction {}", shortened(hash)),
+                };
+                format!("charged {}{transaction}", paid.offer.price)
+            }
+            (Some(_), Some(receipt)) => {
+                let reason = receipt.error_reason.as_deref().map(|reason| format!(": {}", shortened(reason)));
+                format!("nothing charged{}", reason.unwrap_or_default())
+            }
+            (Some(paid), None) if field.is_some() && paid.offer.id().is_some() => {
+                format!("charged {}", paid.offer.price)
+            }
+            (Some(_), None) if status == StatusCode::SERVICE_UNAVAILABLE && UNCLEAR.contains(&code) => {
+                "what became of the payment is not known".to_owned()
+            }
+            // A gateway may leave some successes uncharged; of a transfer it is the wallet's books that tell.
+            (Some(paid), None) if status.is_success() && paid.offer.id().is_none() => "no receipt came".to_owned(),
             (Some(_), None) => "nothing charged".to_owned(),
         };
+        let receipt = settled.map(|receipt| settlement(&receipt)).or_else(|| field.and_then(receipt));
         let reason = text("tollgate-reason").map_or_else(String::new, |reason| format!(" ({})", shortened(reason)));
         self.say("answer", &format!("{status}{reason}, {charged}"));
         self.keep(|kept| (kept.status, kept.receipt) = (Some(status.as_u16()), receipt));
@@ -133,20 +167,18 @@ impl Transcript {
         self.keep(|kept| {
             json!({
                 "status": kept.status,
-                "offer": kept.offer.as_ref().map(|offer| json!({
-                    "scheme": "deferred",
-                    "network": offer.network,
-                    "id": offer.id,
-                    "price": offer.price.to_string(),
-                    "resource": offer.resource,
-                    "payTo": offer.pay_to,
-                    "termsUrl": offer.terms_url,
-                    "description": offer.description,
-                    "expires": offer.expires,
-                })),
-                "payment": kept.payment.as_ref().map(|payment| json!({
-                    "scheme": payment.scheme, "network": payment.network, "id": payment.id,
-                })),
+                "offer": kept.offer.as_ref().map(offer),
+                "payment": kept.payment.as_ref().map(|payment| match payment {
+                    Committed::Deferred(payment) => json!({
+                        "scheme": payment.scheme, "network": payment.network, "id": payment.id,
+                    }),
+                    Committed::Transfer(transfer) => json!({
+                        "scheme": "exact",
+                        "network": kept.offer.as_ref().map(|offer| &offer.network),
+                        "payer": transfer.from.to_string(),
+                        "nonce": to_hex(&transfer.nonce),
+                    }),
+                }),
                 "receipt": kept.receipt,
                 "bytes": kept.bytes,
                 "error": error,
@@ -159,7 +191,45 @@ impl Transcript {
     }
 }
 
-/// `Payment-Response` as an object; `None` when it can't be read.
+fn token(offer: &Offer) -> Option<&Transfer> {
+    match &offer.way {
+        Way::Exact(transfer) => Some(transfer),
+        Way::Deferred { .. } => None,
+    }
+}
+
+fn offer(offer: &Offer) -> Value {
+    let mut value = json!({
+        "scheme": offer.scheme(),
+        "network": offer.network,
+        "id": offer.id(),
+        "price": offer.price.to_string(),
+        "resource": offer.resource,
+        "payTo": offer.pay_to,
+        "termsUrl": offer.terms_url(),
+        "description": offer.description,
+        "expires": offer.expires,
+    });
+    if let Some(Transfer { token, amount, .. }) = token(offer) {
+        value["asset"] = json!(token.address);
+        value["symbol"] = json!(token.symbol);
+        value["amount"] = json!(amount.to_string());
+    }
+    value
+}
+
+/// x402's payment response.
+fn settlement(receipt: &Receipt) -> Value {
+    json!({
+        "success": receipt.success,
+        "errorReason": receipt.error_reason,
+        "transaction": receipt.transaction,
+        "network": receipt.network,
+        "payer": receipt.payer,
+    })
+}
+
+/// `Payment-Response` of `deferred` as an object; `None` when it can't be read.
 fn receipt(field: &str) -> Option<Value> {
     let dictionary: Dictionary = Parser::new(field).parse().ok()?;
     let mut receipt = serde_json::Map::new();

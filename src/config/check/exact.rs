@@ -32,8 +32,9 @@ pub(super) fn exact(root: &Section<'_>, section: &Section<'_>) -> Option<Exact> 
             root.layers.clash(&section.at("network"), &other.at("network"), message, None);
         }
         if sandbox && token.network.is_testnet() != Some(true) {
-            let help = "take a test network such as `eip155:84532` (Base Sepolia), or `sandbox = false`".to_owned();
-            let message = format!("the sandbox settles on paper, and `{}` is no known test network", token.network);
+            let by = root.layers.said_by("exact.sandbox");
+            let help = format!("take a test network such as `eip155:84532` (Base Sepolia), or leave `{by}` out");
+            let message = format!("`{by}` settles on paper, and `{}` is no known test network", token.network);
             section.complain("network", message, Some(help));
         }
         seen.push((section, token));
@@ -199,7 +200,9 @@ pub(super) fn payable(root: &Section<'_>, exact: &Exact, facilitators: &[Facilit
             }
         }
         if facilitators.is_empty() && !exact.sandbox {
-            let help = "add `[facilitators.NAME]` with its `url`, or try it with `exact.sandbox = true`".to_owned();
+            let help =
+                "add `[facilitators.NAME]` with its `url`, or try it with `exact.sandbox = true` or `run --sandbox`"
+                    .to_owned();
             root.layers.complain(&at, "no facilitator could settle it", Some(help));
         }
         let head = config.heads.get(route.origin).copied().unwrap_or_default();

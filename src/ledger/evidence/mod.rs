@@ -9,6 +9,7 @@ pub(super) use wallet::bytes_max as wallet_bytes_max;
 
 /// The version that this code writes.
 const VERSION: u8 = 1;
+const WALLET_VERSION: u8 = wallet::VERSION;
 const ABSENT: u32 = u32::MAX;
 /// Longest blob that the ledger takes.
 pub const EVIDENCE_BYTES_MAX: usize = 64 * 1024;
@@ -46,6 +47,28 @@ pub struct Evidence {
     pub target: String,
     /// The origin's status.
     pub origin_status: u16,
+}
+
+/// What an entry's blob holds, whichever version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A commitment that an agent signed.
+    Signed(Evidence),
+    /// A transfer that a wallet signed and a facilitator settled.
+    Settled(WalletEvidence),
+}
+
+impl Proof {
+    /// Reads a blob of either version.
+    ///
+    /// # Errors
+    /// Names the version it does not know, or the first field that is not as written.
+    pub fn decode(bytes: &[u8]) -> Result<Proof, EvidenceError> {
+        match bytes.first() {
+            Some(&WALLET_VERSION) => WalletEvidence::decode(bytes).map(Proof::Settled),
+            _ => Evidence::decode(bytes).map(Proof::Signed),
+        }
+    }
 }
 
 impl Evidence {
@@ -131,7 +154,7 @@ fn fixed<const N: usize>(bytes: &[u8], name: &'static str) -> Result<[u8; N], Ev
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
     /// Written by a later version.
-    #[error("evidence of version {0}, this version reads {VERSION}")]
+    #[error("evidence of version {0}, this version reads {VERSION} and {WALLET_VERSION}")]
     Version(u8),
     /// Cut off or malformed.
     #[error("evidence is malformed at `{0}`")]

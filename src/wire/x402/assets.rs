@@ -93,6 +93,13 @@ pub fn find(network: &Network, address: &str) -> Option<&'static KnownAsset> {
     ASSETS.iter().find(|a| a.network == network.as_str() && network.same_address(a.address, address))
 }
 
+/// What is known about a token by its name in the books: `eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e`.
+pub fn find_caip19(name: &str) -> Option<&'static KnownAsset> {
+    let (network, asset) = name.split_once('/')?;
+    let (_, address) = asset.split_once(':')?;
+    find(&Network::parse(network).ok()?, address)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +111,7 @@ mod tests {
             let network = Network::parse(asset.network).unwrap();
             assert!(network.is_testnet().is_some(), "{network}");
             assert_eq!(find(&network, asset.address), Some(asset));
+            assert_eq!(find_caip19(&format!("{network}/kind:{}", asset.address)), Some(asset));
             assert!(Currency::parse(asset.currency).is_ok());
             if network.evm_chain_id().is_some() {
                 let address = Address::parse(asset.address).unwrap();

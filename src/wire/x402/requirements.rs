@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::Version;
 use super::network::Network;
 use super::payload::Accepted;
 
@@ -69,6 +70,24 @@ impl Requirements {
             entry["extra"] = Value::Object(self.extra.clone());
         }
         Some(entry)
+    }
+
+    /// Reads what [`Requirements::to_v2`] or [`Requirements::to_v1`] wrote; `None` when a member is absent or malformed.
+    pub fn from_json(value: &Value, version: Version) -> Option<Requirements> {
+        let text = |name: &str| value.get(name).and_then(Value::as_str);
+        let (network, amount) = match version {
+            Version::V1 => (Network::from_v1_name(text("network")?), text("maxAmountRequired")?),
+            Version::V2 => (Network::parse(text("network")?), text("amount")?),
+        };
+        Some(Requirements {
+            scheme: text("scheme")?.to_owned(),
+            network: network.ok()?,
+            amount: amount.parse().ok()?,
+            asset: text("asset")?.to_owned(),
+            pay_to: text("payTo")?.to_owned(),
+            max_timeout_seconds: value.get("maxTimeoutSeconds")?.as_u64()?,
+            extra: value.get("extra").and_then(Value::as_object).cloned().unwrap_or_default(),
+        })
     }
 
     /// Whether the offer that a client echoes is this one: by value, in any order of members, addresses of Ethereum in
