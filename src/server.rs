@@ -148,6 +148,7 @@ impl Gateway {
         let (keys, questions) = Keys::new();
         let service = Service::new(keys.clone(), questions, &config, clock.clone())?;
         let (facilitators, settlements) = facilitators::start(&config, &clock)?;
+        let nodes = facilitators::nodes(&config)?;
         let offers = Shared::offers_of(&config);
         let shared = Arc::new(Shared {
             rules: rules(&config),
@@ -179,7 +180,7 @@ impl Gateway {
         }
         let door = if store.has_opened() { admin::Door::open(&config.ledger.path) } else { None };
         let door = admin::serve(door, store.clone(), config.ledger.path.clone());
-        let reconcile = reconcile::run(store.clone(), shared.facilitators.clone());
+        let reconcile = reconcile::run(store.clone(), shared.facilitators.clone(), nodes);
         let door = async move {
             tokio::join!(door, reconcile);
         };

@@ -6,7 +6,7 @@ use super::ConfigErrors;
 use crate::{
     payment::token::Token,
     pricing::Table,
-    wire::amount::{Money, Units},
+    wire::amount::{Asset, Money, Units},
 };
 
 /// A whole, valid configuration.
@@ -170,6 +170,8 @@ pub struct Deferred {
 pub struct Exact {
     /// `[[exact.assets]]`: what it can be paid in, preferred first.
     pub assets: Vec<Arc<Token>>,
+    /// `rpc_url` of those that have one: the token's name in the books, and the node.
+    pub nodes: Vec<(Asset, String)>,
     /// `sandbox` (false): a built-in facilitator settles on paper; test networks only.
     pub sandbox: bool,
     /// `v1` (true): also offer to clients of x402 v1.

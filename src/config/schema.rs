@@ -232,6 +232,11 @@ const ASSET: &[Key] = &[
     },
     optional("currency", "\"USD\"", "The currency that one token is worth one of, if it is not known."),
     optional(
+        "rpc_url",
+        "\"https://mainnet.base.org\"",
+        "A node of the network (JSON-RPC), asked what became of a payment that has no verdict; EIP-3009 only.",
+    ),
+    optional(
         "fee_payer",
         "\"EwWqGE4ZFKLofuestmU4LDdK7XM1N4ALgdZccwYugwGd\"",
         "Solana: `feePayer` of the facilitator's /supported.",

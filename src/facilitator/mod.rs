@@ -10,6 +10,7 @@
 
 mod breaker;
 pub mod calls;
+pub mod chain;
 pub mod contradiction;
 mod http;
 pub mod sandbox;

@@ -13,7 +13,7 @@ use super::{
     chain,
     credit::UseKey,
     day::BookZone,
-    entry::{Kind, PostingKey},
+    entry::{Kind, PostingKey, is_settled_at_once},
     faults::Faults,
     file::{self, Book, Head, OpenError, SLOT},
     outcomes, rows,
@@ -127,7 +127,8 @@ impl Books {
         mut each: impl FnMut(PostingKey, i64, i64, bool),
     ) -> rusqlite::Result<()> {
         let (mut owed, mut redelivered) = (HashSet::new(), HashSet::new());
-        let mut statement = self.connection.prepare("SELECT key, n, at_ms FROM entries ORDER BY n DESC")?;
+        let told = self.told_since(since_ms)?;
+        let mut statement = self.connection.prepare("SELECT key, n, at_ms, scheme FROM entries ORDER BY n DESC")?;
         let mut rows = statement.query(())?;
         while let Some(row) = rows.next()? {
             let at_ms: i64 = row.get(2)?;
@@ -139,11 +140,30 @@ impl Books {
             match key.kind() {
                 Kind::Redelivered => _ = redelivered.insert(key.payment()),
                 Kind::Owed if !redelivered.contains(&key.payment()) => _ = owed.insert(key.payment()),
-                Kind::Capture => each(key, row.get(1)?, at_ms, owed.contains(&key.payment())),
+                // Money moved, and nobody knows whether the answer left: the payer may fetch it once.
+                Kind::Capture => {
+                    let n = row.get(1)?;
+                    let at_once = is_settled_at_once(row.get_ref(3)?.as_str().unwrap_or_default());
+                    let unproven = at_once && !told.contains(&n) && !redelivered.contains(&key.payment());
+                    each(key, n, at_ms, unproven || owed.contains(&key.payment()));
+                }
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Captures whose outcome is written, of batches no older than `since_ms`.
+    fn told_since(&self, since_ms: u64) -> rusqlite::Result<HashSet<i64>> {
+        let since = "SELECT outcomes FROM batches WHERE at_ms >= ?1 AND outcomes IS NOT NULL ORDER BY batch_seq DESC";
+        let mut statement = self.connection.prepare(since)?;
+        let mut rows = statement.query([int(since_ms)])?;
+        let mut told = HashSet::new();
+        while let Some(row) = rows.next()? {
+            let records = outcomes::decode(row.get_ref(0)?.as_blob().unwrap_or_default()).unwrap_or_default();
+            told.extend(records.iter().map(|record| record.n));
+        }
+        Ok(told)
     }
 
     /// What each account used in each period.

@@ -87,7 +87,7 @@ impl State {
 
     /// Still to be ended by somebody, however old the payment is.
     fn is_open(self) -> bool {
-        matches!(self, State::Live { .. } | State::Settling { .. } | State::Unresolved)
+        matches!(self, State::Live { .. } | State::Settling { .. } | State::Unresolved | State::Owed { .. })
     }
 }
 
@@ -110,17 +110,14 @@ impl Claims {
         if dropper(&request).is_some_and(|who| self.drops.is_throttled(who, now_ms)) {
             return Err(ClaimError::Throttled);
         }
-        if request.purchase.as_ref().is_some_and(|purchase| self.unresolved.has(purchase)) {
-            let this = self.shard(&request.key).get(&request.key).map(|held| held.state);
-            let own = this == Some(State::Unresolved);
-            return Err(if own { ClaimError::Unresolved } else { ClaimError::PayerUnresolved });
-        }
         let mut shard = self.shard(&request.key);
         // Under the lock: the sweeper raises the floor before it takes a shard, so a key that it dropped is refused here.
         if request.paid_at_ms < self.floor_ms() {
             return Err(ClaimError::BelowFloor);
         }
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        // Asked only for a payment that has no state of its own: what is owed must not hide behind another one's doubt.
+        let in_doubt = || request.purchase.as_ref().is_some_and(|purchase| self.unresolved.has(purchase));
         let live = |releases| Held { state: State::Live { token }, releases, paid_at_ms: request.paid_at_ms };
         match shard.entry(request.key) {
             Entry::Occupied(mut occupied) => {
@@ -131,11 +128,13 @@ impl Claims {
                     State::Owed { .. } => return Err(ClaimError::Owed),
                     State::Captured { n } => return Err(ClaimError::AlreadyCaptured((n != 0).then_some(n))),
                     State::Burnt => return Err(ClaimError::Burnt),
+                    State::Released if in_doubt() => return Err(ClaimError::PayerUnresolved),
                     State::Released => {}
                 }
                 self.take_credit(&request)?;
                 *occupied.get_mut() = live(held.releases);
             }
+            Entry::Vacant(_) if in_doubt() => return Err(ClaimError::PayerUnresolved),
             Entry::Vacant(vacant) => {
                 if self.held.fetch_add(1, Ordering::Relaxed) >= self.keys_max {
                     self.held.fetch_sub(1, Ordering::Relaxed);
@@ -160,6 +159,13 @@ impl Claims {
         }
     }
 
+    /// Whether a payment has gone further than a claim.
+    pub(super) fn knows(&self, key: &PaymentKey) -> bool {
+        use State::{Captured, Owed, Settling, Unresolved};
+        let state = self.shard(key).get(key).map(|held| held.state);
+        matches!(state, Some(Settling { .. } | Unresolved | Owed { .. } | Captured { .. }))
+    }
+
     /// Whether this claim is the live one of its key.
     pub(super) fn is_live(&self, claim: &Claim) -> bool {
         self.shard(&claim.request.key)
@@ -169,6 +175,9 @@ impl Claims {
 
     /// Gives key and credit back, and counts the drop if the client made it; the third release spends the key.
     pub(super) fn release(&self, claim: &Claim, why: Released, now_ms: u64) {
+        if why == Released::NotAsked && self.forget(claim) {
+            return;
+        }
         let released = self.end(claim, State::is_live, |held| {
             held.releases += u8::from(why != Released::NotAsked);
             held.state = if held.releases >= RELEASES_MAX { State::Burnt } else { State::Released };
@@ -180,6 +189,19 @@ impl Claims {
         {
             self.drops.count(who, now_ms);
         }
+    }
+
+    /// A claim that led to nothing at all leaves nothing behind, or payments that cost nobody anything would fill memory.
+    fn forget(&self, claim: &Claim) -> bool {
+        let mut shard = self.shard(&claim.request.key);
+        match shard.get(&claim.request.key) {
+            Some(held) if held.state.is_live(claim.token) && held.releases == 0 => {}
+            _ => return false,
+        }
+        shard.remove(&claim.request.key);
+        self.held.fetch_sub(1, Ordering::Relaxed);
+        self.credit.settle(&use_key(&claim.request), claim.request.amount, Units::ZERO);
+        true
     }
 
     /// Gives key and credit back because the ledger failed, which is not the account's doing.

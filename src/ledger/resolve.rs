@@ -25,6 +25,8 @@ pub struct Resolution {
     pub by: &'static str,
     /// For whoever reads the books later.
     pub reason: String,
+    /// Now, Unix ms: «failed» is refused while the payment could still move money. `None` takes it at any time.
+    pub not_before_ms: Option<u64>,
 }
 
 /// Why a payment is not resolved; nothing has changed.
@@ -33,6 +35,9 @@ pub enum ResolveError {
     /// Not among the unresolved ones, or in somebody's hand right now.
     #[error("this payment is not unresolved; `tollgate ledger list --state unresolved` lists those that are")]
     NotUnresolved,
+    /// It may still move money.
+    #[error("it can move money until {0} ms (Unix time): look again then, or say --force")]
+    TooEarly(u64),
     /// See [`REASON_BYTES_MAX`].
     #[error("the reason must have 1 to {REASON_BYTES_MAX} bytes")]
     Reason,
@@ -51,6 +56,14 @@ pub async fn resolve(store: &dyn Store, key: PaymentKey, resolution: &Resolution
         return Err(ResolveError::Reason);
     }
     let settling = store.adopt(key).ok_or(ResolveError::NotUnresolved)?;
+    if let Some(now_ms) = resolution.not_before_ms
+        && !resolution.moved
+        && now_ms < settling.intent().hard_until_ms
+    {
+        let until = settling.intent().hard_until_ms;
+        store.unknown(settling);
+        return Err(ResolveError::TooEarly(until));
+    }
     end(store, settling, resolution).await
 }
 

@@ -185,6 +185,11 @@ impl SqliteStore {
         }
     }
 
+    /// Process time, Unix ms.
+    pub fn now_ms(&self) -> u64 {
+        self.shared.clock.now_ms()
+    }
+
     /// The operator's word that the wall clock is right: process time follows it.
     pub fn accept_clock(&self) {
         self.shared.accept_clock();
@@ -258,6 +263,10 @@ impl Drop for SqliteStore {
 impl Outcomes for SqliteStore {
     fn outcome(&self, outcome: Outcome) {
         self.shared.queue.push_outcome(outcome);
+        // Whoever was not given what was bought may be back in a moment.
+        if outcome.void {
+            self.shared.queue.hurry();
+        }
     }
 }
 
@@ -334,6 +343,15 @@ impl Store for SqliteStore {
         self.end(claim, posting, Act::Fail(intent))
     }
 
+    fn in_doubt(&self, settling: &Settling) {
+        let (request, intent) = (settling.claim.request.clone(), settling.intent.clone());
+        self.shared.claims.unresolved.insert(Unresolved { request, intent });
+    }
+
+    fn knows(&self, key: &PaymentKey) -> bool {
+        self.shared.claims.knows(key)
+    }
+
     fn unknown(&self, settling: Settling) {
         self.shared.unresolve(settling);
     }
@@ -350,6 +368,11 @@ impl Store for SqliteStore {
         let ticket = Ticket::new();
         self.shared.queue.ask(Ask::Find(key, ticket.clone()));
         Box::pin(Filled(ticket))
+    }
+
+    fn owe(&self, key: PaymentKey, receipt: Receipt) {
+        self.shared.claims.owe(&key, receipt.n);
+        self.outcome(Outcome { n: receipt.n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
     }
 
     fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>> {

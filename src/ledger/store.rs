@@ -60,6 +60,14 @@ pub trait Store: Outcomes {
     /// No money moved and none will: posts that, and spends the payment.
     fn failed(&self, settling: Settling, posting: Posting) -> StoreFuture<Result<Receipt, CaptureError>>;
 
+    /// The payer no longer waits for the settlement, which goes on: no other payment of his for the same thing is claimed
+    /// until it has an end.
+    fn in_doubt(&self, settling: &Settling);
+
+    /// Whether a payment is being settled, in doubt, owed or captured, as far as memory reaches: then it has to come back
+    /// even if its time is over.
+    fn knows(&self, key: &PaymentKey) -> bool;
+
     /// Whether money moved is not known: the payment waits for [`Store::adopt`], also in later processes. Does not wait.
     fn unknown(&self, settling: Settling);
 
@@ -71,6 +79,9 @@ pub trait Store: Outcomes {
 
     /// The capture of a payment, from the books.
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>>;
+
+    /// The answer of a capture that was made just now will not be given: it is owed, from this moment on.
+    fn owe(&self, key: PaymentKey, receipt: Receipt);
 
     /// Serves a payment that is owed its answer, once: durable when the future resolves. The receipt is the capture's.
     fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>>;

@@ -205,7 +205,9 @@ impl Writer {
     /// Runs until the queue is closed and written.
     pub(super) fn run(mut self) {
         loop {
-            let work = self.shared.queue.take();
+            let mut work = self.shared.queue.take();
+            // The end of a settlement that a row's error held back.
+            work.captures.extend(mem::take(&mut self.kept).into_iter().map(Job::owed));
             self.outcomes.extend(work.outcomes);
             let idle = work.captures.is_empty()
                 && work.redeliveries.is_empty()

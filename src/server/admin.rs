@@ -18,7 +18,6 @@ use tokio::net::UnixStream;
 
 use crate::ledger::resolve::{Resolution, resolve};
 use crate::ledger::sqlite::SqliteStore;
-use crate::ledger::store::Store;
 use crate::payment::key::PaymentKey;
 
 /// Longest line that is read.
@@ -111,18 +110,19 @@ fn open(path: &Path) -> io::Result<UnixListener> {
     opened
 }
 
-async fn converse(stream: UnixStream, store: &dyn Store) -> io::Result<()> {
+async fn converse(stream: UnixStream, store: &SqliteStore) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
-    let answer = match answer(&line, store).await {
+    let answer = match answer(&line, &*store).await {
         Ok(answer) => answer,
         Err(error) => json!({"error": error}),
     };
     write.write_all(format!("{answer}\n").as_bytes()).await
 }
 
-async fn answer(line: &str, store: &dyn Store) -> Result<Value, String> {
+async fn answer(line: &str, store: &SqliteStore) -> Result<Value, String> {
+    let now_ms = store.now_ms();
     let asked: Value = serde_json::from_str(line).map_err(|e| format!("this is no line of JSON: {e}"))?;
     if asked["do"] != "resolve" {
         return Err("expected `do` to be `resolve`".to_owned());
@@ -130,7 +130,9 @@ async fn answer(line: &str, store: &dyn Store) -> Result<Value, String> {
     let text = |name: &str| asked[name].as_str().unwrap_or_default().to_owned();
     let key = PaymentKey::from_hex(&text("payment")).ok_or("expected `payment` to be a payment key in hex")?;
     let moved = asked["moved"].as_bool().ok_or("expected `moved` to be true or false")?;
-    let resolution = Resolution { moved, transaction: text("transaction"), by: "operator", reason: text("reason") };
+    let not_before_ms = (asked["force"] != true).then_some(now_ms);
+    let resolution =
+        Resolution { moved, transaction: text("transaction"), by: "operator", reason: text("reason"), not_before_ms };
     let receipt = resolve(store, key, &resolution).await.map_err(|e| e.to_string())?;
     tracing::info!(payment = %key, moved, n = receipt.n, "the operator resolved a payment");
     Ok(json!({"n": receipt.n.to_string()}))

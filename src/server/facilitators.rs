@@ -7,8 +7,10 @@ use http::HeaderValue;
 use super::StartError;
 use crate::clock::Clock;
 use crate::config::{Config, Facilitator};
-use crate::facilitator::{Endpoint, Facilitators, Limits, Service};
+use crate::facilitator::chain::Node;
+use crate::facilitator::{Endpoint, Facilitators, Limits, Service, UrlError};
 use crate::tls;
+use crate::wire::amount::Asset;
 
 /// The cores' side, and the part that the control thread runs.
 pub(super) fn start(config: &Config, clock: &Clock) -> Result<(Facilitators, Service), StartError> {
@@ -25,6 +27,15 @@ pub(super) fn start(config: &Config, clock: &Clock) -> Result<(Facilitators, Ser
         ..Limits::default()
     };
     Ok(Facilitators::new(endpoints, limits))
+}
+
+/// The nodes that are asked what became of payments.
+pub(super) fn nodes(config: &Config) -> Result<Vec<(Asset, Node)>, StartError> {
+    let node = |(asset, url): &(Asset, String)| {
+        let failed = |e: UrlError| StartError::Facilitator { name: "rpc_url".into(), reason: e.to_string() };
+        Ok((asset.clone(), Node::new(url).map_err(failed)?))
+    };
+    config.exact.nodes.iter().map(node).collect()
 }
 
 fn endpoint(facilitator: &Facilitator) -> Result<Endpoint, StartError> {

@@ -165,7 +165,7 @@ fn settled_first_the_answer_is_owed_until_the_origin_gives_it() {
     let answer = send(gateway.addr, "GET", "/paid/broken", &payload);
     assert_eq!((answer.status, receipt(&answer).unwrap()["success"] == true), (500, true));
     let answer = send(gateway.addr, "GET", "/paid/broken", &payload);
-    assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (500, Some("2")));
+    assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (500, Some("2")), "{answer:?}");
     assert_eq!(send(gateway.addr, "GET", "/paid/broken", &payload).status, 409);
     assert_eq!(facilitator.count("/settle"), 2);
 }

@@ -30,7 +30,8 @@ fn listed(dir: &std::path::Path) -> Vec<Value> {
 
 fn resolve(dir: &std::path::Path, key: &str, outcome: &str) -> (i32, String, String) {
     let what = ["ledger", "resolve", key, "--as", outcome, "--reason", "seen on the chain", "--transaction", "0xabc"];
-    tollgate(dir, &[&what[..], &LEDGER].concat())
+    let force: &[&str] = if outcome == "failed" { &["--force"] } else { &[] };
+    tollgate(dir, &[&what[..], force, &LEDGER].concat())
 }
 
 #[test]
@@ -83,6 +84,20 @@ fn without_a_gateway_the_ledger_is_opened_for_it() {
     let answer = exchange(gateway.addr, wallet::head(host, "GET", "/paid/a", &payload));
     assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (200, Some("2")), "{answer:?}");
     assert_eq!(facilitator.count("/settle"), 2);
+}
+
+#[test]
+fn failed_is_not_said_while_it_could_still_move_money() {
+    let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
+    let gateway = token_shop(&origin, &facilitator, "");
+    unresolved(&gateway, &facilitator, &wallet);
+    let rows = listed(gateway.dir.path());
+    let key = rows[0]["payment"].as_str().unwrap();
+    let what = ["ledger", "resolve", key, "--as", "failed", "--reason", "no transfer"];
+    let (code, _, err) = tollgate(gateway.dir.path(), &[&what[..], &LEDGER].concat());
+    assert_eq!((code, err.contains("it can move money until")), (1, true), "{err}");
+    assert_eq!(listed(gateway.dir.path()).len(), 1);
+    assert_eq!(resolve(gateway.dir.path(), key, "failed").0, 0);
 }
 
 #[test]

@@ -289,7 +289,9 @@ fn a_transaction_of_solana_is_known_by_its_message() {
         ..asked(&file("signed.json")[0]["payload"]["accepted"])
     };
     let with = |signature: u8, last: u8| {
-        let transaction = [vec![2], vec![0; 64], vec![signature; 64], vec![0x80, 2, 0, 1, 5, last]].concat();
+        let instruction = vec![1, 0, 0, 1, last];
+        let message = [vec![0x80, 2, 0, 1, 1], vec![7; 32], vec![8; 32], instruction, vec![0]].concat();
+        let transaction = [vec![2], vec![0; 64], vec![signature; 64], message].concat();
         let payload = json!({"x402Version": 2, "accepted": asked.to_v2(), "payload": {"transaction": STANDARD.encode(transaction)}});
         verdict(&payload, &asked).unwrap()
     };

@@ -46,6 +46,9 @@ pub struct Resolve {
     /// The transaction that moved the money.
     #[arg(long, value_name = "HASH", default_value = "")]
     transaction: String,
+    /// Take `failed` although the payment could still move money.
+    #[arg(long)]
+    force: bool,
     /// Print a JSON object.
     #[arg(long)]
     json: bool,
@@ -90,7 +93,7 @@ impl Resolve {
     fn ask(&self, mut stream: UnixStream) -> Result<String, String> {
         let failed = |e: std::io::Error| format!("the gateway did not answer: {e}");
         let asked = json!({"do": "resolve", "payment": self.payment, "moved": self.moved(),
-            "transaction": self.transaction, "reason": self.reason});
+            "transaction": self.transaction, "reason": self.reason, "force": self.force});
         stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
         stream.write_all(format!("{asked}\n").as_bytes()).map_err(failed)?;
         let mut line = String::new();
@@ -110,6 +113,7 @@ impl Resolve {
             transaction: self.transaction.clone(),
             by: "operator",
             reason: self.reason.clone(),
+            not_before_ms: (!self.force).then(|| store.now_ms()),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
         let receipt = runtime.block_on(resolve(&*store, key, &resolution)).map_err(|e| e.to_string());

@@ -39,7 +39,12 @@ pub(super) fn exact(root: &Section<'_>, section: &Section<'_>) -> Option<Exact> 
         }
         seen.push((section, token));
     }
+    let node = |(section, token): (&Section<'_>, &Option<Arc<Token>>)| {
+        let url = urls::page(section, "rpc_url")??;
+        Some((token.as_ref()?.book.clone(), url))
+    };
     Some(Exact {
+        nodes: sections.iter().zip(&tokens).filter_map(node).collect(),
         assets: tokens.into_iter().collect::<Option<_>>()?,
         sandbox,
         v1: section.flag("v1"),

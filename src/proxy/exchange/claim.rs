@@ -127,6 +127,13 @@ impl SettlingGuard {
         self.settling.as_ref().map(Settling::intent)
     }
 
+    /// From now on no other payment of this payer for the same thing is taken, until this one has an end.
+    pub(super) fn in_doubt(&self) {
+        if let Some(settling) = &self.settling {
+            self.store.in_doubt(settling);
+        }
+    }
+
     pub(super) async fn settled(mut self, posting: Posting, owed: bool) -> Result<Receipt, CaptureError> {
         match self.settling.take() {
             Some(settling) => self.store.settled(settling, posting, owed).await,

@@ -14,7 +14,7 @@
 //! unknown     intent             -                           unresolved
 //! ```
 //!
-//! With `settle = "first"` the origin is asked after `captured`, and the answer is owed until it is there.
+//! With `settle = "first"` the origin is asked after `captured`; if it gives no success, the answer is owed.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -31,22 +31,11 @@ use crate::proxy::body::{AnswerBody, RequestBody};
 use crate::proxy::core::Core;
 use crate::proxy::forward::Outbound;
 use crate::wire::x402::Version;
-use crate::wire::x402::facilitator::{SettleVerdict, Settled, VerifyVerdict};
+use crate::wire::x402::facilitator::{SettleVerdict, Settled, VerifyVerdict, is_definite};
 use crate::wire::x402::receipt;
 
 /// Longest reason of a facilitator that is passed on; some send whole stack traces.
 const REASON_BYTES_MAX: usize = 200;
-/// What a facilitator says when the transfer may have been made all the same. The last three say that the authorisation,
-/// good a moment ago, is spent or being spent: anybody who sees it may hand it to the chain, and then the payee has the money.
-const AMBIGUOUS: [&str; 7] = [
-    "unexpected_settle_error",
-    "transaction_failed",
-    "invalid_transaction_state",
-    "settlement_timeout",
-    "nonce_already_used",
-    "permit2_invalid_nonce",
-    "duplicate_settlement",
-];
 /// When a client whose settlement has no verdict yet should ask again, seconds.
 const RETRY_SECONDS: u64 = 10;
 
@@ -92,7 +81,7 @@ impl Exchange {
         };
         claim.why = Released::ClientLeft;
         if scene.core.shared.config.routes[self.route].settle == Settle::First {
-            let settled = self.settle(exact, claim, verified, None, true, &mut scene).await;
+            let settled = self.settle(exact, claim, verified, None, &mut scene).await;
             if let Some((captured, receipt)) = settled {
                 self.serve_settled(exact, outbound, scene, captured, &receipt).await;
             }
@@ -108,7 +97,7 @@ impl Exchange {
                 return scene.tell(verdict);
             }
         };
-        let settled = self.settle(exact, claim, verified, Some(response.status()), false, &mut scene).await;
+        let settled = self.settle(exact, claim, verified, Some(response.status()), &mut scene).await;
         if let Some((captured, receipt)) = settled {
             let answer = self.answer(&scene.core, &scene.client, response, (captured, upload), Some(&receipt));
             scene.tell(Ok(answer));
@@ -125,7 +114,10 @@ impl Exchange {
             },
         };
         let facilitators = &core.shared.facilitators;
-        match facilitators.verify(&kind, Bytes::from(exact.body.clone()), None).await {
+        // A Solana payment names the one that pays its fee.
+        let is_svm = exact.requirements.network.is_svm();
+        let fixed = is_svm.then(|| facilitators.first_for(kind.version, &kind.scheme, &kind.network)).flatten();
+        match facilitators.verify(&kind, Bytes::from(exact.body.clone()), fixed).await {
             Ok((facilitator, VerifyVerdict::Valid(_), answer)) => Ok(Verified { facilitator, answer }),
             Ok((_, VerifyVerdict::Invalid(verified), _)) => {
                 let reason = short(verified.reason.as_deref().unwrap_or("unexpected_verify_error"));
@@ -141,14 +133,13 @@ impl Exchange {
     }
 
     /// From the intent to the capture, whatever becomes of the client. `None` when there is no capture, or nobody who waits
-    /// for its answer any more: the client has been told then. With `owed`, the answer comes later.
+    /// for its answer any more: the client has been told then.
     async fn settle(
         &self,
         exact: &Exact,
         claim: ClaimGuard,
         verified: Verified,
         status: Option<StatusCode>,
-        owed: bool,
         scene: &mut Scene,
     ) -> Option<(Receipt, String)> {
         // Not asked yet, where it is settled first.
@@ -168,20 +159,27 @@ impl Exchange {
                 return None;
             }
         };
-        let end = self.drive(exact, verified.facilitator, false, scene).await;
-        self.finish(exact, settling, end, known, owed, scene).await
+        let end = self.drive(&exact.body, exact, (verified.facilitator, false), &settling, scene).await;
+        self.finish(exact, settling, end, known, false, scene).await
     }
 
     /// Asks the facilitator to settle, once more if it gave no verdict. A client that has waited long enough is told to come
     /// back; the call goes on. `doubtful`: an earlier attempt had no verdict, so only a success resolves it.
-    async fn drive(&self, exact: &Exact, facilitator: usize, doubtful: bool, scene: &mut Scene) -> End {
+    async fn drive(
+        &self,
+        body: &str,
+        exact: &Exact,
+        (facilitator, doubtful): (usize, bool),
+        settling: &SettlingGuard,
+        scene: &mut Scene,
+    ) -> End {
         let facilitators = scene.core.shared.facilitators.clone();
         let patience = scene.core.shared.config.exact.answer;
         let attempts = async {
             let mut doubtful = doubtful;
             let mut why = String::new();
             for _ in 0..2 {
-                match facilitators.settle(facilitator, Bytes::from(exact.body.clone())).await {
+                match facilitators.settle(facilitator, Bytes::from(body.to_owned())).await {
                     SettleOutcome::NotSent(reason) => why = reason,
                     SettleOutcome::Verdict(SettleVerdict::Success(settled), raw) => {
                         return match contradiction(&settled, &exact.requirements, exact.payer.as_deref()) {
@@ -191,7 +189,7 @@ impl Exchange {
                     }
                     // After an attempt without a verdict, «nonce already used» may mean that that one paid.
                     SettleOutcome::Verdict(SettleVerdict::Refused(reason, settled), raw)
-                        if !doubtful && !AMBIGUOUS.iter().any(|word| reason.contains(word)) =>
+                        if !doubtful && is_definite(&reason, &settled) =>
                     {
                         return End::Refused(settled, raw);
                     }
@@ -203,17 +201,20 @@ impl Exchange {
                     }
                 }
             }
-            if doubtful { End::Unknown(why) } else { End::Refused(never_sent(), Bytes::from(why)) }
+            // Nothing may have been sent at all: the same payment may be tried again.
+            End::Unknown(why)
         };
         let mut attempts = std::pin::pin!(attempts);
         if !scene.has_told() {
             tokio::select! {
                 biased;
                 end = &mut attempts => return end,
-                () = tokio::time::sleep(patience) => {
-                    scene.tell(Err(Refusal::from(Reason::SettlementPending).retry_after(RETRY_SECONDS).into()));
-                }
+                () = tokio::time::sleep(patience) => {}
+                // It goes on, but the client may already ask for the same thing with another payment.
+                () = left(&mut scene.ear) => {}
             }
+            settling.in_doubt();
+            scene.tell(Err(Refusal::from(Reason::SettlementPending).retry_after(RETRY_SECONDS).into()));
         }
         attempts.await
     }
@@ -272,9 +273,15 @@ impl Exchange {
         let store = scene.core.shared.store.clone();
         match error {
             ClaimError::Unresolved => {
-                let Some(settling) = SettlingGuard::adopt(&store, self.permit.key) else {
-                    return scene.tell(Err(self.claim_refusal(&error)));
-                };
+                let stored = store.unresolved().into_iter().find(|open| open.request.key == self.permit.key);
+                // Whoever has seen a payment on the chain knows what was signed, not the id that was offered with it.
+                let same = stored.is_some_and(|open| {
+                    let posting = &open.intent.posting;
+                    open.intent.payload == exact.body.as_bytes()
+                        && self.is_for(Some(&posting.method), Some(&posting.target))
+                });
+                let settling = SettlingGuard::adopt(&store, self.permit.key).filter(|_| same);
+                let Some(settling) = settling else { return scene.tell(Err(self.claim_refusal(&error))) };
                 let (known, url) = match settling.intent() {
                     Some(intent) => (
                         WalletEvidence::decode(&intent.posting.evidence).unwrap_or_default(),
@@ -287,7 +294,8 @@ impl Exchange {
                     drop(settling);
                     return scene.tell(Err(self.claim_refusal(&error)));
                 };
-                let end = self.drive(exact, facilitator, true, &mut scene).await;
+                let body = known.request.clone();
+                let end = self.drive(&body, exact, (facilitator, true), &settling, &mut scene).await;
                 if self.finish(exact, settling, end, known, true, &mut scene).await.is_some() {
                     self.redeliver(exact, outbound, scene).await;
                 }
@@ -304,24 +312,28 @@ impl Exchange {
         }
     }
 
-    /// The origin's answer to a payment that was settled first; what is no success stays owed, once more.
+    /// The origin's answer to a payment that was settled first; what is no success is owed.
     async fn serve_settled(&self, exact: &Exact, outbound: Outbound, mut scene: Scene, captured: Receipt, x402: &str) {
-        let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
+        let upload = outbound.watch.clone();
+        let (store, key) = (scene.core.shared.store.clone(), self.permit.key);
+        let owed = move || store.owe(key, captured);
+        let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return owed() };
         let verdict = match self.charged(&scene.core, forwarded) {
-            Charged::Yes(response) => match scene.core.shared.store.redeliver(self.permit.key).await {
-                Ok(_) => {
-                    let response = response.map(|body| AnswerBody::origin(body, None));
-                    Ok(self.paid(&scene.core, response, captured, Some(x402)))
-                }
-                Err(error) => Err(not_written(&error)),
-            },
+            Charged::Yes(response) => {
+                Ok(self.answer(&scene.core, &scene.client, response, (captured, upload), Some(x402)))
+            }
             // The money has moved, and the client is to know.
-            Charged::No(Ok(response), _) => Ok(self.paid(&scene.core, response, captured, Some(x402))),
-            Charged::No(Err(no), _) => Err(No {
-                receipt: Some(captured.n.to_string()),
-                payment_response: Some((exact.version, x402.to_owned())),
-                ..no
-            }),
+            Charged::No(verdict, _) => {
+                owed();
+                match verdict {
+                    Ok(response) => Ok(self.paid(&scene.core, response, captured, Some(x402))),
+                    Err(no) => Err(No {
+                        receipt: Some(captured.n.to_string()),
+                        payment_response: Some((exact.version, x402.to_owned())),
+                        ..no
+                    }),
+                }
+            }
         };
         scene.tell(verdict);
     }
@@ -334,7 +346,9 @@ impl Exchange {
             Ok(None) => return scene.tell(Err(self.claim_refusal(&ClaimError::AlreadyCaptured(None)))),
             Err(why) => return scene.tell(Err(self.claim_refusal(&ClaimError::Unavailable(why)))),
         };
-        let same = (bought.method.as_deref(), bought.target.as_deref()) == (Some(&*self.method), Some(&*self.target));
+        let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
+        let same = evidence.is_some_and(|evidence| evidence.request == exact.body)
+            && self.is_for(bought.method.as_deref(), bought.target.as_deref());
         if !same || !matches!(outbound.request.body(), RequestBody::Empty) {
             return scene.tell(Err(self.bought_before(exact, &bought)));
         }
@@ -358,6 +372,11 @@ impl Exchange {
             }),
         };
         scene.tell(verdict);
+    }
+
+    /// Whether this request is for what was bought.
+    fn is_for(&self, method: Option<&str>, target: Option<&str>) -> bool {
+        (method, target) == (Some(&*self.method), Some(&*self.target))
     }
 
     /// «Spent», with the receipt.
@@ -388,6 +407,9 @@ impl Exchange {
     /// The payment response, base64.
     fn receipt(&self, exact: &Exact, settled: &Settled) -> String {
         let mut receipt = receipt::Receipt::new(settled, &exact.requirements.network, exact.version);
+        // What a facilitator says of itself must not break the client's reading of the answer.
+        receipt.transaction = short(&receipt.transaction).to_owned();
+        receipt.payer = receipt.payer.as_deref().map(short).map(str::to_owned);
         if settled.success {
             receipt.amount.get_or_insert_with(|| exact.requirements.amount.to_string());
         }
@@ -398,17 +420,6 @@ impl Exchange {
 fn stored_receipt(bought: &Bought) -> Option<String> {
     let evidence = WalletEvidence::decode(bought.evidence.as_deref()?).ok()?;
     Some(evidence.receipt).filter(|receipt| !receipt.is_empty())
-}
-
-fn never_sent() -> Settled {
-    Settled {
-        success: false,
-        reason: Some("unexpected_settle_error".to_owned()),
-        transaction: String::new(),
-        network: None,
-        payer: None,
-        amount: None,
-    }
 }
 
 fn unavailable(retry_after: u64, why: &str) -> No {

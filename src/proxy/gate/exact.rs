@@ -13,11 +13,14 @@ use crate::payment::terms::Term;
 use crate::payment::token::Token;
 use crate::wire::amount::Units;
 use crate::wire::x402::facilitator;
-use crate::wire::x402::payload::Payload;
+use crate::wire::x402::payload::{Payload, PayloadKind};
 use crate::wire::x402::requirements::{Requirements, ResourceInfo};
 
 /// Whom payments that move money at once are booked under.
 pub(super) const WALLETS: &str = "wallets";
+
+/// What a settlement needs before the end of its authorisation, seconds.
+const SETTLE_S: u64 = 10;
 
 /// What a payment has to be, and what of it the books need.
 struct Asked {
@@ -30,8 +33,24 @@ struct Asked {
 impl Visit<'_> {
     /// A token payment.
     pub(super) fn exact(&self, payload: &Payload) -> Result<Permit, Refusal> {
+        let now_ms = self.core.shared.clock.now_ms();
+        let late = match self.exact_at(payload, now_ms, true) {
+            Err(refusal) if is_late(&refusal) => refusal,
+            decided => return decided,
+        };
+        // Its time is over for a new purchase. One that is being settled, in doubt, owed or captured comes back all the
+        // same: a fresh offer would make its payer pay again.
+        let known = |permit: &Permit| self.core.shared.store.knows(&permit.key);
+        let then_ms = signed_ms(payload, self.core.shared.config.offers.ttl.as_secs());
+        match then_ms.and_then(|then_ms| self.exact_at(payload, then_ms, false).ok()).filter(known) {
+            Some(permit) => Ok(Permit { paid_at_ms: now_ms, granted_ms: now_ms, ..permit }),
+            None => Err(late),
+        }
+    }
+
+    /// As it is judged at this time; a `fresh` one must leave the origin its time.
+    fn exact_at(&self, payload: &Payload, now_ms: u64, fresh: bool) -> Result<Permit, Refusal> {
         let shared = &*self.core.shared;
-        let now_ms = shared.clock.now_ms();
         let resource = self.target.url(self.scheme);
         if payload.resource_url.as_ref().is_some_and(|url| *url != resource) {
             let detail = format!("`resource.url` is not {resource}");
@@ -49,6 +68,10 @@ impl Visit<'_> {
                 }
             };
             let Checked { payer, key, recovered, valid_before } = checked;
+            if fresh && valid_before.is_some_and(|ends_s| ends_s < now_ms / 1000 + self.origin_s()) {
+                _ = refusal.get_or_insert(refused(&ExactError::ValidBefore));
+                continue;
+            }
             let (description, mime_type) = self.sold();
             let info = ResourceInfo { url: &resource, description, mime_type };
             let Some(body) = facilitator::request(payload, &requirements, &info) else {
@@ -138,11 +161,43 @@ impl Visit<'_> {
         Ok(vec![Asked { token, units: quote.amount, requirements, quote: Some((quote.term, quote.id)) }])
     }
 
+    /// What the origin and a settlement after it may take, seconds.
+    fn origin_s(&self) -> u64 {
+        let config = &*self.core.shared.config;
+        let origin = config.routes.get(self.route).and_then(|route| config.origins.get(route.origin));
+        origin.map_or(0, |origin| origin.head.as_secs()) + SETTLE_S
+    }
+
     /// Description and MIME type of what the route sells.
     fn sold(&self) -> (&str, &str) {
         let route = self.core.shared.config.routes.get(self.route);
         let text = |of: fn(&crate::config::Route) -> Option<&String>| route.and_then(of).map_or("", String::as_str);
         (text(|route| route.description.as_ref()), text(|route| route.mime_type.as_ref()))
+    }
+}
+
+fn is_late(refusal: &Refusal) -> bool {
+    let late = [ExactError::ValidBefore.code(), ExactError::PermitDeadline.code()];
+    refusal.reason == Reason::OfferExpired || refusal.error.as_deref().is_some_and(|error| late.contains(&error))
+}
+
+/// About when a payment was signed, Unix ms: within the life of its offer, and its own.
+fn signed_ms(payload: &Payload, ttl_s: u64) -> Option<u64> {
+    let ttl_s = payload.accepted.as_ref().map_or(ttl_s, |accepted| accepted.max_timeout_seconds);
+    let ends = match &payload.kind {
+        PayloadKind::Eip3009 { authorization, .. } => Some(authorization.valid_before),
+        PayloadKind::Permit2 { authorization, .. } => Some(authorization.deadline),
+        PayloadKind::Svm { .. } | PayloadKind::Other(_) => None,
+    };
+    let ends_s = ends.and_then(|ends| u64::try_from(ends.as_u128()?).ok());
+    let begun_ms = ends_s.and_then(|ends_s| ends_s.checked_sub(ttl_s)?.checked_mul(1000));
+    let id = payload.accepted.as_ref().and_then(|accepted| SealedId::parse(accepted.extra.get("id")?.as_str()?));
+    match (begun_ms, id) {
+        (Some(begun_ms), Some(id)) => {
+            Some(begun_ms.clamp(id.time_ms(), id.time_ms().saturating_add(ttl_s.checked_mul(1000)?)))
+        }
+        (Some(begun_ms), None) => Some(begun_ms),
+        (None, id) => id.map(|id| id.time_ms()),
     }
 }
 

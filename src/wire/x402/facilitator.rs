@@ -15,6 +15,32 @@ pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Reason of a settlement that may still succeed.
 pub const SETTLEMENT_PENDING: &str = "settlement_pending";
 
+/// What a facilitator says when it has certainly sent no transaction. Everything else may hide one.
+const DEFINITE: [&str; 16] = [
+    "insufficient_funds",
+    "insufficient_balance",
+    "payload_signature",
+    "evm_signature",
+    "valid_before",
+    "valid_after",
+    "recipient_mismatch",
+    "value_mismatch",
+    "authorization_value",
+    "network_mismatch",
+    "missing_eip712_domain",
+    "undeployed_smart_wallet",
+    "permit2_allowance_required",
+    "invalid_payload",
+    "invalid_payment_requirements",
+    "unsupported_scheme",
+];
+
+/// Whether a refusal to settle says for certain that no money moved and none will by this attempt: a known reason, and no
+/// transaction.
+pub fn is_definite(reason: &str, settled: &Settled) -> bool {
+    settled.transaction.is_empty() && DEFINITE.iter().any(|word| reason.contains(word))
+}
+
 /// The body of `POST /verify` and `POST /settle`: the payment as the client sent it, and what *we* ask, in the version of
 /// the payment. `None` for a v1 payment on a network that v1 has no name for.
 pub fn request(payload: &Payload, requirements: &Requirements, resource: &ResourceInfo<'_>) -> Option<Value> {

@@ -26,7 +26,36 @@ pub fn message(transaction: &[u8]) -> Result<&[u8], SvmError> {
     if count == 0 || u16::from(*required) != count {
         return Err(SvmError::Count);
     }
-    Ok(message)
+    // To its last byte: what a lenient reader ignores would make another payment of the same transaction.
+    if read_message(message) == Some(&[][..]) { Ok(message) } else { Err(SvmError::Message) }
+}
+
+/// What follows a message: header, accounts, blockhash, instructions and, in version 0, look-up tables.
+fn read_message(bytes: &[u8]) -> Option<&[u8]> {
+    let (version, rest) = bytes.split_first()?;
+    let (versioned, rest) = match version {
+        0x80 => (true, rest),
+        version if version & 0x80 != 0 => return None,
+        _ => (false, bytes),
+    };
+    let rest = items(rest.get(3..)?, |rest| rest.get(32..))?.get(32..)?;
+    let rest = items(rest, |rest| counted(counted(rest.get(1..)?)?))?;
+    if versioned { items(rest, |rest| counted(counted(rest.get(32..)?)?)) } else { Some(rest) }
+}
+
+/// A count, and so many items.
+fn items<'b>(bytes: &'b [u8], item: impl Fn(&'b [u8]) -> Option<&'b [u8]>) -> Option<&'b [u8]> {
+    let (count, mut rest) = compact_u16(bytes)?;
+    for _ in 0..count {
+        rest = item(rest)?;
+    }
+    Some(rest)
+}
+
+/// A count, and so many bytes.
+fn counted(bytes: &[u8]) -> Option<&[u8]> {
+    let (count, rest) = compact_u16(bytes)?;
+    rest.get(usize::from(count)..)
 }
 
 /// Solana's compact-u16: 7 bits a byte, the lowest first, in the fewest bytes.
@@ -52,6 +81,9 @@ pub enum SvmError {
     /// Ends inside the signatures or before the message.
     #[error("the transaction ends too soon")]
     Short,
+    /// The message is malformed, or something stands after it.
+    #[error("the transaction's message is malformed, or something stands after it")]
+    Message,
     /// The count of signatures is malformed, zero or not what the message requires.
     #[error("the count of signatures is wrong")]
     Count,
@@ -65,12 +97,25 @@ mod tests {
         [&[count][..], &vec![7; 64 * usize::from(count)], message].concat()
     }
 
+    /// One account, a blockhash, one instruction with an account and two bytes.
+    fn body(required: u8) -> Vec<u8> {
+        [&[required, 0, 1][..], &[1], &[8; 32], &[9; 32], &[1, 0, 1, 0, 2, 5, 6]].concat()
+    }
+
     #[test]
-    fn the_message_is_what_follows_the_signatures() {
-        let versioned = [0x80, 2, 0, 1, 9, 9];
-        assert_eq!(message(&transaction(2, &versioned)), Ok(&versioned[..]));
-        let legacy = [1, 0, 1, 9];
+    fn the_message_is_what_follows_the_signatures_to_the_last_byte() {
+        let legacy = body(1);
         assert_eq!(message(&transaction(1, &legacy)), Ok(&legacy[..]));
+        let tables = [&[1][..], &[7; 32], &[1, 0], &[0]].concat();
+        let versioned = [&[0x80][..], &body(2), &tables].concat();
+        assert_eq!(message(&transaction(2, &versioned)), Ok(&versioned[..]));
+        for (count, whole) in [(1, legacy), (2, versioned)] {
+            assert_eq!(message(&transaction(count, &[&whole[..], &[0]].concat())), Err(SvmError::Message));
+            for cut in 1..whole.len() {
+                assert!(message(&transaction(count, &whole[..cut])).is_err(), "{cut} bytes");
+            }
+        }
+        assert_eq!(message(&transaction(1, &[&[0x81][..], &body(1)].concat())), Err(SvmError::Message));
     }
 
     #[test]
