@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "exact/comes_back.rs"]
+mod comes_back;
 #[path = "exact/handshake.rs"]
 mod handshake;
 #[path = "exact/storm.rs"]
