@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName};
 
+use super::batch;
 use super::reason::{Reason, Refusal};
 use crate::wire::deferred::Payment;
 use crate::wire::signature;
@@ -21,6 +22,33 @@ pub enum Presented {
     Payment(Payment),
     /// `PAYMENT-SIGNATURE` or `X-PAYMENT`.
     X402(Box<Payload>),
+}
+
+/// Whose words a refusal is told in, besides ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// Nobody else's.
+    Ours,
+    /// Those of `batch-settlement`.
+    Batch,
+}
+
+impl Words {
+    /// The words of the scheme that a request pays with, as far as it can be told.
+    pub fn of_request(presented: &Result<Presented, Refusal>) -> Words {
+        match presented {
+            Ok(Presented::X402(payload)) if payload.scheme == batch::SCHEME => Words::Batch,
+            _ => Words::Ours,
+        }
+    }
+
+    /// The word for a reason, where there is one.
+    pub fn of(self, reason: Reason) -> Option<&'static str> {
+        match self {
+            Words::Ours => None,
+            Words::Batch => batch::word(reason),
+        }
+    }
 }
 
 /// Finds the one payment of a request.
@@ -67,8 +95,14 @@ fn payload(headers: &HeaderMap, name: &'static str) -> Result<Payload, Refusal> 
     match Payload::decode(line.as_bytes(), version) {
         Ok(payload) if payload.scheme == "deferred" => Err(Reason::UsePaymentField.into()),
         Ok(payload) => Ok(payload),
-        Err(_) if payload_scheme(line.as_bytes()).as_deref() == Some("deferred") => Err(Reason::UsePaymentField.into()),
-        Err(error) => Err(Refusal::new(Reason::InvalidPayment, format!("`{name}`: {error}")).error(error.code())),
+        Err(error) => {
+            let invalid = Refusal::new(Reason::InvalidPayment, format!("`{name}`: {error}"));
+            match payload_scheme(line.as_bytes()).as_deref() {
+                Some("deferred") => Err(Reason::UsePaymentField.into()),
+                Some(batch::SCHEME) => Err(invalid.error("invalid_payment_signature")),
+                _ => Err(invalid.error(error.code())),
+            }
+        }
     }
 }
 
