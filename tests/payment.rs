@@ -4,6 +4,8 @@ mod support;
 
 #[path = "payment/batch.rs"]
 mod batch;
+#[path = "payment/crawl.rs"]
+mod crawl;
 #[path = "payment/delivery.rs"]
 mod delivery;
 #[path = "payment/handshake.rs"]

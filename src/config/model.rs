@@ -338,6 +338,8 @@ pub enum Scheme {
     Exact,
     /// Signed commitment as x402 v2 has it, settled later from the ledger.
     BatchSettlement,
+    /// Pay per crawl: a signed price, settled later from the ledger.
+    Crawl,
 }
 
 /// `[ledger]`

@@ -331,7 +331,7 @@ const ROUTE: &[Key] = &[
     key(
         "accept",
         Kind::Texts(&["deferred"]),
-        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"exact\".",
+        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\".",
     ),
     key(
         "settle",

@@ -4,6 +4,7 @@
 //! [`signed::Candidate`]; the gate fetches and calls again.
 
 pub mod batch;
+pub mod crawl;
 pub mod deferred;
 pub mod exact;
 pub mod id;

@@ -6,8 +6,10 @@
 //! |---|---|---|
 //! | `PAYMENT-REQUIRED` | x402 v2 | all entries that v2 can express, `extra` |
 //! | its `extensions` | v2 that signs | how to sign, for `batch-settlement` |
+//! | `crawler-price` | crawlers | the price |
 //! | JSON body | x402 v1 | `exact` alone, as v1 has it |
 //! | JSON body | signing agents | `deferred` as the proposal has it, `extras`; where nothing else is offered, or the client shows that it signs |
+//! | text body | people | the price, where only crawlers can pay |
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::batch::{self, BatchTerms};
+use super::crawl;
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::terms::{Template, Term};
 use super::token::Token;
@@ -44,6 +47,8 @@ pub enum Way {
     Exact(Arc<Token>),
     /// A signed commitment as x402 v2 has it.
     Batch(BatchTerms),
+    /// A signed price, pay per crawl; it has no entry and no id.
+    Crawl,
 }
 
 /// What is sold.
@@ -71,6 +76,10 @@ pub struct Entry {
 pub struct PreparedOffer {
     /// The entries, preferred first; each gets an id of its own.
     pub entries: Vec<Entry>,
+    /// What it costs.
+    pub price: Money,
+    /// The price for crawlers: `USD 0.01`.
+    crawl: Option<String>,
     /// For everybody.
     body: Pieces,
     /// For clients that show that they sign, where `body` has nothing for them.
@@ -115,6 +124,8 @@ impl PreparedOffer {
             field["extensions"] = json!({batch::EXTENSION: terms.extension()});
         }
         PreparedOffer {
+            price,
+            crawl: ways.iter().any(|way| matches!(way, Way::Crawl)).then(|| crawl::text_of(price)),
             body: holes.cut(&body),
             signers_body: signers_body.map(|body| holes.cut(&body)),
             field: (!new.is_empty()).then(|| holes.cut(&field)),
@@ -122,8 +133,12 @@ impl PreparedOffer {
         }
     }
 
-    /// The 402 body: JSON. `signs` says that the client can sign its requests.
+    /// The 402 body: JSON, or text where it [is text](PreparedOffer::is_text). `signs` says that the client can sign its
+    /// requests.
     pub fn body(&self, filling: &Filling<'_>, signs: bool) -> String {
+        if let Some(price) = self.crawl.as_ref().filter(|_| self.is_text()) {
+            return format!("{}\nPrice: {price}\n", filling.message);
+        }
         let body = self.signers_body.as_ref().filter(|_| signs).unwrap_or(&self.body);
         body.fill(filling)
     }
@@ -132,6 +147,16 @@ impl PreparedOffer {
     pub fn field(&self, filling: &Filling<'_>) -> Option<String> {
         let json = self.field.as_ref()?.fill(filling);
         (json.len() * 4 / 3 <= FIELD_BYTES_MAX).then(|| STANDARD.encode(json))
+    }
+
+    /// Whether the body is text: nobody but crawlers can pay, who read the fields.
+    pub fn is_text(&self) -> bool {
+        self.crawl.is_some() && self.entries.is_empty()
+    }
+
+    /// The value of `crawler-price`, where pay per crawl is taken: `USD 0.01`.
+    pub fn crawler_price(&self) -> Option<&str> {
+        self.crawl.as_deref()
     }
 
     /// Whether the body depends on what the client shows.
@@ -143,6 +168,7 @@ impl PreparedOffer {
 impl Entry {
     fn new(way: Way, price: Money, ttl: u64) -> Option<Entry> {
         let (template, amount) = match &way {
+            Way::Crawl => return None,
             Way::Batch(terms) => {
                 let wire = price.wire();
                 (!wire.millionths).then(|| (terms.template(&wire, ttl), price.units))?
@@ -232,6 +258,7 @@ impl Draft<'_> {
                         "extra": self.extras(index, terms, &wire)})
                 })
             }
+            Way::Crawl => None,
             Way::Batch(_) => {
                 let id = self.holes.of(Hole::Id(index));
                 Some(batch::entry(&entry.term.template, self.price.wire().amount, &id))

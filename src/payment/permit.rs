@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::id::SealedId;
 use super::key::PaymentKey;
 use super::terms::Term;
-use super::{batch, deferred};
+use super::{batch, crawl, deferred};
 use crate::wire::amount::{Asset, Money, Units};
 use crate::wire::deferred::Payment;
 use crate::wire::x402::Version;
@@ -62,6 +62,8 @@ pub enum Credit {
     Deferred(Payment),
     /// `batch-settlement`, on this network.
     Batch(String),
+    /// Pay per crawl.
+    Crawl,
 }
 
 impl Credit {
@@ -70,6 +72,7 @@ impl Credit {
         match self {
             Credit::Deferred(_) => deferred::SCHEME,
             Credit::Batch(_) => batch::SCHEME,
+            Credit::Crawl => crawl::SCHEME,
         }
     }
 }

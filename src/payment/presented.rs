@@ -3,6 +3,7 @@
 use http::{HeaderMap, HeaderName};
 
 use super::batch;
+use super::crawl::{self, Bid};
 use super::reason::{Reason, Refusal};
 use crate::wire::deferred::Payment;
 use crate::wire::signature;
@@ -22,6 +23,8 @@ pub enum Presented {
     Payment(Payment),
     /// `PAYMENT-SIGNATURE` or `X-PAYMENT`.
     X402(Box<Payload>),
+    /// `crawler-exact-price` or `crawler-max-price`.
+    Crawl(Bid),
 }
 
 /// Whose words a refusal is told in, besides ours.
@@ -31,12 +34,15 @@ pub enum Words {
     Ours,
     /// Those of `batch-settlement`.
     Batch,
+    /// Those of pay per crawl.
+    Crawl,
 }
 
 impl Words {
     /// The words of the scheme that a request pays with, as far as it can be told.
-    pub fn of_request(presented: &Result<Presented, Refusal>) -> Words {
+    pub fn of_request(headers: &HeaderMap, presented: &Result<Presented, Refusal>) -> Words {
         match presented {
+            _ if crawl::is_presented(headers) => Words::Crawl,
             Ok(Presented::X402(payload)) if payload.scheme == batch::SCHEME => Words::Batch,
             _ => Words::Ours,
         }
@@ -47,6 +53,7 @@ impl Words {
         match self {
             Words::Ours => None,
             Words::Batch => batch::word(reason),
+            Words::Crawl => Some(crawl::word(reason)),
         }
     }
 }
@@ -54,8 +61,7 @@ impl Words {
 /// Finds the one payment of a request.
 ///
 /// # Errors
-/// 400 for several payments or an unreadable one; 402 for a payment of a scheme that is not served, since the client can
-/// pay with another.
+/// 400 for several payments or an unreadable one; 402 for a `deferred` one that stands in the wrong field.
 pub fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
     let mut found = None;
     for name in PAYMENT_FIELDS {
@@ -78,10 +84,7 @@ pub fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
         Some(name @ ("payment-signature" | "x-payment")) => {
             payload(headers, name).map(|payload| Presented::X402(Box::new(payload)))
         }
-        Some(name) => Err(Refusal::new(
-            Reason::UnsupportedScheme,
-            format!("`{name}` is pay per crawl, which this resource does not take"),
-        )),
+        Some(name) => Bid::read(headers, name).map(Presented::Crawl),
     }
 }
 
@@ -137,7 +140,10 @@ mod tests {
         check(&[("payment", "scheme=deferred")], Err(Reason::InvalidPayment));
         check(&[("payment", payment), ("x-payment", "e30=")], Err(Reason::SeveralPayments));
         check(&[("crawler-exact-price", "USD 1"), ("crawler-max-price", "USD 1")], Err(Reason::SeveralPayments));
-        check(&[("crawler-exact-price", "USD 1")], Err(Reason::UnsupportedScheme));
+        check(&[("crawler-exact-price", "USD 1")], Ok(true));
+        check(&[("crawler-max-price", "USD 1"), ("crawler-max-price", "USD 1")], Err(Reason::SeveralPayments));
+        check(&[("crawler-max-price", "1 USD")], Err(Reason::InvalidPayment));
+        check(&[("crawler-max-price", "USD 1"), ("payment", payment)], Err(Reason::SeveralPayments));
         check(&[("payment-signature", "e30="), ("payment-signature", "e30=")], Err(Reason::SeveralPayments));
         check(&[("payment-signature", "!")], Err(Reason::InvalidPayment));
         check(

@@ -55,6 +55,8 @@ reasons! {
     SeveralPayments = "several_payments", 400, "The request carries more than one payment.", "Send exactly one payment.";
     InvalidPayment = "invalid_payment", 400, "The payment field can't be read.", "Send `Payment: scheme=\"…\", network=\"…\", id=\"…\"` as offered.";
     InvalidSignature = "invalid_signature", 400, "The signature fields can't be read, do not cover what they must, or do not verify.", "Sign again; `message` says what is wrong.";
+    SignatureRequired = "signature_required", 400, "The price field must be signed, and the request has no Web Bot Auth signature.", "Send `Signature-Agent`, `Signature-Input` and `Signature`, and cover the price field.";
+    SignatureUsed = "signature_used", 400, "This signature has paid for this request before.", "Sign again; `created` or a nonce makes each signature another one.";
     SignatureExpired = "signature_expired", 400, "`created` or `expires` of the signature do not fit the time.", "Set the clock and sign again.";
     // Who asks.
     SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";

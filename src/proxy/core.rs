@@ -121,6 +121,7 @@ impl Shared {
             let ways = route.accept.iter().flat_map(|scheme| match scheme {
                 Scheme::Deferred => vec![Way::Deferred(terms.clone())],
                 Scheme::BatchSettlement => vec![Way::Batch(batch.clone())],
+                Scheme::Crawl => vec![Way::Crawl],
                 Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
             });
             let ways: Vec<Way> = ways.collect();

@@ -77,7 +77,7 @@ async fn answer(
     let method = request.method().clone();
     let signs = gate::signs(request.headers());
     let presented = presented(request.headers());
-    let words = Words::of_request(&presented);
+    let words = Words::of_request(request.headers(), &presented);
     let scheme = client.scheme(core);
     let visit = Visit { core, scheme, target: &target, route: index, offer, method: &method, signs, words };
     let refused = match presented {

@@ -24,10 +24,14 @@ const MIME_BYTES_MAX: usize = 100;
 /// Longest name that a route is given, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// Schemes of the specification that are not in this version.
-const LATER: [&str; 3] = ["upto", "crawl", "mcp"];
+const LATER: [&str; 2] = ["upto", "mcp"];
 /// Schemes of this version, as the file names them.
-const SCHEMES: [(&str, Scheme); 3] =
-    [("deferred", Scheme::Deferred), ("batch-settlement", Scheme::BatchSettlement), ("exact", Scheme::Exact)];
+const SCHEMES: [(&str, Scheme); 4] = [
+    ("deferred", Scheme::Deferred),
+    ("batch-settlement", Scheme::BatchSettlement),
+    ("crawl", Scheme::Crawl),
+    ("exact", Scheme::Exact),
+];
 
 pub(super) fn routes(root: &Section<'_>, origins: Option<&[Origin]>) -> Option<Vec<Route>> {
     let sections = root.list("routes");

@@ -101,7 +101,7 @@ fn the_field_is_there_only_where_v2_clients_can_parse_it() {
 fn each_client_finds_what_it_can_parse() {
     let (v1, v2_only) = (usdc("eip155:84532"), usdc("eip155:42161"));
     type Mix<'a> = (&'a [Way], &'a [&'a str], &'a [&'a str], &'a [&'a str]);
-    let mixes: [Mix; 9] = [
+    let mixes: [Mix; 11] = [
         // offered                                 v1's body      signers' body            v2's field
         (&[deferred("a-b:c")], &["deferred"], &["deferred"], &["deferred"]),
         (from_ref(&v1), &["exact"], &["exact"], &["exact"]),
@@ -110,6 +110,8 @@ fn each_client_finds_what_it_can_parse() {
         (&[v2_only.clone(), deferred("plain")], &[], &["deferred"], &["exact"]),
         (&[batch()], &[], &[], &["batch-settlement"]),
         (&[deferred("a-b:c"), batch()], &["deferred"], &["deferred"], &["deferred", "batch-settlement"]),
+        (&[deferred("a-b:c"), Way::Crawl], &["deferred"], &["deferred"], &["deferred"]),
+        (&[Way::Crawl, batch(), v1.clone()], &["exact"], &["exact"], &["batch-settlement", "exact"]),
         (&[batch(), v1.clone()], &["exact"], &["exact"], &["batch-settlement", "exact"]),
         (&[deferred("plain"), batch(), v2_only.clone()], &[], &["deferred"], &["batch-settlement", "exact"]),
     ];
@@ -160,7 +162,7 @@ fn token_entries_are_complete_in_both_versions() {
 #[test]
 fn an_offer_of_every_scheme_fits_into_a_field() {
     let long = "d".repeat(500);
-    let ways = [deferred("tollgate:deferred"), batch(), usdc("eip155:84532"), usdc("eip155:42161")];
+    let ways = [deferred("tollgate:deferred"), batch(), Way::Crawl, usdc("eip155:84532"), usdc("eip155:42161")];
     let sold = Sold { description: Some(&long), mime_type: Some("text/html") };
     let offer = PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &ways, true, sold);
     let ids = vec!["i".repeat(64); ways.len()];
@@ -174,4 +176,15 @@ fn an_offer_of_every_scheme_fits_into_a_field() {
 fn batches_count_whole_cents_only() {
     assert!(prepared("0.001 USD", &[batch()]).entries.is_empty());
     assert_eq!(prepared("0.01 USD", &[batch()]).entries.len(), 1);
+}
+
+#[test]
+fn where_only_crawlers_can_pay_the_body_is_text() {
+    let offer = prepared("0.001 USD", &[Way::Crawl]);
+    let filling = Filling { resource: "https://a.example/p", ids: &[], error: "x", message: "It has a price." };
+    assert_eq!((offer.is_text(), offer.crawler_price()), (true, Some("USD 0.001")));
+    assert_eq!(offer.body(&filling, true), "It has a price.\nPrice: USD 0.001\n");
+    assert!(offer.field(&filling).is_none());
+    let both = prepared("0.001 USD", &[Way::Crawl, deferred("a-b:c")]);
+    assert_eq!((both.is_text(), both.crawler_price()), (false, Some("USD 0.001")));
 }

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use super::Exchange;
 use crate::ledger::store::Receipt;
 use crate::payment::batch::Confirmation;
+use crate::payment::crawl;
 use crate::payment::permit::{Credit, Means};
 use crate::proxy::body::{AnswerBody, BodyWatch, OriginBody};
 use crate::proxy::connection::Client;
@@ -50,6 +51,11 @@ impl Exchange {
                 let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
                 (PAYMENT_RESPONSE, value, "PAYMENT-SIGNATURE, Signature-Agent")
             }
+            Means::Credit { by: Credit::Crawl, .. } => {
+                let charged = self.permit.charged().map(crawl::text_of);
+                let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
+                (CRAWLER_CHARGED, value, "Crawler-Exact-Price, Crawler-Max-Price, Signature-Agent")
+            }
             Means::Credit { by: Credit::Deferred(payment), .. } => {
                 let timestamp = (receipt.at_ms / 1000).cast_signed();
                 // Scheme, network and id were read from a structured field, so they fit into one.
@@ -74,6 +80,8 @@ impl Exchange {
     }
 }
 
+/// What a crawl was charged.
+const CRAWLER_CHARGED: HeaderName = HeaderName::from_static(crawl::CHARGED_FIELD);
 /// The payment response of `deferred` and of x402 v2.
 const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
 

@@ -44,6 +44,8 @@ impl Exchange {
     /// Why a payment that has bought something is refused.
     pub(super) fn used(&self) -> Reason {
         match &self.permit.means {
+            // Its 402s are about prices.
+            Means::Credit { by: Credit::Crawl, .. } => Reason::SignatureUsed,
             Means::Credit { .. } => Reason::AlreadyUsed,
             // Never a 402: clients pay again on it.
             Means::Exact(_) => Reason::PaymentAlreadyUsed,
@@ -74,7 +76,7 @@ impl Exchange {
             ClaimError::CreditExhausted { .. } => {
                 let wait = self.permit.period_ends.saturating_sub(self.permit.granted_ms / 1000).max(1);
                 let reason = match &self.permit.means {
-                    Means::Credit { by: Credit::Batch(_), .. } => Reason::PaymentFailed,
+                    Means::Credit { by: Credit::Batch(_) | Credit::Crawl, .. } => Reason::PaymentFailed,
                     _ => Reason::CreditExhausted,
                 };
                 Refusal::from(reason).retry_after(wait)

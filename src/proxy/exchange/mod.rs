@@ -35,7 +35,8 @@ use super::core::Core;
 use super::forward::{self, Outbound};
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
-use crate::payment::permit::{Means, Permit};
+use crate::payment::crawl;
+use crate::payment::permit::{Credit, Means, Permit};
 use crate::payment::reason::{Reason, Refusal};
 use crate::wire::x402::Version;
 
@@ -177,7 +178,9 @@ impl Exchange {
             ("tollgate-payment-id", reference.as_str()),
             ("tollgate-attempt", attempt),
         ];
-        for (name, value) in fields {
+        let is_crawl = matches!(&self.permit.means, Means::Credit { by: Credit::Crawl, .. });
+        let crawl = is_crawl.then_some((crawl::ORIGIN_FIELD, crawl::ORIGIN_VALUE));
+        for (name, value) in fields.into_iter().chain(crawl) {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(HeaderName::from_static(name), value);
             }

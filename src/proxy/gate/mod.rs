@@ -11,13 +11,13 @@ use http::header::{self, HeaderMap};
 use super::core::Core;
 use super::rescue::{Extra, Refused};
 use super::target::Target;
-use crate::payment::batch;
 use crate::payment::id::{Resource, SealedId};
 use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
 use crate::payment::pieces::Filling;
 use crate::payment::presented::{Presented, Words};
 use crate::payment::reason::{Reason, Refusal};
+use crate::payment::{batch, crawl};
 use crate::wire::signature::RequestView;
 
 /// A request at the gate: what offers and refusals are made from.
@@ -48,6 +48,7 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
     let judged = match presented {
         Presented::Payment(payment) => visit.deferred(payment, headers).await,
         Presented::X402(payload) if payload.scheme == batch::SCHEME => visit.batch(&payload, headers).await,
+        Presented::Crawl(bid) => visit.crawl(bid, headers).await,
         Presented::X402(payload) => visit.exact(&payload),
         Presented::Nothing => Err(Reason::PaymentRequired.into()),
     };
@@ -65,8 +66,17 @@ impl Visit<'_> {
     pub fn refuse(&self, mut refusal: Refusal) -> Refused {
         let shared = &*self.core.shared;
         let mut extra = Extra::default();
-        if refusal.error.is_none() {
+        let crawler_price = self.offer.crawler_price();
+        if refusal.error.is_none() && (self.words != Words::Crawl || crawler_price.is_some()) {
             refusal.error = self.words.of(refusal.reason).map(Into::into);
+        }
+        if let Some(price) = crawler_price {
+            extra.crawler_price = (refusal.reason.status() == 402).then(|| price.to_owned());
+            extra.crawler_error = match self.words {
+                Words::Crawl => refusal.error.clone(),
+                _ if refusal.reason == Reason::PaymentRequired => Some(crawl::MISSING_PRICE.into()),
+                _ => None,
+            };
         }
         match refusal.reason {
             Reason::SignatureAgentUnknown => extra.registration_url = shared.config.deferred.registration_url.clone(),
@@ -81,6 +91,7 @@ impl Visit<'_> {
                     message: if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail },
                 };
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
+                extra.is_text = self.offer.is_text();
                 extra.varies = self.offer.has_two_bodies();
                 if reason.status() != 400 {
                     extra.offer_field = self.offer.field(&filling);

@@ -10,6 +10,7 @@ use crate::identity::{AgentKey, Lookup};
 use crate::ledger::day::{self, CreditPeriod};
 use crate::ledger::limits;
 use crate::payment::batch;
+use crate::payment::crawl::Bid;
 use crate::payment::deferred::{self, Claimed};
 use crate::payment::id::{Quote, SealedId};
 use crate::payment::key::PaymentKey;
@@ -100,6 +101,29 @@ impl Visit<'_> {
         }
         let by = Credit::Batch(term.template.network.clone());
         self.on_credit(proven, Bought { amount, currency, quote: id.map(|id| (term, id)), by }, now_ms)
+    }
+
+    /// The price in a signed field, good for one crawl.
+    pub(super) async fn crawl(&self, bid: Bid, headers: &HeaderMap) -> Result<Permit, Refusal> {
+        let shared = &*self.core.shared;
+        let now_ms = shared.clock.now_ms();
+        if self.offer.crawler_price().is_none() {
+            return Err(Refusal::new(Reason::UnsupportedScheme, "pay per crawl is not taken for this resource"));
+        }
+        let signs = ["signature-agent", "signature-input", "signature"].iter().all(|name| headers.contains_key(*name));
+        if !signs {
+            return Err(Reason::SignatureRequired.into());
+        }
+        let candidates = signed::candidates(&self.view(headers), &bid.cover(), &shared.rules, now_ms)?;
+        let price = self.offer.price;
+        // Before any fetch: it costs nothing to see, and says nothing that the 402 does not.
+        bid.pays(price)?;
+        let proven = self.prove(candidates, now_ms).await.map_err(|refusal| match refusal.reason {
+            Reason::KeyUnknown => Refusal::new(Reason::InvalidSignature, Reason::KeyUnknown.meaning()),
+            _ => refusal,
+        })?;
+        let bought = Bought { amount: price.units, currency: price.currency, quote: None, by: Credit::Crawl };
+        self.on_credit(proven, bought, now_ms)
     }
 
     /// The live terms: a priced request does not come here before they are known.
