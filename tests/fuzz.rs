@@ -117,6 +117,10 @@ fn payment_fields() {
         seeds.push(format!("{name}: {json}\r\n").into_bytes());
         seeds.push(format!("a: b\r\n{name}: USD 1\r\n").into_bytes());
     }
+    seeds.push(b"crawler-exact-price: usd 0.010\r\n".to_vec());
+    let commitment = r#"{"x402Version":2,"payload":{"amount":"5","asset":"USD"},"accepted":{"scheme":"batch-settlement","network":"a-b:c","amount":"5","asset":"USD","payTo":"m","maxTimeoutSeconds":30}}"#;
+    let commitment = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, commitment);
+    seeds.push(format!("payment-signature: {commitment}\r\n").into_bytes());
     run(targets::payment_fields, &seeds, &["payment: ", "x-payment: ", "\r\n", "crawler-exact-price:"]);
 }
 

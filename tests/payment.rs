@@ -1,7 +1,11 @@
-//! The handshake of the `deferred` scheme, from offer to ledger row, through the real binary.
+//! Payments from credit, from offer to ledger row, through the real binary.
 
 mod support;
 
+#[path = "payment/batch.rs"]
+mod batch;
+#[path = "payment/crawl.rs"]
+mod crawl;
 #[path = "payment/delivery.rs"]
 mod delivery;
 #[path = "payment/handshake.rs"]

@@ -8,11 +8,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use tollgate::ledger::evidence::Evidence;
 use tollgate::ledger::outcomes;
 use tollgate::ledger::store::Outcome;
-use tollgate::payment::exact;
+use tollgate::payment::crawl::{self, Bid};
 use tollgate::payment::id::{Resource, SealedId};
 use tollgate::payment::presented::{self, Presented};
 use tollgate::payment::secrets::Secrets;
 use tollgate::payment::terms::{Template, Term, Terms};
+use tollgate::payment::{batch, exact};
 use tollgate::pricing::{Found, RouteSpec, Site, Table};
 use tollgate::proxy::target::Target;
 use tollgate::wire::agent_url::AgentUrl;
@@ -87,7 +88,25 @@ pub fn payment_fields(data: &[u8]) {
     let carried = presented::PAYMENT_FIELDS.iter().filter(|name| headers.contains_key(**name)).count();
     match presented::presented(&headers) {
         Ok(Presented::Nothing) => assert_eq!(carried, 0, "a payment was overlooked"),
+        Ok(Presented::X402(payload)) if payload.scheme == batch::SCHEME => {
+            assert_eq!(carried, 1);
+            let price = Money::parse("0.05 USD").expect("a price").wire();
+            if batch::pays(&payload, &price).is_ok() {
+                let amount = payload.raw["payload"]["amount"].as_str().and_then(|text| text.parse::<u128>().ok());
+                assert!(amount.is_some_and(|amount| amount >= price.amount), "{amount:?} bought what costs more");
+                assert_eq!(payload.raw["payload"]["asset"], "USD");
+            }
+        }
         Ok(Presented::Payment(_) | Presented::X402(_)) => assert_eq!(carried, 1),
+        Ok(Presented::Crawl(bid)) => {
+            assert_eq!(carried, 1);
+            let (Bid::Exact(money) | Bid::Max(money)) = bid;
+            let name = HeaderName::from_static(bid.cover().field);
+            let text = crawl::text_of(money);
+            let again = HeaderMap::from_iter([(name, HeaderValue::try_from(text).expect("a price is no field"))]);
+            assert_eq!(presented::presented(&again), Ok(Presented::Crawl(bid)), "what is shown is not read again");
+            assert_eq!(bid.pays(money), Ok(()));
+        }
         Err(_) => assert!(carried > 0),
     }
 }

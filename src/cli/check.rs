@@ -139,6 +139,8 @@ fn accepts(config: &Config, route: &Route) -> String {
     }
     let ways = route.accept.iter().map(|scheme| match scheme {
         Scheme::Deferred => "deferred".to_owned(),
+        Scheme::BatchSettlement => "batch-settlement".to_owned(),
+        Scheme::Crawl => "crawl".to_owned(),
         Scheme::Exact => {
             let tokens = tokens(config, route).map(|token| format!("{} on {}", token.symbol, token.network));
             format!("exact ({})", tokens.collect::<Vec<_>>().join(", "))
@@ -160,6 +162,8 @@ fn accepts_json(config: &Config, route: &Route) -> Value {
     };
     let ways = route.accept.iter().map(|scheme| match scheme {
         Scheme::Deferred => json!({ "scheme": "deferred", "network": config.deferred.network }),
+        Scheme::BatchSettlement => json!({ "scheme": "batch-settlement", "network": config.batch_settlement.network }),
+        Scheme::Crawl => json!({ "scheme": "crawl" }),
         Scheme::Exact => {
             json!({ "scheme": "exact", "tokens": tokens(config, route).map(token).collect::<Vec<_>>() })
         }

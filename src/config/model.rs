@@ -21,6 +21,8 @@ pub struct Config {
     pub offers: Offers,
     /// `[deferred]`
     pub deferred: Deferred,
+    /// `[batch_settlement]`
+    pub batch_settlement: BatchSettlement,
     /// `[exact]`
     pub exact: Exact,
     /// `[facilitators.NAME]`, in the file's order.
@@ -163,6 +165,16 @@ pub struct Deferred {
     pub require_path: bool,
     /// `lenient_signature` (true): also read `Signature: sig=BASE64` as the proposal prints it.
     pub lenient_signature: bool,
+}
+
+/// `[batch_settlement]`: signed commitments as x402 v2 has them, settled later from the ledger. Terms, registration and what
+/// signatures must cover are those of [`Deferred`].
+#[derive(Clone, Debug)]
+pub struct BatchSettlement {
+    /// `network` (`"tollgate:402"`): always CAIP-2, with a colon. `"cloudflare:402"` says that Cloudflare collects the money.
+    pub network: String,
+    /// `pay_to` (`"merchant"`).
+    pub pay_to: String,
 }
 
 /// `[exact]`: payments that a facilitator settles on a chain while the request is served.
@@ -326,6 +338,10 @@ pub enum Scheme {
     Deferred,
     /// A token transfer that a facilitator settles while the request is served.
     Exact,
+    /// Signed commitment as x402 v2 has it, settled later from the ledger.
+    BatchSettlement,
+    /// Pay per crawl: a signed price, settled later from the ledger.
+    Crawl,
 }
 
 /// `[ledger]`

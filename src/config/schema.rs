@@ -77,6 +77,12 @@ pub const ROOT: &[Key] = &[
     key("offers", Kind::Table(OFFERS), "What an unpaid request is answered with."),
     key("deferred", Kind::Table(DEFERRED), "The scheme `deferred`: agents sign now, the operator collects later."),
     key(
+        "batch_settlement",
+        Kind::Table(BATCH),
+        "The scheme `batch-settlement` of x402 v2, on credit as `deferred`: its terms_url, registration_url and require_path \
+         count here too.",
+    ),
+    key(
         "exact",
         Kind::Table(EXACT),
         "The scheme `exact` of x402: a wallet signs a token transfer, a facilitator settles it.",
@@ -191,6 +197,15 @@ const DEFERRED: &[Key] = &[
     ),
     key("require_path", Kind::Flag(false), "Signatures must cover @method, and @path or @target-uri."),
     key("lenient_signature", Kind::Flag(true), "Also read `Signature: sig=BASE64`, as the proposal prints it."),
+];
+
+const BATCH: &[Key] = &[
+    key(
+        "network",
+        Kind::Text(Some("tollgate:402")),
+        "Who settles, in CAIP-2 form; \"cloudflare:402\" only if Cloudflare collects the money for you.",
+    ),
+    key("pay_to", Kind::Text(Some("merchant")), "Who is paid, in the terms of the network."),
 ];
 
 const EXACT: &[Key] = &[
@@ -318,7 +333,11 @@ const ROUTE: &[Key] = &[
     ),
     key("methods", Kind::Texts(&[]), "Methods; none: all. GET stands for HEAD too, methods left out get 405."),
     required("price", Kind::Text(None), "\"0.01 USD\"", "Amount and currency in quotes, or \"free\"."),
-    key("accept", Kind::Texts(&["deferred"]), "Schemes that pay for it, preferred first: \"deferred\", \"exact\"."),
+    key(
+        "accept",
+        Kind::Texts(&["deferred"]),
+        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\".",
+    ),
     key(
         "settle",
         Kind::Choice { of: &["on_head", "first"], default: "on_head" },

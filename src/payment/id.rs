@@ -12,6 +12,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use hmac::Mac;
 use sha2::{Digest, Sha256};
 
+use super::reason::Reason;
 use super::secrets::Secrets;
 use super::terms::{Term, Terms};
 use crate::wire::amount::Units;
@@ -37,13 +38,17 @@ pub struct Resource<'a> {
 }
 
 impl Resource<'_> {
+    /// The method as it is priced: HEAD counts as GET.
+    pub fn priced_method(&self) -> &str {
+        if self.method == "HEAD" { "GET" } else { self.method }
+    }
+
     fn digest(&self, term: &Term) -> [u8; 12] {
-        let method = if self.method == "HEAD" { "GET" } else { self.method };
         let mut hash = Sha256::new();
         // The last member is the tool of an MCP server.
         let members = [
             &term.digest[..],
-            method.as_bytes(),
+            self.priced_method().as_bytes(),
             self.authority.as_bytes(),
             self.path.as_bytes(),
             self.query.as_bytes(),
@@ -70,6 +75,16 @@ pub enum IdError {
     Expired,
     /// Ours, but made for another resource.
     OtherResource,
+}
+
+impl From<IdError> for Reason {
+    fn from(error: IdError) -> Reason {
+        match error {
+            IdError::Unknown => Reason::UnknownOffer,
+            IdError::Expired => Reason::OfferExpired,
+            IdError::OtherResource => Reason::OtherResource,
+        }
+    }
 }
 
 /// What an id that holds commits to.

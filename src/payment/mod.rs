@@ -1,8 +1,10 @@
 //! The pure decision: what is offered, what was presented, and whether it buys the resource.
 //!
 //! Nothing here does I/O or reads a clock. A decision that needs a key from an agent's directory hands out a
-//! [`deferred::Candidate`]; the gate fetches and calls again.
+//! [`signed::Candidate`]; the gate fetches and calls again.
 
+pub mod batch;
+pub mod crawl;
 pub mod deferred;
 pub mod exact;
 pub mod id;
@@ -13,5 +15,6 @@ pub mod pieces;
 pub mod presented;
 pub mod reason;
 pub mod secrets;
+pub mod signed;
 pub mod terms;
 pub mod token;

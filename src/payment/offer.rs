@@ -5,14 +5,19 @@
 //! | part of the 402 | read by | holds |
 //! |---|---|---|
 //! | `PAYMENT-REQUIRED` | x402 v2 | all entries that v2 can express, `extra` |
+//! | its `extensions` | v2 that signs | how to sign, for `batch-settlement` |
+//! | `crawler-price` | crawlers | the price |
 //! | JSON body | x402 v1 | `exact` alone, as v1 has it |
 //! | JSON body | signing agents | `deferred` as the proposal has it, `extras`; where nothing else is offered, or the client shows that it signs |
+//! | text body | people | the price, where only crawlers can pay |
 
 use std::sync::Arc;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
+use super::batch::{self, BatchTerms};
+use super::crawl;
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::terms::{Template, Term};
 use super::token::Token;
@@ -40,6 +45,10 @@ pub enum Way {
     Deferred(DeferredTerms),
     /// A token transfer.
     Exact(Arc<Token>),
+    /// A signed commitment as x402 v2 has it.
+    Batch(BatchTerms),
+    /// A signed price, pay per crawl; it has no entry and no id.
+    Crawl,
 }
 
 /// What is sold.
@@ -67,6 +76,10 @@ pub struct Entry {
 pub struct PreparedOffer {
     /// The entries, preferred first; each gets an id of its own.
     pub entries: Vec<Entry>,
+    /// What it costs.
+    pub price: Money,
+    /// The price for crawlers: `USD 0.01`.
+    crawl: Option<String>,
     /// For everybody.
     body: Pieces,
     /// For clients that show that they sign, where `body` has nothing for them.
@@ -77,13 +90,18 @@ pub struct PreparedOffer {
 
 impl PreparedOffer {
     /// Prepares the offer of a route at `price`, in each of these ways, preferred first; `ttl` in seconds. With `v1`, also
-    /// for x402 v1. A token that can't express the price is left out; the configuration sees to it that there is none.
+    /// for x402 v1. A way that can't express the price is left out; the configuration sees to it that there is none.
     pub fn new(price: Money, ttl: u64, ways: &[Way], v1: bool, sold: Sold<'_>) -> PreparedOffer {
         let entries: Vec<Entry> = ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl)).collect();
         let texts = [sold.description, sold.mime_type].into_iter().flatten();
         let templates = entries.iter().map(|entry| &entry.term.template);
+        let signing = entries.iter().find_map(|entry| match &entry.way {
+            Way::Batch(terms) => Some(terms),
+            _ => None,
+        });
         let of_templates = templates.flat_map(|t| [&*t.network, &*t.pay_to, &*t.terms_url, &*t.asset]);
-        let holes = Holes::new(texts.chain(of_templates), entries.len());
+        let holes =
+            Holes::new(texts.chain(of_templates).chain(signing.map(|terms| &*terms.registration_url)), entries.len());
         let draft = Draft { price, ttl, sold, holes: &holes };
         let deferred: Vec<Value> = draft.each(&entries, Draft::proposal);
         let old: Vec<Value> = if v1 { draft.each(&entries, Draft::v1) } else { Vec::new() };
@@ -93,15 +111,21 @@ impl PreparedOffer {
         // is better understood than none at all.
         let v1_body = json!({"x402Version": 1, "error": error, "accepts": old, "message": message});
         let signers_body = json!({"accepts": deferred, "error": error, "message": message});
-        let (body, signers_body) = match (deferred.is_empty(), old.is_empty() && entries.len() == deferred.len()) {
-            (_, true) => (signers_body, None),
+        let has_tokens = entries.iter().any(|entry| matches!(entry.way, Way::Exact(_)));
+        let (body, signers_body) = match (deferred.is_empty(), has_tokens) {
             (true, _) => (v1_body, None),
-            (false, _) => (v1_body, Some(signers_body)),
+            (false, false) => (signers_body, None),
+            (false, true) => (v1_body, Some(signers_body)),
         };
         let mut resource = json!({"url": holes.of(Hole::Resource)});
         draft.describe(&mut resource);
-        let field = json!({"x402Version": 2, "error": error, "resource": resource, "accepts": new});
+        let mut field = json!({"x402Version": 2, "error": error, "resource": resource, "accepts": new});
+        if let Some(terms) = signing {
+            field["extensions"] = json!({batch::EXTENSION: terms.extension()});
+        }
         PreparedOffer {
+            price,
+            crawl: ways.iter().any(|way| matches!(way, Way::Crawl)).then(|| crawl::text_of(price)),
             body: holes.cut(&body),
             signers_body: signers_body.map(|body| holes.cut(&body)),
             field: (!new.is_empty()).then(|| holes.cut(&field)),
@@ -109,8 +133,12 @@ impl PreparedOffer {
         }
     }
 
-    /// The 402 body: JSON. `signs` says that the client can sign its requests.
+    /// The 402 body: JSON, or text where it [is text](PreparedOffer::is_text). `signs` says that the client can sign its
+    /// requests.
     pub fn body(&self, filling: &Filling<'_>, signs: bool) -> String {
+        if let Some(price) = self.crawl.as_ref().filter(|_| self.is_text()) {
+            return format!("{}\nPrice: {price}\n", filling.message);
+        }
         let body = self.signers_body.as_ref().filter(|_| signs).unwrap_or(&self.body);
         body.fill(filling)
     }
@@ -119,6 +147,16 @@ impl PreparedOffer {
     pub fn field(&self, filling: &Filling<'_>) -> Option<String> {
         let json = self.field.as_ref()?.fill(filling);
         (json.len() * 4 / 3 <= FIELD_BYTES_MAX).then(|| STANDARD.encode(json))
+    }
+
+    /// Whether the body is text: nobody but crawlers can pay, who read the fields.
+    pub fn is_text(&self) -> bool {
+        self.crawl.is_some() && self.entries.is_empty()
+    }
+
+    /// The value of `crawler-price`, where pay per crawl is taken: `USD 0.01`.
+    pub fn crawler_price(&self) -> Option<&str> {
+        self.crawl.as_deref()
     }
 
     /// Whether the body depends on what the client shows.
@@ -130,6 +168,11 @@ impl PreparedOffer {
 impl Entry {
     fn new(way: Way, price: Money, ttl: u64) -> Option<Entry> {
         let (template, amount) = match &way {
+            Way::Crawl => return None,
+            Way::Batch(terms) => {
+                let wire = price.wire();
+                (!wire.millionths).then(|| (terms.template(&wire, ttl), price.units))?
+            }
             Way::Deferred(terms) => {
                 let wire = price.wire();
                 let template = Template {
@@ -214,6 +257,11 @@ impl Draft<'_> {
                         "asset": wire.asset(), "payTo": terms.pay_to, "maxTimeoutSeconds": self.ttl,
                         "extra": self.extras(index, terms, &wire)})
                 })
+            }
+            Way::Crawl => None,
+            Way::Batch(_) => {
+                let id = self.holes.of(Hole::Id(index));
+                Some(batch::entry(&entry.term.template, self.price.wire().amount, &id))
             }
             Way::Exact(token) => {
                 let id = self.holes.of(Hole::Id(index));

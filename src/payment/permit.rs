@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::id::SealedId;
 use super::key::PaymentKey;
 use super::terms::Term;
-use crate::wire::amount::{Asset, Units};
+use super::{batch, crawl, deferred};
+use crate::wire::amount::{Asset, Money, Units};
 use crate::wire::deferred::Payment;
 use crate::wire::x402::Version;
 use crate::wire::x402::requirements::Requirements;
@@ -44,14 +45,36 @@ pub struct Permit {
 #[derive(Debug, Clone)]
 pub enum Means {
     /// From an account's credit: the signature proves it, settled later.
-    Deferred {
-        /// The field as presented, for the payment response.
-        payment: Payment,
+    Credit {
+        /// In which scheme.
+        by: Credit,
         /// What proves it.
         proof: Proof,
     },
     /// By a facilitator, at once.
     Exact(Box<Exact>),
+}
+
+/// A scheme that is paid from credit, with what its answer repeats.
+#[derive(Debug, Clone)]
+pub enum Credit {
+    /// `deferred`: the field as presented.
+    Deferred(Payment),
+    /// `batch-settlement`, on this network.
+    Batch(String),
+    /// Pay per crawl.
+    Crawl,
+}
+
+impl Credit {
+    /// As the books name it.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Credit::Deferred(_) => deferred::SCHEME,
+            Credit::Batch(_) => batch::SCHEME,
+            Credit::Crawl => crawl::SCHEME,
+        }
+    }
 }
 
 /// A token payment that holds up locally.
@@ -74,6 +97,14 @@ pub struct Exact {
 }
 
 impl Permit {
+    /// What is charged, where that is money of a currency.
+    pub fn charged(&self) -> Option<Money> {
+        match self.asset {
+            Asset::Currency(currency) => Some(Money { units: self.amount, currency }),
+            Asset::Token(_) => None,
+        }
+    }
+
     /// What the origin is told as the payment's id: the offer's, or the payment key in hex.
     pub fn reference(&self) -> String {
         match &self.quote {

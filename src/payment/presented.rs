@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderName};
 
+use super::batch;
+use super::crawl::{self, Bid};
 use super::reason::{Reason, Refusal};
 use crate::wire::deferred::Payment;
 use crate::wire::signature;
@@ -21,13 +23,45 @@ pub enum Presented {
     Payment(Payment),
     /// `PAYMENT-SIGNATURE` or `X-PAYMENT`.
     X402(Box<Payload>),
+    /// `crawler-exact-price` or `crawler-max-price`.
+    Crawl(Bid),
+}
+
+/// Whose words a refusal is told in, besides ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words {
+    /// Nobody else's.
+    Ours,
+    /// Those of `batch-settlement`.
+    Batch,
+    /// Those of pay per crawl.
+    Crawl,
+}
+
+impl Words {
+    /// The words of the scheme that a request pays with, as far as it can be told.
+    pub fn of_request(headers: &HeaderMap, presented: &Result<Presented, Refusal>) -> Words {
+        match presented {
+            _ if crawl::is_presented(headers) => Words::Crawl,
+            Ok(Presented::X402(payload)) if payload.scheme == batch::SCHEME => Words::Batch,
+            _ => Words::Ours,
+        }
+    }
+
+    /// The word for a reason, where there is one.
+    pub fn of(self, reason: Reason) -> Option<&'static str> {
+        match self {
+            Words::Ours => None,
+            Words::Batch => batch::word(reason),
+            Words::Crawl => Some(crawl::word(reason)),
+        }
+    }
 }
 
 /// Finds the one payment of a request.
 ///
 /// # Errors
-/// 400 for several payments or an unreadable one; 402 for a payment of a scheme that is not served, since the client can
-/// pay with another.
+/// 400 for several payments or an unreadable one; 402 for a `deferred` one that stands in the wrong field.
 pub fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
     let mut found = None;
     for name in PAYMENT_FIELDS {
@@ -50,10 +84,7 @@ pub fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
         Some(name @ ("payment-signature" | "x-payment")) => {
             payload(headers, name).map(|payload| Presented::X402(Box::new(payload)))
         }
-        Some(name) => Err(Refusal::new(
-            Reason::UnsupportedScheme,
-            format!("`{name}` is pay per crawl, which this resource does not take"),
-        )),
+        Some(name) => Bid::read(headers, name).map(Presented::Crawl),
     }
 }
 
@@ -67,8 +98,14 @@ fn payload(headers: &HeaderMap, name: &'static str) -> Result<Payload, Refusal> 
     match Payload::decode(line.as_bytes(), version) {
         Ok(payload) if payload.scheme == "deferred" => Err(Reason::UsePaymentField.into()),
         Ok(payload) => Ok(payload),
-        Err(_) if payload_scheme(line.as_bytes()).as_deref() == Some("deferred") => Err(Reason::UsePaymentField.into()),
-        Err(error) => Err(Refusal::new(Reason::InvalidPayment, format!("`{name}`: {error}")).error(error.code())),
+        Err(error) => {
+            let invalid = Refusal::new(Reason::InvalidPayment, format!("`{name}`: {error}"));
+            match payload_scheme(line.as_bytes()).as_deref() {
+                Some("deferred") => Err(Reason::UsePaymentField.into()),
+                Some(batch::SCHEME) => Err(invalid.error("invalid_payment_signature")),
+                _ => Err(invalid.error(error.code())),
+            }
+        }
     }
 }
 
@@ -103,7 +140,10 @@ mod tests {
         check(&[("payment", "scheme=deferred")], Err(Reason::InvalidPayment));
         check(&[("payment", payment), ("x-payment", "e30=")], Err(Reason::SeveralPayments));
         check(&[("crawler-exact-price", "USD 1"), ("crawler-max-price", "USD 1")], Err(Reason::SeveralPayments));
-        check(&[("crawler-exact-price", "USD 1")], Err(Reason::UnsupportedScheme));
+        check(&[("crawler-exact-price", "USD 1")], Ok(true));
+        check(&[("crawler-max-price", "USD 1"), ("crawler-max-price", "USD 1")], Err(Reason::SeveralPayments));
+        check(&[("crawler-max-price", "1 USD")], Err(Reason::InvalidPayment));
+        check(&[("crawler-max-price", "USD 1"), ("payment", payment)], Err(Reason::SeveralPayments));
         check(&[("payment-signature", "e30="), ("payment-signature", "e30=")], Err(Reason::SeveralPayments));
         check(&[("payment-signature", "!")], Err(Reason::InvalidPayment));
         check(

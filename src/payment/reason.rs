@@ -49,15 +49,19 @@ reasons! {
     SettlementFailed = "settlement_failed", 402, "The facilitator could not move the money; nothing was charged.", "See `errorReason` in the payment response, and sign a fresh offer.";
     PaymentAlreadyUsed = "payment_already_used", 409, "This payment has bought something before; the receipt is in the payment response.", "Do not send it again; for another answer ask without a payment and sign the new offer.";
     AllowanceRequired = "permit2_allowance_required", 412, "The wallet has not allowed Permit2 to move the token.", "Approve Permit2 for the token once, and send the payment again.";
+    PriceNotAcceptable = "price_not_acceptable", 402, "The payment offers less than the price, or takes an offer that does not stand.", "Take the fresh offer as it is.";
     CreditExhausted = "credit_exhausted", 402, "The account would owe more than its limit in this period.", "Wait until Retry-After, or ask the operator for a higher limit.";
     // The payment or the signature can't be read or does not hold.
     SeveralPayments = "several_payments", 400, "The request carries more than one payment.", "Send exactly one payment.";
     InvalidPayment = "invalid_payment", 400, "The payment field can't be read.", "Send `Payment: scheme=\"…\", network=\"…\", id=\"…\"` as offered.";
     InvalidSignature = "invalid_signature", 400, "The signature fields can't be read, do not cover what they must, or do not verify.", "Sign again; `message` says what is wrong.";
+    SignatureRequired = "signature_required", 400, "The price field must be signed, and the request has no Web Bot Auth signature.", "Send `Signature-Agent`, `Signature-Input` and `Signature`, and cover the price field.";
+    SignatureUsed = "signature_used", 400, "This signature has paid for this request before.", "Sign again; `created` or a nonce makes each signature another one.";
     SignatureExpired = "signature_expired", 400, "`created` or `expires` of the signature do not fit the time.", "Set the clock and sign again.";
     // Who asks.
     SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";
     KeyUnknown = "key_unknown", 403, "The agent's key directory does not publish the key that signed.", "Publish the key, or sign with one that the directory has; a new key is seen within a minute.";
+    PaymentFailed = "payment_failed", 403, "The account would owe more than its limit in this period, or owes in another currency.", "Wait until Retry-After, or ask the operator.";
     Blocked = "blocked", 403, "The operator blocked this account.", "Ask the operator.";
     // Not now.
     DirectoryUnavailable = "directory_unavailable", 503, "The agent's key directory could not be read, so the signature could be neither accepted nor refused.", "See that the directory answers, and send the same request after Retry-After.";

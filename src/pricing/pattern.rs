@@ -191,6 +191,7 @@ pub(super) fn always_free(path: &str) -> bool {
     match path {
         "/robots.txt"
         | "/security.txt"
+        | "/crawlers.json"
         | "/.well-known/security.txt"
         | "/.well-known/http-message-signatures-directory" => true,
         _ if path.starts_with("/sitemap") => sitemap().unwrap_or(false),

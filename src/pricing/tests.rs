@@ -189,6 +189,7 @@ fn what_crawlers_need_is_free_unless_named_exactly() {
         "/sitemap_index.xml",
         "/sitemap1.xml.gz",
         "/security.txt",
+        "/crawlers.json",
         "/.well-known/security.txt",
         "/.well-known/http-message-signatures-directory",
         "/.well-known/acme-challenge/tok-en_1",

@@ -12,9 +12,10 @@ use crate::config::{AgentPattern, Config, Scheme};
 use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
-use crate::payment::deferred::Rules;
+use crate::payment::batch::BatchTerms;
 use crate::payment::offer::{DeferredTerms, PreparedOffer, Sold, Way};
 use crate::payment::secrets::Secrets;
+use crate::payment::signed::Rules;
 use crate::payment::terms::Terms;
 use crate::wire::agent_url::AgentUrl;
 
@@ -107,12 +108,20 @@ impl Shared {
             pay_to: config.deferred.pay_to.clone(),
             terms_url: config.deferred.terms_url.clone().unwrap_or_default(),
         };
+        let batch = BatchTerms {
+            network: config.batch_settlement.network.clone(),
+            pay_to: config.batch_settlement.pay_to.clone(),
+            terms_url: terms.terms_url.clone(),
+            registration_url: config.deferred.registration_url.clone().unwrap_or_default(),
+        };
         let ttl = config.offers.ttl.as_secs();
         let offer = |route: &crate::config::Route| {
             let price = route.price?;
             let tokens = || config.exact.assets.iter().filter(|token| token.currency == price.currency);
             let ways = route.accept.iter().flat_map(|scheme| match scheme {
                 Scheme::Deferred => vec![Way::Deferred(terms.clone())],
+                Scheme::BatchSettlement => vec![Way::Batch(batch.clone())],
+                Scheme::Crawl => vec![Way::Crawl],
                 Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
             });
             let ways: Vec<Way> = ways.collect();

@@ -6,6 +6,7 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Version};
 
+use crate::payment::crawl;
 use crate::payment::presented::PAYMENT_FIELDS;
 use crate::payment::reason::{Reason, Refusal};
 
@@ -30,12 +31,14 @@ fn is_hop_by_hop(name: &str) -> bool {
 }
 
 /// Fields that `Connection` must not list: we decide on them, or on what they say.
-const NEVER_LISTED: [&str; 8] = [
+const NEVER_LISTED: [&str; 10] = [
     "content-length",
     "host",
     "payment",
     "payment-signature",
     "x-payment",
+    "crawler-exact-price",
+    "crawler-max-price",
     "signature",
     "signature-input",
     "signature-agent",
@@ -46,7 +49,7 @@ fn is_gateway_only(name: &str) -> bool {
     match name.as_bytes() {
         [b'x', b'-', ..] => name.starts_with("x-forwarded-") || name == "x-real-ip",
         [b't', ..] => name.starts_with("tollgate-"),
-        _ => name == "forwarded",
+        _ => name == "forwarded" || name == crawl::ORIGIN_FIELD,
     }
 }
 
@@ -67,7 +70,9 @@ fn is_not_for_origins(name: &str) -> bool {
         "payment-required"
             | "payment-response"
             | "x-payment-response"
-            | "crawler-charged"
+            | crawl::CHARGED_FIELD
+            | crawl::PRICE_FIELD
+            | crawl::ERROR_FIELD
             | "settlement-overrides"
             | "payment-settlement"
             | "payment-context"
@@ -231,6 +236,7 @@ mod tests {
             ("payment", "x"),
             ("x-payment", "x"),
             ("crawler-max-price", "x"),
+            ("cf-pay-per-crawl", "x"),
             ("x-original-url", "/p"),
             ("x-http-method-override", "POST"),
             ("trailer", "a"),
@@ -261,6 +267,9 @@ mod tests {
             ("payment-response", "x"),
             ("payment-required", "x"),
             ("x-payment-response", "x"),
+            ("crawler-charged", "x"),
+            ("crawler-price", "x"),
+            ("crawler-error", "x"),
             ("tollgate-reason", "x"),
             ("connection", "x-hop"),
             ("x-hop", "1"),

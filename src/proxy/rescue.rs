@@ -5,6 +5,7 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::body::AnswerBody;
+use crate::payment::crawl;
 use crate::payment::reason::Refusal;
 use crate::wire::x402::Version;
 
@@ -43,6 +44,12 @@ pub struct Extra {
     pub allow: Option<String>,
     /// Where an unknown agent registers.
     pub registration_url: Option<String>,
+    /// The body is text for people.
+    pub is_text: bool,
+    /// `crawler-price`.
+    pub crawler_price: Option<String>,
+    /// `crawler-error`.
+    pub crawler_error: Option<Box<str>>,
     /// The reference of an earlier capture.
     pub receipt: Option<String>,
     /// x402's payment response: of which version, and its value.
@@ -80,10 +87,17 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     // Every status of the table is a valid one.
     *response.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let kind = if extra.is_text { "text/plain; charset=utf-8" } else { "application/json" };
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REASON_FIELD, HeaderValue::from_static(reason.code()));
-    let texts = [(PAYMENT_REQUIRED, extra.offer_field), (header::ALLOW, extra.allow), (RECEIPT, extra.receipt)];
+    let texts = [
+        (PAYMENT_REQUIRED, extra.offer_field),
+        (header::ALLOW, extra.allow),
+        (RECEIPT, extra.receipt),
+        (HeaderName::from_static(crawl::PRICE_FIELD), extra.crawler_price),
+        (HeaderName::from_static(crawl::ERROR_FIELD), extra.crawler_error.map(Into::into)),
+    ];
     for (name, text) in texts {
         if let Some(value) = text.and_then(|t| HeaderValue::try_from(t).ok()) {
             headers.insert(name, value);

@@ -19,7 +19,7 @@ use super::rescue::{self, Refused};
 use super::target::Target;
 use super::{drain, framing};
 use crate::config::Route;
-use crate::payment::presented::{Presented, presented};
+use crate::payment::presented::{Presented, Words, presented};
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
 
@@ -76,9 +76,11 @@ async fn answer(
     }
     let method = request.method().clone();
     let signs = gate::signs(request.headers());
-    let visit =
-        Visit { core, scheme: client.scheme(core), target: &target, route: index, offer, method: &method, signs };
-    let refused = match presented(request.headers()) {
+    let presented = presented(request.headers());
+    let words = Words::of_request(request.headers(), &presented);
+    let scheme = client.scheme(core);
+    let visit = Visit { core, scheme, target: &target, route: index, offer, method: &method, signs, words };
+    let refused = match presented {
         Ok(Presented::Nothing) => visit.refuse(Reason::PaymentRequired.into()),
         // Boxed: what a payment needs must not make the future of a free request larger.
         Ok(presented) => return Box::pin(paid(visit, client, presented, request)).await,

@@ -259,6 +259,7 @@ fn robots_txt_and_the_like_are_free_even_where_everything_is_priced() {
         "/robots.txt",
         "/sitemap.xml",
         "/security.txt",
+        "/crawlers.json",
         "/.well-known/security.txt",
         "/.well-known/http-message-signatures-directory",
         "/.well-known/acme-challenge/token_1",

@@ -74,6 +74,14 @@ impl Agent {
         self.signed(&authority, method, path, &id)
     }
 
+    /// A signed request whose payment stands in another field than `Payment`.
+    pub fn signed_in(&self, carrier: &'static str, gateway: SocketAddr, path: &str, payment: &str) -> Signed {
+        self.signed(&gateway.to_string(), "GET", path, "").with(|r| {
+            (r.carrier, r.payment) = (carrier, payment.to_owned());
+            r.covers = ["@authority", &carrier.to_ascii_lowercase(), "signature-agent;sig1"].map(String::from).to_vec();
+        })
+    }
+
     /// A signed request for this id.
     pub fn signed(&self, authority: &str, method: &str, path: &str, id: &str) -> Signed {
         Signed {
@@ -81,6 +89,7 @@ impl Agent {
             method: method.into(),
             authority: authority.into(),
             target: path.into(),
+            carrier: "Payment",
             payment: format!(r#"scheme="deferred", network="tollgate:deferred", id="{id}""#),
             agent: format!(r#"sig1="{}""#, self.url),
             covers: ["@authority", "@method", "@path", "payment", "signature-agent;sig1"].map(String::from).to_vec(),
@@ -89,6 +98,7 @@ impl Agent {
             keyid: self.thumbprint(),
             tag: "web-bot-auth".into(),
             alg: None,
+            nonce: None,
             extra: String::new(),
             signed: Vec::new(),
             label: "sig1".into(),
@@ -110,6 +120,8 @@ pub struct Signed {
     pub authority: String,
     /// Path and query.
     pub target: String,
+    /// The field that carries the payment.
+    pub carrier: &'static str,
     pub payment: String,
     pub agent: String,
     /// `@method`, `payment`, or `signature-agent;LABEL` for a member.
@@ -119,6 +131,7 @@ pub struct Signed {
     pub keyid: String,
     pub tag: String,
     pub alg: Option<String>,
+    pub nonce: Option<String>,
     /// More header lines, each ending in CRLF; not signed.
     pub extra: String,
     /// More fields, which `covers` may name.
@@ -136,7 +149,7 @@ impl Signed {
     /// The three signature fields and the payment, as (name, value).
     pub fn fields(&self) -> Vec<(&'static str, String)> {
         let mut headers = HeaderMap::new();
-        headers.insert("payment", self.payment.parse().unwrap());
+        headers.insert(HeaderName::from_bytes(self.carrier.as_bytes()).unwrap(), self.payment.parse().unwrap());
         headers.insert("signature-agent", self.agent.parse().unwrap());
         for (name, value) in &self.signed {
             headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
@@ -159,14 +172,14 @@ impl Signed {
             expires: Some(self.expires),
             keyid: Some(self.keyid.clone()),
             tag: Some(self.tag.clone()),
-            nonce: None,
+            nonce: self.nonce.clone(),
             alg: self.alg.clone(),
         };
         let draft = SignatureDraft { label: self.label.clone(), components, params };
         let (input, base) = draft.prepare(&view).unwrap();
         let signature = STANDARD.encode(self.key.sign(base.as_bytes()).to_bytes());
         vec![
-            ("Payment", self.payment.clone()),
+            (self.carrier, self.payment.clone()),
             ("Signature-Agent", self.agent.clone()),
             ("Signature-Input", input),
             ("Signature", format!("{}=:{signature}:", self.label)),

@@ -18,6 +18,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let origins = server::origins(&root, base, server.as_ref());
     let offers = parts::offers(&root.section("offers"), base);
     let deferred = parts::deferred(&root.section("deferred"));
+    let batch_settlement = parts::batch_settlement(&root.section("batch_settlement"));
     let exact = exact::exact(&root, &root.section("exact"));
     let facilitators = exact::facilitators(&root, base);
     let identity = accounts::identity(&root.section("identity"), base);
@@ -28,6 +29,9 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
         routes::payable(&root, routes, accounts);
         routes::currencies(&root, routes, accounts);
+    }
+    if let (Some(deferred), Some(routes)) = (&deferred, &routes) {
+        routes::batch_payable(&root, routes, deferred);
     }
     if let (Some(exact), Some(facilitators), Some(routes), Some(origins), Some(offers)) =
         (&exact, &facilitators, &routes, &origins, &offers)
@@ -41,12 +45,14 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         routes::overrides(&root, table, routes);
     }
     let (origins, deferred, routes, exact) = (origins?, deferred?, routes?, exact?);
-    let table_hash = routes::hash(&routes, &origins, &deferred, &exact);
+    let batch_settlement = batch_settlement?;
+    let table_hash = routes::hash(&routes, &origins, (&deferred, &batch_settlement, &exact));
     Some(Config {
         server: server?,
         origins,
         offers: offers?,
         deferred,
+        batch_settlement,
         exact,
         facilitators: facilitators?,
         identity: identity?,

@@ -1,9 +1,9 @@
-//! `[offers]`, `[deferred]`, `[ledger]`, `[telemetry]`.
+//! `[offers]`, `[deferred]`, `[batch_settlement]`, `[ledger]`, `[telemetry]`.
 
 use std::path::Path;
 
 use super::urls;
-use crate::config::{Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote};
+use crate::config::{BatchSettlement, Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote};
 
 /// Longest `pay_to`.
 const PAY_TO_BYTES_MAX: usize = 128;
@@ -18,23 +18,8 @@ pub(super) fn offers(section: &Section<'_>, base: &Path) -> Option<Offers> {
 }
 
 pub(super) fn deferred(section: &Section<'_>) -> Option<Deferred> {
-    let network = section.text("network").filter(|text| {
-        let known = is_network(text);
-        if !known {
-            let message = format!("expected `namespace:reference` (CAIP-2) or one word, found `{}`", quote(text));
-            let help = "a namespace has 3 to 8 of `a-z0-9-`, a reference 1 to 32 of `a-zA-Z0-9_-`";
-            section.complain("network", message, Some(help.to_owned()));
-        }
-        known
-    });
-    let pay_to = section.text("pay_to").filter(|text| {
-        let fits = (1..=PAY_TO_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
-        if !fits {
-            let message = format!("expected 1 to {PAY_TO_BYTES_MAX} visible ASCII characters, found `{}`", quote(text));
-            section.complain("pay_to", message, None);
-        }
-        fits
-    });
+    let network = network(section, "`namespace:reference` (CAIP-2) or one word", is_network);
+    let pay_to = pay_to(section);
     let terms_url = urls::page(section, "terms_url");
     let registration_url = urls::page(section, "registration_url");
     Some(Deferred {
@@ -46,6 +31,35 @@ pub(super) fn deferred(section: &Section<'_>) -> Option<Deferred> {
         require_authority: section.flag("require_authority"),
         require_path: section.flag("require_path"),
         lenient_signature: section.flag("lenient_signature"),
+    })
+}
+
+pub(super) fn batch_settlement(section: &Section<'_>) -> Option<BatchSettlement> {
+    let is_caip2 = |text: &str| text.contains(':') && is_network(text);
+    let (network, pay_to) = (network(section, "`namespace:reference` (CAIP-2)", is_caip2), pay_to(section));
+    Some(BatchSettlement { network: network?.to_owned(), pay_to: pay_to?.to_owned() })
+}
+
+fn network<'s>(section: &Section<'s>, expected: &str, is_one: impl Fn(&str) -> bool) -> Option<&'s str> {
+    section.text("network").filter(|text| {
+        let known = is_one(text);
+        if !known {
+            let message = format!("expected {expected}, found `{}`", quote(text));
+            let help = "a namespace has 3 to 8 of `a-z0-9-`, a reference 1 to 32 of `a-zA-Z0-9_-`";
+            section.complain("network", message, Some(help.to_owned()));
+        }
+        known
+    })
+}
+
+fn pay_to<'s>(section: &Section<'s>) -> Option<&'s str> {
+    section.text("pay_to").filter(|text| {
+        let fits = (1..=PAY_TO_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+        if !fits {
+            let message = format!("expected 1 to {PAY_TO_BYTES_MAX} visible ASCII characters, found `{}`", quote(text));
+            section.complain("pay_to", message, None);
+        }
+        fits
     })
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::{
     config::{
-        Account, ChargeOn, Deferred, Exact, Origin, Route, Scheme, Server, Settle,
+        Account, BatchSettlement, ChargeOn, Deferred, Exact, Origin, Route, Scheme, Server, Settle,
         read::Section,
         walk::{nearest, quote},
     },
@@ -24,9 +24,14 @@ const MIME_BYTES_MAX: usize = 100;
 /// Longest name that a route is given, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// Schemes of the specification that are not in this version.
-const LATER: [&str; 4] = ["upto", "batch-settlement", "crawl", "mcp"];
+const LATER: [&str; 2] = ["upto", "mcp"];
 /// Schemes of this version, as the file names them.
-const SCHEMES: [(&str, Scheme); 2] = [("deferred", Scheme::Deferred), ("exact", Scheme::Exact)];
+const SCHEMES: [(&str, Scheme); 4] = [
+    ("deferred", Scheme::Deferred),
+    ("batch-settlement", Scheme::BatchSettlement),
+    ("crawl", Scheme::Crawl),
+    ("exact", Scheme::Exact),
+];
 
 pub(super) fn routes(root: &Section<'_>, origins: Option<&[Origin]>) -> Option<Vec<Route>> {
     let sections = root.list("routes");
@@ -142,7 +147,7 @@ fn accept(section: &Section<'_>, priced: bool) -> Option<Vec<Scheme>> {
         } else {
             format!("no scheme is named `{}`", quote(text))
         };
-        section.layers.complain(path, message, Some("this version has `\"deferred\"` and `\"exact\"`".to_owned()));
+        section.layers.complain(path, message, Some(schemes_of_this_version()));
     }
     if texts.is_empty() && priced {
         let help = "leave it out for `[\"deferred\"]`, or write `price = \"free\"`".to_owned();
@@ -150,6 +155,12 @@ fn accept(section: &Section<'_>, priced: bool) -> Option<Vec<Scheme>> {
         return None;
     }
     whole.then_some(schemes)
+}
+
+fn schemes_of_this_version() -> String {
+    let names = SCHEMES.map(|(name, _)| format!("`\"{name}\"`"));
+    let (last, rest) = names.split_last().unwrap_or((&names[0], &[]));
+    format!("this version has {} and {last}", rest.join(", "))
 }
 
 fn charge_on(section: &Section<'_>) -> Option<ChargeOn> {
@@ -217,7 +228,7 @@ fn name_routes(root: &Section<'_>, sections: &[Section<'_>], routes: &mut [Route
 pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]) {
     let mut warned = HashSet::new();
     for (index, route) in routes.iter().enumerate() {
-        let Some(price) = route.price.filter(|_| route.accept == [Scheme::Deferred]) else { continue };
+        let Some(price) = route.price.filter(|_| !route.accept.contains(&Scheme::Exact)) else { continue };
         let key = format!("routes[{index}].price");
         if accounts.is_empty() {
             let help = "add an `[[accounts]]` section for each customer";
@@ -232,6 +243,27 @@ pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]
         if let Some(most) = credits.max_by_key(|credit| credit.units).filter(|most| most.units < price.units) {
             let message = format!("nobody can pay: no account may owe more than {most}");
             root.layers.warn(&key, message, "raise the `credit` of an account, or change the price");
+        }
+    }
+}
+
+/// Refuses routes that take `batch-settlement` and can't be offered so.
+pub(super) fn batch_payable(root: &Section<'_>, routes: &[Route], deferred: &Deferred) {
+    for (index, route) in routes.iter().enumerate() {
+        let Some(price) = route.price.filter(|_| route.accept.contains(&Scheme::BatchSettlement)) else { continue };
+        if price.wire().millionths {
+            let message = format!("`batch-settlement` can't express {price}");
+            let help = format!(
+                "it counts in {} decimals of {}: change the price, or take the scheme out of `accept`",
+                price.currency.minor_decimals(),
+                price.currency
+            );
+            root.layers.complain(&format!("routes[{index}].price"), message, Some(help));
+        }
+        if deferred.registration_url.is_none() {
+            let message = "`batch-settlement` offers say where agents register, and there is no address";
+            let help = "set `deferred.registration_url`".to_owned();
+            root.layers.complain(&format!("routes[{index}].accept"), message, Some(help));
         }
     }
 }
@@ -320,7 +352,11 @@ pub(super) fn table(
 }
 
 /// A digest of everything that decides what a request costs, whatever the order of routes in the file.
-pub(super) fn hash(routes: &[Route], origins: &[Origin], deferred: &Deferred, exact: &Exact) -> [u8; 32] {
+pub(super) fn hash(
+    routes: &[Route],
+    origins: &[Origin],
+    (deferred, batch, exact): (&Deferred, &BatchSettlement, &Exact),
+) -> [u8; 32] {
     let line = |route: &Route| {
         let path = Pattern::parse(&route.path).map_or_else(|_| route.path.clone(), |pattern| pattern.text);
         let mut methods = route.methods.clone();
@@ -346,6 +382,9 @@ pub(super) fn hash(routes: &[Route], origins: &[Origin], deferred: &Deferred, ex
     for token in &exact.assets {
         let transfer = format!("{:?}", token.transfer);
         lines.push(json!(["exact", token.book.as_str(), token.decimals, token.pay_to, transfer]).to_string());
+    }
+    if routes.iter().any(|route| route.accept.contains(&Scheme::BatchSettlement)) {
+        lines.push(json!(["batch-settlement", batch.network, batch.pay_to]).to_string());
     }
     lines.push(json!(["deferred", deferred.network, deferred.pay_to, deferred.terms_url]).to_string());
     Table::hash(lines.join("\n").as_bytes())

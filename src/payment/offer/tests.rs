@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::wire::amount::Currency;
 use crate::wire::x402::network::Network;
@@ -7,6 +9,15 @@ fn deferred(network: &str) -> Way {
         network: network.into(),
         pay_to: "merchant".into(),
         terms_url: "https://a.example/terms".into(),
+    })
+}
+
+fn batch() -> Way {
+    Way::Batch(BatchTerms {
+        network: "tollgate:402".into(),
+        pay_to: "merchant".into(),
+        terms_url: String::new(),
+        registration_url: "https://a.example/register".into(),
     })
 }
 
@@ -89,13 +100,20 @@ fn the_field_is_there_only_where_v2_clients_can_parse_it() {
 #[test]
 fn each_client_finds_what_it_can_parse() {
     let (v1, v2_only) = (usdc("eip155:84532"), usdc("eip155:42161"));
-    let mixes: [(&[Way], &[&str], &[&str], &[&str]); 5] = [
+    type Mix<'a> = (&'a [Way], &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+    let mixes: [Mix; 11] = [
         // offered                                 v1's body      signers' body            v2's field
         (&[deferred("a-b:c")], &["deferred"], &["deferred"], &["deferred"]),
-        (&[v1.clone()], &["exact"], &["exact"], &["exact"]),
-        (&[v2_only.clone()], &[], &[], &["exact"]),
+        (from_ref(&v1), &["exact"], &["exact"], &["exact"]),
+        (from_ref(&v2_only), &[], &[], &["exact"]),
         (&[deferred("a-b:c"), v1.clone(), v2_only.clone()], &["exact"], &["deferred"], &["deferred", "exact", "exact"]),
-        (&[v2_only, deferred("plain")], &[], &["deferred"], &["exact"]),
+        (&[v2_only.clone(), deferred("plain")], &[], &["deferred"], &["exact"]),
+        (&[batch()], &[], &[], &["batch-settlement"]),
+        (&[deferred("a-b:c"), batch()], &["deferred"], &["deferred"], &["deferred", "batch-settlement"]),
+        (&[deferred("a-b:c"), Way::Crawl], &["deferred"], &["deferred"], &["deferred"]),
+        (&[Way::Crawl, batch(), v1.clone()], &["exact"], &["exact"], &["batch-settlement", "exact"]),
+        (&[batch(), v1.clone()], &["exact"], &["exact"], &["batch-settlement", "exact"]),
+        (&[deferred("plain"), batch(), v2_only.clone()], &[], &["deferred"], &["batch-settlement", "exact"]),
     ];
     let schemes = |json: &Value| -> Vec<String> {
         json["accepts"].as_array().unwrap().iter().map(|e| e["scheme"].as_str().unwrap().to_owned()).collect()
@@ -106,6 +124,16 @@ fn each_client_finds_what_it_can_parse() {
         assert_eq!(schemes(&body(&offer, true)), signing, "{ways:?}");
         assert_eq!(schemes(&field(&offer, "https://a.example/p").unwrap()), new, "{ways:?}");
         assert_eq!(offer.has_two_bodies(), plain != signing, "{ways:?}");
+        let new = field(&offer, "https://a.example/p").unwrap();
+        let signs = ways.iter().any(|way| matches!(way, Way::Batch(_)));
+        assert_eq!(!new["extensions"]["http-message-signatures"]["info"]["registrationUrl"].is_null(), signs);
+        for entry in new["accepts"].as_array().unwrap() {
+            // What official clients demand of each entry; one that is incomplete makes them refuse all.
+            let texts = ["scheme", "network", "amount", "asset", "payTo"].map(|name| entry[name].as_str());
+            assert!(texts.iter().all(|text| text.is_some_and(|text| !text.is_empty())), "{entry}");
+            assert!(entry["network"].as_str().unwrap().contains(':') && entry["maxTimeoutSeconds"] == 300, "{entry}");
+            assert!(entry["extra"]["id"].is_string(), "{entry}");
+        }
         let says_v1 = body(&offer, false)["x402Version"] == 1;
         assert_eq!(says_v1, !plain.contains(&"deferred"), "a deferred body names no version");
     }
@@ -129,4 +157,34 @@ fn token_entries_are_complete_in_both_versions() {
             "extra": {"name": "USDC", "version": "2", "id": "def", "idVersion": 1, "class": "public", "ttl": 300,
                 "decimals": 6}})
     );
+}
+
+#[test]
+fn an_offer_of_every_scheme_fits_into_a_field() {
+    let long = "d".repeat(500);
+    let ways = [deferred("tollgate:deferred"), batch(), Way::Crawl, usdc("eip155:84532"), usdc("eip155:42161")];
+    let sold = Sold { description: Some(&long), mime_type: Some("text/html") };
+    let offer = PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &ways, true, sold);
+    let ids = vec!["i".repeat(64); ways.len()];
+    let resource = format!("https://a.example/{}", "p".repeat(500));
+    let filling = Filling { resource: &resource, ids: &ids, error: "payment_required", message: "" };
+    let length = offer.field(&filling).expect("the field is left out").len();
+    assert!(length <= 8 * 1024, "{length}");
+}
+
+#[test]
+fn batches_count_whole_cents_only() {
+    assert!(prepared("0.001 USD", &[batch()]).entries.is_empty());
+    assert_eq!(prepared("0.01 USD", &[batch()]).entries.len(), 1);
+}
+
+#[test]
+fn where_only_crawlers_can_pay_the_body_is_text() {
+    let offer = prepared("0.001 USD", &[Way::Crawl]);
+    let filling = Filling { resource: "https://a.example/p", ids: &[], error: "x", message: "It has a price." };
+    assert_eq!((offer.is_text(), offer.crawler_price()), (true, Some("USD 0.001")));
+    assert_eq!(offer.body(&filling, true), "It has a price.\nPrice: USD 0.001\n");
+    assert!(offer.field(&filling).is_none());
+    let both = prepared("0.001 USD", &[Way::Crawl, deferred("a-b:c")]);
+    assert_eq!((both.is_text(), both.crawler_price()), (false, Some("USD 0.001")));
 }

@@ -5,7 +5,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Exchange;
 use crate::ledger::store::Receipt;
-use crate::payment::permit::Means;
+use crate::payment::batch::Confirmation;
+use crate::payment::crawl;
+use crate::payment::permit::{Credit, Means};
 use crate::proxy::body::{AnswerBody, BodyWatch, OriginBody};
 use crate::proxy::connection::Client;
 use crate::proxy::core::Core;
@@ -39,7 +41,22 @@ impl Exchange {
     ) -> Response<AnswerBody> {
         let headers = response.headers_mut();
         let (name, value, vary) = match &self.permit.means {
-            Means::Deferred { payment, .. } => {
+            Means::Credit { by: Credit::Batch(network), .. } => {
+                let payer = self.permit.agent.split_once("://").map_or(&*self.permit.agent, |(_, host)| host);
+                let id = receipt.n.to_string();
+                let charged = self.permit.charged().map(|charged| {
+                    let timestamp = receipt.at_ms / 1000;
+                    Confirmation { network, payer, charged: charged.wire(), timestamp, id: &id }.encode()
+                });
+                let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
+                (PAYMENT_RESPONSE, value, "PAYMENT-SIGNATURE, Signature-Agent")
+            }
+            Means::Credit { by: Credit::Crawl, .. } => {
+                let charged = self.permit.charged().map(crawl::text_of);
+                let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
+                (CRAWLER_CHARGED, value, "Crawler-Exact-Price, Crawler-Max-Price, Signature-Agent")
+            }
+            Means::Credit { by: Credit::Deferred(payment), .. } => {
                 let timestamp = (receipt.at_ms / 1000).cast_signed();
                 // Scheme, network and id were read from a structured field, so they fit into one.
                 let value = payment.response_field(timestamp).and_then(|v| HeaderValue::try_from(v).ok());
@@ -63,7 +80,9 @@ impl Exchange {
     }
 }
 
-/// The payment response of the `deferred` scheme.
+/// What a crawl was charged.
+const CRAWLER_CHARGED: HeaderName = HeaderName::from_static(crawl::CHARGED_FIELD);
+/// The payment response of `deferred` and of x402 v2.
 const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
 
 /// What one agent paid for must not reach another from a shared cache.

@@ -6,7 +6,7 @@ use super::{Exchange, No};
 use crate::ledger::store::{
     CaptureError, Claim, ClaimError, ClaimRequest, Intent, Look, Posting, Purchase, Receipt, Released, Settling, Store,
 };
-use crate::payment::permit::Means;
+use crate::payment::permit::{Credit, Means};
 use crate::payment::reason::{Reason, Refusal};
 
 impl Exchange {
@@ -41,12 +41,19 @@ impl Exchange {
         }
     }
 
-    pub(super) fn claim_refusal(&self, error: &ClaimError) -> No {
-        let used = match self.permit.means {
-            Means::Deferred { .. } => Reason::AlreadyUsed,
+    /// Why a payment that has bought something is refused.
+    pub(super) fn used(&self) -> Reason {
+        match &self.permit.means {
+            // Its 402s are about prices.
+            Means::Credit { by: Credit::Crawl, .. } => Reason::SignatureUsed,
+            Means::Credit { .. } => Reason::AlreadyUsed,
             // Never a 402: clients pay again on it.
             Means::Exact(_) => Reason::PaymentAlreadyUsed,
-        };
+        }
+    }
+
+    pub(super) fn claim_refusal(&self, error: &ClaimError) -> No {
+        let used = self.used();
         let mut receipt = None;
         let refusal = match error {
             ClaimError::AlreadyCaptured(n) => {
@@ -58,14 +65,21 @@ impl Exchange {
                 used,
                 "the settlement of this payment failed, or three attempts with it did; nothing was charged",
             ),
-            ClaimError::Burnt => Refusal::new(used, "three attempts with this offer failed; it is spent, uncharged"),
+            ClaimError::Burnt => Refusal::new(used, "three attempts with this payment failed; it is spent, uncharged"),
             ClaimError::Unresolved => Refusal::from(Reason::SettlementPending).retry_after(10),
             ClaimError::PayerUnresolved => Refusal::from(Reason::PaymentUnresolved).retry_after(30),
+            ClaimError::BelowFloor if self.permit.quote.is_none() => {
+                Refusal::new(Reason::SignatureExpired, "the books take no payment from before this time; sign again")
+            }
             ClaimError::BelowFloor => Refusal::from(Reason::OfferExpired),
             ClaimError::InFlight => Refusal::from(Reason::PaymentInFlight).retry_after(1),
             ClaimError::CreditExhausted { .. } => {
                 let wait = self.permit.period_ends.saturating_sub(self.permit.granted_ms / 1000).max(1);
-                Refusal::from(Reason::CreditExhausted).retry_after(wait)
+                let reason = match &self.permit.means {
+                    Means::Credit { by: Credit::Batch(_) | Credit::Crawl, .. } => Reason::PaymentFailed,
+                    _ => Reason::CreditExhausted,
+                };
+                Refusal::from(reason).retry_after(wait)
             }
             ClaimError::Throttled => Refusal::from(Reason::TooManyClaims).retry_after(10),
             ClaimError::Unavailable(why) => {

@@ -35,7 +35,8 @@ use super::core::Core;
 use super::forward::{self, Outbound};
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
-use crate::payment::permit::{Means, Permit};
+use crate::payment::crawl;
+use crate::payment::permit::{Credit, Means, Permit};
 use crate::payment::reason::{Reason, Refusal};
 use crate::wire::x402::Version;
 
@@ -96,7 +97,7 @@ impl Exchange {
         tokio::task::spawn_local(async move {
             let _counted = Counted::new(&scene.core);
             match &self.permit.means {
-                Means::Deferred { .. } => self.on_credit(outbound, scene).await,
+                Means::Credit { .. } => self.on_credit(outbound, scene).await,
                 Means::Exact(exact) => self.on_chain(exact, outbound, scene).await,
             }
         });
@@ -125,7 +126,7 @@ impl Exchange {
         let captured = claim.capture(self.posting(&scene.core, response.status().as_u16(), None)).await;
         let verdict = match captured {
             Ok(receipt) => Ok(self.answer(&scene.core, &scene.client, response, (receipt, upload), None)),
-            Err(CaptureError::Lost) => Err(Reason::AlreadyUsed.into()),
+            Err(CaptureError::Lost) => Err(self.used().into()),
             Err(CaptureError::Unavailable(why)) => {
                 tracing::error!(%why, "a capture was not made durable; its answer is withheld");
                 Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5).into())
@@ -177,7 +178,9 @@ impl Exchange {
             ("tollgate-payment-id", reference.as_str()),
             ("tollgate-attempt", attempt),
         ];
-        for (name, value) in fields {
+        let is_crawl = matches!(&self.permit.means, Means::Credit { by: Credit::Crawl, .. });
+        let crawl = is_crawl.then_some((crawl::ORIGIN_FIELD, crawl::ORIGIN_VALUE));
+        for (name, value) in fields.into_iter().chain(crawl) {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(HeaderName::from_static(name), value);
             }
@@ -189,7 +192,7 @@ impl Exchange {
         let permit = &self.permit;
         let config = &core.shared.config;
         let (scheme, key, evidence) = match &permit.means {
-            Means::Deferred { proof, .. } => {
+            Means::Credit { by, proof } => {
                 let (term, id) = permit.quote.as_ref().map_or((None, None), |(term, id)| (Some(term), Some(id)));
                 let evidence = Evidence {
                     sealed_id: id.map(|id| *id.as_bytes()),
@@ -203,7 +206,7 @@ impl Exchange {
                     target: self.target.to_string(),
                     origin_status: status,
                 };
-                ("deferred", Some(&proof.key), evidence.encode())
+                (by.scheme(), Some(&proof.key), evidence.encode())
             }
             Means::Exact(exact) => (exact.scheme, None, wallet.unwrap_or_default().encode()),
         };

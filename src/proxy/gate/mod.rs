@@ -15,8 +15,9 @@ use crate::payment::id::{Resource, SealedId};
 use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
 use crate::payment::pieces::Filling;
-use crate::payment::presented::Presented;
+use crate::payment::presented::{Presented, Words};
 use crate::payment::reason::{Reason, Refusal};
+use crate::payment::{batch, crawl};
 use crate::wire::signature::RequestView;
 
 /// A request at the gate: what offers and refusals are made from.
@@ -35,6 +36,8 @@ pub struct Visit<'a> {
     pub method: &'a Method,
     /// The client shows that it can sign requests.
     pub signs: bool,
+    /// Whose words refusals are told in.
+    pub words: Words,
 }
 
 /// Decides about a request to a priced route that carries a payment.
@@ -42,11 +45,14 @@ pub struct Visit<'a> {
 /// # Errors
 /// The refusal of the first check that failed.
 pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap) -> Result<Permit, Refused> {
-    match presented {
+    let judged = match presented {
         Presented::Payment(payment) => visit.deferred(payment, headers).await,
-        Presented::X402(payload) => visit.exact(&payload).map_err(|refusal| visit.refuse(refusal)),
-        Presented::Nothing => Err(visit.refuse(Reason::PaymentRequired.into())),
-    }
+        Presented::X402(payload) if payload.scheme == batch::SCHEME => visit.batch(&payload, headers).await,
+        Presented::Crawl(bid) => visit.crawl(bid, headers).await,
+        Presented::X402(payload) => visit.exact(&payload),
+        Presented::Nothing => Err(Reason::PaymentRequired.into()),
+    };
+    judged.map_err(|refusal| visit.refuse(refusal))
 }
 
 /// Whether a client shows that it can sign requests: it names itself as a signing agent, or asks for `deferred`.
@@ -57,9 +63,21 @@ pub fn signs(headers: &HeaderMap) -> bool {
 
 impl Visit<'_> {
     /// The refusal with what helps the client: a fresh offer for 400, 402 and 412, where to register for an unknown agent.
-    pub fn refuse(&self, refusal: Refusal) -> Refused {
+    pub fn refuse(&self, mut refusal: Refusal) -> Refused {
         let shared = &*self.core.shared;
         let mut extra = Extra::default();
+        let crawler_price = self.offer.crawler_price();
+        if refusal.error.is_none() && (self.words != Words::Crawl || crawler_price.is_some()) {
+            refusal.error = self.words.of(refusal.reason).map(Into::into);
+        }
+        if let Some(price) = crawler_price {
+            extra.crawler_price = (refusal.reason.status() == 402).then(|| price.to_owned());
+            extra.crawler_error = match self.words {
+                Words::Crawl => refusal.error.clone(),
+                _ if refusal.reason == Reason::PaymentRequired => Some(crawl::MISSING_PRICE.into()),
+                _ => None,
+            };
+        }
         match refusal.reason {
             Reason::SignatureAgentUnknown => extra.registration_url = shared.config.deferred.registration_url.clone(),
             reason if matches!(reason.status(), 400 | 402 | 412) => {
@@ -73,6 +91,7 @@ impl Visit<'_> {
                     message: if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail },
                 };
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
+                extra.is_text = self.offer.is_text();
                 extra.varies = self.offer.has_two_bodies();
                 if reason.status() != 400 {
                     extra.offer_field = self.offer.field(&filling);

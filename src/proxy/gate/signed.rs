@@ -9,53 +9,161 @@ use crate::config::{Account, Period};
 use crate::identity::{AgentKey, Lookup};
 use crate::ledger::day::{self, CreditPeriod};
 use crate::ledger::limits;
-use crate::payment::deferred::{self, Candidate, Claimed};
+use crate::payment::batch;
+use crate::payment::crawl::Bid;
+use crate::payment::deferred::{self, Claimed};
+use crate::payment::id::{Quote, SealedId};
 use crate::payment::key::PaymentKey;
-use crate::payment::permit::{Means, Permit, Proof};
+use crate::payment::offer::Way;
+use crate::payment::permit::{Credit, Means, Permit, Proof};
 use crate::payment::reason::{Reason, Refusal};
+use crate::payment::signed::{self, Candidate};
+use crate::payment::terms::{Term, Terms};
 use crate::proxy::core::Shared;
-use crate::proxy::rescue::Refused;
 use crate::wire::agent_url::AgentUrl;
+use crate::wire::amount::{Currency, Money, Units};
 use crate::wire::deferred::Payment;
+use crate::wire::x402::payload::Payload;
+
+/// A signature that verified.
+pub(super) struct Proven<'s> {
+    pub(super) candidate: Candidate,
+    key: Arc<AgentKey>,
+    account: &'s Account,
+}
+
+/// What is bought.
+pub(super) struct Bought {
+    pub(super) amount: Units,
+    /// Its currency: `USD`.
+    pub(super) currency: Currency,
+    /// The id that was paid, if there is one; else the signature is what makes the payment single-use.
+    pub(super) quote: Option<(Arc<Term>, SealedId)>,
+    pub(super) by: Credit,
+}
 
 impl Visit<'_> {
-    /// A signed commitment.
-    pub(super) async fn deferred(&self, payment: Payment, headers: &HeaderMap) -> Result<Permit, Refused> {
+    /// A commitment to one of our ids.
+    pub(super) async fn deferred(&self, payment: Payment, headers: &HeaderMap) -> Result<Permit, Refusal> {
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
-        // A priced request does not come here before they are known.
-        let terms =
-            shared.terms().ok_or_else(|| Refused::from(Refusal::from(Reason::LedgerUnavailable).retry_after(5)))?;
-        let settings = (&shared.secrets, terms, &shared.rules);
-        let claimed = deferred::check(&payment, &self.resource(), &self.view(headers), settings, now_ms)
-            .map_err(|refusal| self.refuse(refusal))?;
-        let Claimed { quote, candidates } = claimed;
-        let (candidate, key, account) = self.prove(candidates, now_ms).await?;
-        if account.blocked {
-            return Err(self.refuse(Reason::Blocked.into()));
+        let settings = (&shared.secrets, self.terms()?, &shared.rules);
+        let Claimed { quote, candidates } =
+            deferred::check(&payment, &self.resource(), &self.view(headers), settings, now_ms)?;
+        let proven = self.prove(candidates, now_ms).await?;
+        let currency = currency_of(&quote.term)?;
+        if currency != proven.account.credit.currency {
+            let asset = &quote.term.template.asset;
+            let detail = format!("this account owes {}, the offer is in {asset}", proven.account.credit.currency);
+            return Err(Refusal::new(Reason::UnsupportedScheme, detail));
         }
-        let asset = &quote.term.template.asset;
-        if asset.get(..3) != Some(account.credit.currency.as_str()) {
-            let detail = format!("this account owes {}, the offer is in {asset}", account.credit.currency);
-            return Err(self.refuse(Refusal::new(Reason::UnsupportedScheme, detail)));
+        let Quote { id, term, amount } = quote;
+        let bought = Bought { amount, currency, quote: Some((term, id)), by: Credit::Deferred(payment) };
+        self.on_credit(proven, bought, now_ms)
+    }
+
+    /// A commitment in `PAYMENT-SIGNATURE`, to one of our ids or to an offer as it stands now.
+    pub(super) async fn batch(&self, payload: &Payload, headers: &HeaderMap) -> Result<Permit, Refusal> {
+        let shared = &*self.core.shared;
+        let now_ms = shared.clock.now_ms();
+        let terms = self.terms()?;
+        let Some(accepted) = &payload.accepted else {
+            return Err(Refusal::new(Reason::UnsupportedScheme, "this scheme is paid in x402 v2"));
+        };
+        let ours = self.offer.entries.iter().find(|entry| matches!(&entry.way, Way::Batch(_)));
+        let is_ours = ours.is_some_and(|entry| entry.term.template.network == accepted.network);
+        let id = batch::id_of(payload);
+        let is_live = id.is_some() && terms.accepts(batch::SCHEME, &accepted.network);
+        if !is_ours && !is_live {
+            return Err(Refusal::new(Reason::UnsupportedScheme, "no offer is of this scheme and network"));
         }
+        let candidates = signed::candidates(&self.view(headers), &batch::cover(payload), &shared.rules, now_ms)?;
+        let proven = self.prove(candidates, now_ms).await?;
+        let (term, amount, id) = match (id, ours) {
+            (Some(id), _) => {
+                let id = SealedId::parse(id).ok_or(Reason::UnknownOffer)?;
+                let quote = id.open(&shared.secrets, terms, now_ms, &self.resource()).map_err(Reason::from)?;
+                (quote.term, quote.amount, Some(quote.id))
+            }
+            (None, Some(entry)) => (entry.term.clone(), entry.amount, None),
+            (None, None) => return Err(Reason::UnsupportedScheme.into()),
+        };
+        let currency = currency_of(&term)?;
+        let price = Money { units: amount, currency }.wire();
+        batch::pays(payload, &price)?;
+        if id.is_none() {
+            proven.candidate.is_fresh(shared.rules.skew, now_ms)?;
+        }
+        batch::accepts(accepted, &term.template, price.amount)?;
+        let url = self.target.url(self.scheme);
+        if payload.resource_url.as_ref().is_some_and(|named| *named != url) {
+            return Err(Refusal::new(Reason::OtherResource, format!("`resource.url` is not {url}")));
+        }
+        let by = Credit::Batch(term.template.network.clone());
+        self.on_credit(proven, Bought { amount, currency, quote: id.map(|id| (term, id)), by }, now_ms)
+    }
+
+    /// The price in a signed field, good for one crawl.
+    pub(super) async fn crawl(&self, bid: Bid, headers: &HeaderMap) -> Result<Permit, Refusal> {
+        let shared = &*self.core.shared;
+        let now_ms = shared.clock.now_ms();
+        if self.offer.crawler_price().is_none() {
+            return Err(Refusal::new(Reason::UnsupportedScheme, "pay per crawl is not taken for this resource"));
+        }
+        let signs = ["signature-agent", "signature-input", "signature"].iter().all(|name| headers.contains_key(*name));
+        if !signs {
+            return Err(Reason::SignatureRequired.into());
+        }
+        let candidates = signed::candidates(&self.view(headers), &bid.cover(), &shared.rules, now_ms)?;
+        let price = self.offer.price;
+        // Before any fetch: it costs nothing to see, and says nothing that the 402 does not.
+        bid.pays(price)?;
+        let proven = self.prove(candidates, now_ms).await.map_err(|refusal| match refusal.reason {
+            Reason::KeyUnknown => Refusal::new(Reason::InvalidSignature, Reason::KeyUnknown.meaning()),
+            _ => refusal,
+        })?;
+        let bought = Bought { amount: price.units, currency: price.currency, quote: None, by: Credit::Crawl };
+        self.on_credit(proven, bought, now_ms)
+    }
+
+    /// The live terms: a priced request does not come here before they are known.
+    fn terms(&self) -> Result<&Terms, Refusal> {
+        self.core.shared.terms().ok_or_else(|| Refusal::from(Reason::LedgerUnavailable).retry_after(5))
+    }
+
+    /// The permit of a payment that the account will owe.
+    pub(super) fn on_credit(&self, proven: Proven<'_>, bought: Bought, now_ms: u64) -> Result<Permit, Refusal> {
+        let Proven { candidate, key, account } = proven;
+        let Bought { amount, currency, quote, by } = bought;
+        if currency != account.credit.currency {
+            let detail = format!("this account owes {}, the price is in {currency}", account.credit.currency);
+            return Err(Refusal::new(Reason::PaymentFailed, detail));
+        }
+        let record = &key.record;
+        let (single_use, paid_at_ms) = match &quote {
+            Some((_, id)) => (PaymentKey::from_offer_id(id.as_bytes()), id.time_ms()),
+            None => {
+                let single_use = candidate.key(&record.agent, &record.thumbprint, &self.resource());
+                (single_use, candidate.created_ms())
+            }
+        };
         let period = credit_period(account.period);
         Ok(Permit {
-            key: PaymentKey::from_offer_id(quote.id.as_bytes()),
-            paid_at_ms: quote.id.time_ms(),
+            key: single_use,
+            paid_at_ms,
             account: account.name.clone(),
             limit: account.limit(),
             period: day::credit_period(period, now_ms),
             period_ends: day::credit_period_end_s(period, now_ms),
             granted_ms: now_ms,
-            amount: quote.amount,
-            asset: account.credit.currency.into(),
-            agent: key.record.agent.clone(),
-            quote: Some((quote.term, quote.id)),
-            means: Means::Deferred {
-                payment,
+            amount,
+            asset: currency.into(),
+            agent: record.agent.clone(),
+            quote,
+            means: Means::Credit {
+                by,
                 proof: Proof {
-                    key: key.record.clone(),
+                    key: record.clone(),
                     base: candidate.base,
                     signature: candidate.signature,
                     verified_ms: now_ms,
@@ -65,20 +173,16 @@ impl Visit<'_> {
     }
 
     /// Tries the signatures; the first that verifies wins, and it alone says who pays.
-    async fn prove(
-        &self,
-        candidates: Vec<Candidate>,
-        now_ms: u64,
-    ) -> Result<(Candidate, Arc<AgentKey>, &Account), Refused> {
+    pub(super) async fn prove(&self, candidates: Vec<Candidate>, now_ms: u64) -> Result<Proven<'_>, Refusal> {
         let mut refusal = None;
         for candidate in candidates {
             match self.prove_one(&candidate, now_ms).await {
-                Ok((key, account)) => return Ok((candidate, key, account)),
+                Ok((key, account)) => return Ok(Proven { candidate, key, account }),
                 Err(error) => _ = refusal.get_or_insert(error),
             }
         }
         // There is at least one candidate, so at least one refusal.
-        Err(self.refuse(refusal.unwrap_or_else(|| Reason::InvalidSignature.into())))
+        Err(refusal.unwrap_or_else(|| Reason::InvalidSignature.into()))
     }
 
     async fn prove_one(&self, candidate: &Candidate, now_ms: u64) -> Result<(Arc<AgentKey>, &Account), Refusal> {
@@ -111,6 +215,12 @@ impl Visit<'_> {
         let account = shared.config.accounts.get(index).ok_or_else(unknown)?;
         if account.blocked { Err(Reason::Blocked.into()) } else { Ok(account) }
     }
+}
+
+/// The currency that terms count in: `USD` of `USD6`.
+fn currency_of(term: &Term) -> Result<Currency, Refusal> {
+    let code = term.template.asset.get(..3).unwrap_or_default();
+    Currency::parse(code).map_err(|_| Refusal::from(Reason::UnsupportedScheme))
 }
 
 fn credit_period(period: Period) -> CreditPeriod {
