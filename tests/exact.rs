@@ -6,6 +6,12 @@ mod support;
 mod forms;
 #[path = "exact/handshake.rs"]
 mod handshake;
+#[path = "exact/moved.rs"]
+mod moved;
+#[path = "exact/races.rs"]
+mod races;
+#[path = "exact/refusals.rs"]
+mod refusals;
 #[path = "exact/storm.rs"]
 mod storm;
 #[path = "exact/tamper.rs"]
