@@ -77,10 +77,8 @@ impl Exchange {
         claim.why = Released::NotAsked;
         let verified = tokio::select! {
             biased;
-            () = left(&mut scene.ear) => {
-                claim.why = Released::ClientLeft;
-                return;
-            }
+            // No attempt yet, or three hasty strangers who name a payment could spend it.
+            () = left(&mut scene.ear) => return,
             verified = self.verify(exact, &scene.core) => verified,
         };
         let verified = match verified {
