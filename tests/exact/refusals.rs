@@ -97,7 +97,7 @@ fn of_the_signature() -> Vec<Case> {
     ]
 }
 
-fn signature(payload: &mut Value, change: fn(&mut Vec<u8>)) {
+fn signature(payload: &mut Value, change: fn(&mut [u8])) {
     let signature = &mut payload["payload"]["signature"];
     let mut bytes = from_hex(signature.as_str().unwrap()).unwrap();
     change(&mut bytes);
@@ -105,7 +105,7 @@ fn signature(payload: &mut Value, change: fn(&mut Vec<u8>)) {
 }
 
 /// The second signature that anybody can make of one.
-fn high_s(bytes: &mut Vec<u8>) {
+fn high_s(bytes: &mut [u8]) {
     let signature = Signature::from_slice(&bytes[..64]).unwrap();
     let twin = Signature::from_scalars(signature.r(), -*signature.s()).unwrap();
     bytes[..64].copy_from_slice(&twin.to_bytes());

@@ -159,7 +159,8 @@ fn decisive(payload: &Value, original: &Value) -> Option<Value> {
     decisive.insert("payload".into(), Value::Object(signed));
     if original["x402Version"] == 2 {
         // Echoed nowhere else, so v1's names are just unknown members.
-        (decisive.remove("scheme"), decisive.remove("network"));
+        decisive.remove("scheme");
+        decisive.remove("network");
         let members = ["scheme", "network", "amount", "asset", "payTo", "maxTimeoutSeconds", "extra"];
         let mut accepted = only(decisive.get("accepted")?, &members)?;
         let offered: Vec<&str> = original["accepted"]["extra"].as_object()?.keys().map(String::as_str).collect();
