@@ -4,9 +4,19 @@ mod support;
 
 #[path = "exact/comes_back.rs"]
 mod comes_back;
+#[path = "exact/forms.rs"]
+mod forms;
 #[path = "exact/handshake.rs"]
 mod handshake;
+#[path = "exact/moved.rs"]
+mod moved;
+#[path = "exact/races.rs"]
+mod races;
+#[path = "exact/refusals.rs"]
+mod refusals;
 #[path = "exact/storm.rs"]
 mod storm;
+#[path = "exact/tamper.rs"]
+mod tamper;
 #[path = "exact/unresolved.rs"]
 mod unresolved;

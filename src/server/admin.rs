@@ -80,7 +80,7 @@ pub(super) async fn serve(door: Option<Door>, store: Arc<SqliteStore>, ledger: P
             Ok((stream, _)) => {
                 let store = store.clone();
                 tokio::task::spawn_local(async move {
-                    let _ = tokio::time::timeout(PATIENCE, converse(stream, &*store)).await;
+                    let _ = tokio::time::timeout(PATIENCE, converse(stream, &store)).await;
                 });
             }
             // Out of descriptors: the next try is soon enough.
@@ -114,7 +114,7 @@ async fn converse(stream: UnixStream, store: &SqliteStore) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
-    let answer = match answer(&line, &*store).await {
+    let answer = match answer(&line, store).await {
         Ok(answer) => answer,
         Err(error) => json!({"error": error}),
     };

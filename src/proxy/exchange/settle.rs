@@ -66,10 +66,8 @@ impl Exchange {
         claim.why = Released::NotAsked;
         let verified = tokio::select! {
             biased;
-            () = left(&mut scene.ear) => {
-                claim.why = Released::ClientLeft;
-                return;
-            }
+            // No attempt yet, or three hasty strangers who name a payment could spend it.
+            () = left(&mut scene.ear) => return,
             verified = self.verify(exact, &scene.core) => verified,
         };
         let verified = match verified {
@@ -235,6 +233,10 @@ impl Exchange {
                 let receipt = self.receipt(exact, &settled);
                 let evidence = WalletEvidence { settled: raw.to_vec(), receipt: receipt.clone(), ..known };
                 let posting = self.posting(&scene.core, status, Some(evidence));
+                // Who is gone now is owed from the start: found out on delivery, a client that is back at once would get 409.
+                if scene.ear.as_ref().is_some_and(|ear| ear.is_closed()) {
+                    scene.ear = None;
+                }
                 let owed = owed || scene.has_told();
                 match settling.settled(posting, owed).await {
                     Ok(captured) if !scene.has_told() => Some((captured, receipt)),

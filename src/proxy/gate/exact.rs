@@ -121,6 +121,7 @@ impl Visit<'_> {
         let shared = &*self.core.shared;
         let Some(accepted) = &payload.accepted else {
             let ttl = shared.config.offers.ttl.as_secs();
+            let is_sold = payload.scheme == "exact" && shared.config.exact.v1;
             let entries = self.offer.entries.iter().filter_map(|entry| match &entry.way {
                 Way::Exact(token) if token.network.v1_name() == Some(&payload.network) => Some((token, entry.amount)),
                 _ => None,
@@ -131,7 +132,7 @@ impl Visit<'_> {
                 units,
                 quote: None,
             };
-            return Ok(if shared.config.exact.v1 { entries.map(asked).collect() } else { Vec::new() });
+            return Ok(if is_sold { entries.map(asked).collect() } else { Vec::new() });
         };
         // A priced request does not come here before they are known.
         let terms = shared.terms().ok_or_else(|| Refusal::from(Reason::LedgerUnavailable).retry_after(5))?;
