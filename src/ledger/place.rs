@@ -12,6 +12,8 @@ use std::{
 pub(super) struct Place {
     path: PathBuf,
     file: Mutex<FileId>,
+    /// The newest part of the ledger, once it has been seen.
+    wal: Mutex<Option<FileId>>,
 }
 
 /// Device and inode.
@@ -27,7 +29,7 @@ impl FileId {
 impl Place {
     /// The path of a file that was just opened.
     pub(super) fn of(path: &Path) -> io::Result<Place> {
-        Ok(Place { path: path.to_owned(), file: Mutex::new(FileId::of(path)?) })
+        Ok(Place { path: path.to_owned(), file: Mutex::new(FileId::of(path)?), wal: Mutex::default() })
     }
 
     /// The path was just opened again.
@@ -35,6 +37,7 @@ impl Place {
         // One that is gone already is noticed by the next check.
         if let Ok(file) = FileId::of(&self.path) {
             *self.file.lock().unwrap_or_else(PoisonError::into_inner) = file;
+            *self.wal.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
     }
 
@@ -43,7 +46,7 @@ impl Place {
         let file = *self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.display();
         match FileId::of(&self.path) {
-            Ok(found) if found == file => None,
+            Ok(found) if found == file => self.wal_problem(),
             Ok(_) => {
                 Some(format!("{path} is another file than the open ledger; put that back, or restart the gateway"))
             }
@@ -52,6 +55,27 @@ impl Place {
             }
             Err(error) => Some(format!("{path} can't be looked at: {error}")),
         }
+    }
+}
+
+impl Place {
+    /// The same for the write-ahead log beside it, which stays for as long as the ledger is open.
+    fn wal_problem(&self) -> Option<String> {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push("-wal");
+        let found = FileId::of(Path::new(&name)).ok();
+        let mut known = self.wal.lock().unwrap_or_else(PoisonError::into_inner);
+        match *known {
+            None => *known = found,
+            Some(wal) if found == Some(wal) => {}
+            Some(_) => {
+                let name = Path::new(&name).display().to_string();
+                return Some(format!(
+                    "{name}, the newest part of the ledger, is gone; put it back, or restart the gateway"
+                ));
+            }
+        }
+        None
     }
 }
 
@@ -77,6 +101,13 @@ mod tests {
         fs::copy(&path, &away).unwrap();
         fs::rename(&away, &path).unwrap();
         place.opened();
+        assert_eq!(place.problem(), None);
+        let wal = folder.path().join("a-wal");
+        fs::write(&wal, "newest").unwrap();
+        assert_eq!(place.problem(), None);
+        fs::rename(&wal, &away).unwrap();
+        assert!(place.problem().unwrap().contains("-wal"));
+        fs::rename(&away, &wal).unwrap();
         assert_eq!(place.problem(), None);
     }
 }

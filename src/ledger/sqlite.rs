@@ -200,11 +200,6 @@ impl SqliteStore {
         self.shared.ttl_max_ms.fetch_max(ttl_max_ms, Ordering::Relaxed);
     }
 
-    /// The replay floor in force, Unix ms.
-    pub fn replay_floor_ms(&self) -> u64 {
-        self.shared.claims.floor_ms()
-    }
-
     /// Payments in memory.
     pub fn keys_held(&self) -> usize {
         self.shared.claims.held()
@@ -346,6 +341,10 @@ impl Store for SqliteStore {
     fn in_doubt(&self, settling: &Settling) {
         let (request, intent) = (settling.claim.request.clone(), settling.intent.clone());
         self.shared.claims.unresolved.insert(Unresolved { request, intent });
+    }
+
+    fn replay_floor_ms(&self) -> u64 {
+        self.shared.claims.floor_ms()
     }
 
     fn knows(&self, key: &PaymentKey) -> bool {

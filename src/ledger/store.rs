@@ -64,6 +64,9 @@ pub trait Store: Outcomes {
     /// until it has an end.
     fn in_doubt(&self, settling: &Settling);
 
+    /// Payments made before are not taken any more, Unix ms.
+    fn replay_floor_ms(&self) -> u64;
+
     /// Whether a payment is being settled, in doubt, owed or captured, as far as memory reaches: then it has to come back
     /// even if its time is over.
     fn knows(&self, key: &PaymentKey) -> bool;

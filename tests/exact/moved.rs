@@ -162,3 +162,28 @@ fn a_refusal_before_a_restart_does_not_bind_after_it() {
     assert_eq!((origin.calls(), facilitator.count("/settle")), (1, 1));
     assert_eq!(facilitator.calls_of("/settle")[0].body["paymentRequirements"]["asset"], USDC);
 }
+
+#[test]
+fn a_new_ledger_beside_an_old_secret_takes_no_payment_from_before() {
+    let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
+    let toml = token_shop_toml(&origin, &facilitator, "");
+    let gateway = Gateway::start(&toml);
+    let (v2, v1) = (wallet.draft(gateway.addr, "/paid/a"), wallet.draft_v1(gateway.addr, "/paid/b"));
+    let (v2, v1) = (wallet.sign(&v2), wallet.sign(&v1));
+    let host = gateway.addr;
+    assert_eq!(old(&gateway, host, "/paid/a", &v2).status, 200);
+    assert_eq!(old(&gateway, host, "/paid/b", &v1).status, 200);
+    let (_, dir) = gateway.stop();
+    for file in std::fs::read_dir(dir.path()).unwrap().flatten() {
+        if file.file_name().to_string_lossy().starts_with("tollgate.sqlite") {
+            std::fs::remove_file(file.path()).unwrap();
+        }
+    }
+    let gateway = Gateway::start_in(dir, &toml);
+    for (path, payload) in [("/paid/a", &v2), ("/paid/b", &v1)] {
+        let answer = old(&gateway, host, path, payload);
+        assert_eq!((answer.status, answer.reason()), (402, "offer_expired"), "{answer:?}");
+    }
+    assert_eq!((origin.calls(), facilitator.count("/settle")), (2, 2));
+    assert_eq!(wallet.buy(gateway.addr, "/paid/a").status, 200);
+}

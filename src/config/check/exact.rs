@@ -80,12 +80,26 @@ fn token(section: &Section<'_>) -> Option<Token> {
         return None;
     }
     let pay_to = section.text("pay_to").filter(|text| {
-        let fits = if network.is_svm() { is_base58(text) } else { Address::parse(text).is_ok() };
-        if !fits {
-            let message = format!("expected an address on {network}, found `{}`", quote(text));
-            section.complain("pay_to", message, None);
+        let wrong = |message: String, help: Option<String>| {
+            section.complain("pay_to", message, help);
+            false
+        };
+        let found = quote(text);
+        if network.is_svm() {
+            return is_base58(text) || wrong(format!("expected an address on {network}, found `{found}`"), None);
         }
-        fits
+        // Money goes there: a slip of a letter must not pass.
+        match Address::parse(text) {
+            Err(_) => wrong(format!("expected an address on {network}, found `{found}`"), None),
+            Ok(address) if address.as_bytes().iter().all(|byte| *byte == 0) => {
+                wrong("nobody has the address of zeros".to_owned(), None)
+            }
+            Ok(address) if is_mixed(text) && address.to_string() != *text => {
+                let help = "one of its letters or digits is wrong (EIP-55); copy it again from the wallet".to_owned();
+                wrong(format!("`{found}` fails its own checksum"), Some(help))
+            }
+            Ok(_) => true,
+        }
     })?;
     let decimals = match (section.count("decimals"), known) {
         (Some(n), _) if n > DECIMALS_MAX as usize => {
@@ -155,6 +169,12 @@ fn transfer(section: &Section<'_>, network: &Network, known: Option<&KnownAsset>
         Some("permit2") => Transfer::Permit2 { name, version },
         _ => Transfer::Eip3009 { name, version },
     })
+}
+
+/// Upper and lower case mean a checksum.
+fn is_mixed(address: &str) -> bool {
+    let digits = address.trim_start_matches("0x");
+    digits.bytes().any(|b| b.is_ascii_uppercase()) && digits.bytes().any(|b| b.is_ascii_lowercase())
 }
 
 /// 32 to 44 characters of Bitcoin's base 58.

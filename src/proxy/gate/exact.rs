@@ -33,8 +33,14 @@ struct Asked {
 impl Visit<'_> {
     /// A token payment.
     pub(super) fn exact(&self, payload: &Payload) -> Result<Permit, Refusal> {
-        let now_ms = self.core.shared.clock.now_ms();
+        let shared = &*self.core.shared;
+        let now_ms = shared.clock.now_ms();
         let late = match self.exact_at(payload, now_ms, true) {
+            // A ledger that was made since then can't know whether it was used.
+            Ok(permit) if begun_ms(payload, shared.config.offers.ttl.as_secs()) < shared.store.replay_floor_ms() => {
+                let known = shared.store.knows(&permit.key);
+                return if known { Ok(permit) } else { Err(Reason::OfferExpired.into()) };
+            }
             Err(refusal) if is_late(&refusal) => refusal,
             decided => return decided,
         };
@@ -182,17 +188,35 @@ fn is_late(refusal: &Refusal) -> bool {
     refusal.reason == Reason::OfferExpired || refusal.error.as_deref().is_some_and(|error| late.contains(&error))
 }
 
+/// The earliest that a payment can have been made, Unix ms: its offer's time, or its end less the longest life.
+fn begun_ms(payload: &Payload, ttl_s: u64) -> u64 {
+    let ttl_s = payload.accepted.as_ref().map_or(ttl_s, |accepted| accepted.max_timeout_seconds);
+    let offered = offer_id(payload).map(|id| id.time_ms());
+    // Authorisations count in seconds; where an id says it to the millisecond, that decides within one.
+    let rounded = if offered.is_some() { 999 } else { 0 };
+    let ended = ends_s(payload).map(|ends_s| ends_s.saturating_sub(ttl_s).saturating_mul(1000) + rounded);
+    [ended, offered].into_iter().flatten().min().unwrap_or(u64::MAX)
+}
+
+fn offer_id(payload: &Payload) -> Option<SealedId> {
+    SealedId::parse(payload.accepted.as_ref()?.extra.get("id")?.as_str()?)
+}
+
+/// When the authorisation ends, Unix seconds.
+fn ends_s(payload: &Payload) -> Option<u64> {
+    let ends = match &payload.kind {
+        PayloadKind::Eip3009 { authorization, .. } => authorization.valid_before,
+        PayloadKind::Permit2 { authorization, .. } => authorization.deadline,
+        PayloadKind::Svm { .. } | PayloadKind::Other(_) => return None,
+    };
+    u64::try_from(ends.as_u128()?).ok()
+}
+
 /// About when a payment was signed, Unix ms: within the life of its offer, and its own.
 fn signed_ms(payload: &Payload, ttl_s: u64) -> Option<u64> {
     let ttl_s = payload.accepted.as_ref().map_or(ttl_s, |accepted| accepted.max_timeout_seconds);
-    let ends = match &payload.kind {
-        PayloadKind::Eip3009 { authorization, .. } => Some(authorization.valid_before),
-        PayloadKind::Permit2 { authorization, .. } => Some(authorization.deadline),
-        PayloadKind::Svm { .. } | PayloadKind::Other(_) => None,
-    };
-    let ends_s = ends.and_then(|ends| u64::try_from(ends.as_u128()?).ok());
-    let begun_ms = ends_s.and_then(|ends_s| ends_s.checked_sub(ttl_s)?.checked_mul(1000));
-    let id = payload.accepted.as_ref().and_then(|accepted| SealedId::parse(accepted.extra.get("id")?.as_str()?));
+    let begun_ms = ends_s(payload).and_then(|ends_s| ends_s.checked_sub(ttl_s)?.checked_mul(1000));
+    let id = offer_id(payload);
     match (begun_ms, id) {
         (Some(begun_ms), Some(id)) => {
             Some(begun_ms.clamp(id.time_ms(), id.time_ms().saturating_add(ttl_s.checked_mul(1000)?)))
