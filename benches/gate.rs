@@ -7,7 +7,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use http::{HeaderMap, HeaderName, Request};
 use tollgate::payment::deferred;
 use tollgate::payment::id::{Resource, SealedId};
-use tollgate::payment::offer::{DeferredTerms, PreparedOffer, Sold, Way};
+use tollgate::payment::offer::{DeferredTerms, Forms, PreparedOffer, Sold, Way};
 use tollgate::payment::pieces::Filling;
 use tollgate::payment::presented::{Presented, presented};
 use tollgate::payment::reason::Reason;
@@ -30,8 +30,14 @@ fn offer() -> PreparedOffer {
         pay_to: "merchant".into(),
         terms_url: "https://example.com/terms".into(),
     };
-    let sold = Sold { description: Some("An article"), mime_type: Some("text/html") };
-    PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &[Way::Deferred(terms)], true, sold)
+    let sold = Sold { description: Some("An article"), mime_type: Some("text/html"), bazaar: None };
+    PreparedOffer::new(
+        Money::parse("0.01 USD").unwrap(),
+        300,
+        &[Way::Deferred(terms)],
+        Forms { v1: true, signed: false },
+        sold,
+    )
 }
 
 fn secrets() -> Secrets {
@@ -50,7 +56,8 @@ fn offers(c: &mut Criterion) {
         b.iter(|| {
             let ids = [seal(&secrets, black_box(&offer)).to_text()];
             let reason = Reason::PaymentRequired;
-            let filling = Filling { resource: url, ids: &ids, error: reason.code(), message: reason.meaning() };
+            let filling =
+                Filling { resource: url, ids: &ids, signed: &[], error: reason.code(), message: reason.meaning() };
             (offer.body(&filling, false), offer.field(&filling))
         });
     });

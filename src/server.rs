@@ -8,14 +8,13 @@
 
 pub mod admin;
 mod facilitators;
+mod files;
 mod reconcile;
 mod terms;
 
-use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -30,7 +29,6 @@ use crate::identity::{self, Keys, Service};
 use crate::ledger::mailbox::Mailbox;
 use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use crate::ledger::store::{Health, Store as _};
-use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::proxy::core::{Accounts, Core, Shared};
 use crate::proxy::listener;
@@ -71,6 +69,14 @@ pub enum StartError {
     /// The secret file.
     #[error("secret file {}: {reason}", path.display())]
     Secrets {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+    /// The gateway's own key.
+    #[error("key file {}: {reason}", path.display())]
+    Key {
         /// Which file.
         path: PathBuf,
         /// What is wrong, and what to do.
@@ -129,7 +135,8 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let config = Arc::new(config);
         let clock = Clock::system();
-        let (secrets, secrets_are_new) = load_secrets(&config.offers.secret_file)?;
+        let (secrets, secrets_are_new) = files::load_secrets(&config.offers.secret_file)?;
+        let key = config.signing.key_file.as_deref().map(files::load_key).transpose()?;
         let tls = origin_tls(&config)?;
         let sockets = listen(&config)?;
         let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
@@ -155,7 +162,9 @@ impl Gateway {
             accounts: Accounts::of(&config),
             store: store.clone(),
             config: config.clone(),
+            catalogue: Shared::catalogue_of(&config, &offers, clock.now_ms() / 1000),
             offers,
+            key,
             secrets,
             terms: OnceLock::new(),
             awaited_until_ms: clock.now_ms() + HAND_OVER.as_millis() as u64,
@@ -269,39 +278,6 @@ fn origin_tls(config: &Config) -> Result<Vec<Option<Arc<rustls::ClientConfig>>>,
         origin.https.then(|| tls::client(origin.ca_file.as_deref()).map_err(roots)).transpose()
     };
     config.origins.iter().map(of).collect()
-}
-
-/// Reads the sealing keys; makes a first one where there is no file, and says so.
-fn load_secrets(path: &Path) -> Result<(Secrets, bool), StartError> {
-    let failed = |reason: String| StartError::Secrets { path: path.to_owned(), reason };
-    let (text, new) = match fs::read_to_string(path) {
-        Ok(text) => (text, false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut key = [0; 32];
-            getrandom::fill(&mut key).map_err(|e| failed(format!("the system has no random bytes: {e}")))?;
-            let text = Secrets::new_file(key);
-            write_new(path, text.as_bytes())
-                .map_err(|e| failed(format!("cannot be made: {e}; set offers.secret_file to a writable place")))?;
-            (text, true)
-        }
-        Err(error) => return Err(failed(format!("cannot be read: {error}"))),
-    };
-    let mode = fs::metadata(path).map_or(0, |m| m.permissions().mode());
-    if mode & 0o077 != 0 {
-        tracing::warn!(file = %path.display(), "others can read the secret file; chmod 600 it");
-    }
-    Ok((Secrets::parse(&text).map_err(failed)?, new))
-}
-
-/// Makes a file that only we can read: never over an existing one, whole or not there, on disk when this returns.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let new = path.with_extension(format!("new-{}", std::process::id()));
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&new, path));
-    fs::remove_file(&new)?;
-    written?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(folder)?.sync_all()
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::ConfigErrors;
 use crate::{
-    payment::token::Token,
+    payment::{bazaar::Bazaar, token::Token},
     pricing::Table,
     wire::amount::{Asset, Money, Units},
 };
@@ -33,6 +33,10 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// `[[routes]]`
     pub routes: Vec<Route>,
+    /// `[signing]`
+    pub signing: Signing,
+    /// `[discovery]`: `serve` (`"fallback"`).
+    pub discovery: Discovery,
     /// `[ledger]`
     pub ledger: Ledger,
     /// `[telemetry]`
@@ -304,6 +308,10 @@ pub struct Route {
     pub description: Option<String>,
     /// `mime_type`, for offers.
     pub mime_type: Option<String>,
+    /// `discoverable` (true): listed in the gateway's documents.
+    pub discoverable: bool,
+    /// `bazaar`: how it is asked for.
+    pub bazaar: Option<Bazaar>,
     /// `origin`: index into [`Config::origins`].
     pub origin: usize,
     /// `charge_on` (`[200..=299]`): statuses that are charged; written `["2xx"]`, `[200, 206]`. Never 304 or an error.
@@ -342,6 +350,31 @@ pub enum Scheme {
     BatchSettlement,
     /// Pay per crawl: a signed price, settled later from the ledger.
     Crawl,
+}
+
+/// `[signing]`: the gateway's own key, and what it signs.
+#[derive(Clone, Debug, Default)]
+pub struct Signing {
+    /// `key_file`: a private JWK, made on the first run. None: nothing is signed.
+    pub key_file: Option<PathBuf>,
+    /// `offers` (false): each entry of an offer.
+    pub offers: bool,
+    /// `receipts` (true): a receipt for each payment of x402.
+    pub receipts: bool,
+    /// `transaction` (false): receipts name it.
+    pub transaction: bool,
+}
+
+/// Who answers at the paths of the gateway's documents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Discovery {
+    /// The origin; the gateway where the origin has nothing.
+    #[default]
+    Fallback,
+    /// The gateway.
+    Always,
+    /// The origin.
+    Off,
 }
 
 /// `[ledger]`

@@ -91,6 +91,8 @@ pub const ROOT: &[Key] = &[
     key("identity", Kind::Table(IDENTITY), "Whose signatures count."),
     key("accounts", Kind::List(ACCOUNT), "Who owes what is bought. A section for each account."),
     key("routes", Kind::List(ROUTE), ROUTES_DOC),
+    key("signing", Kind::Table(SIGNING), "The gateway's own key, and what it signs."),
+    key("discovery", Kind::Table(DISCOVERY), "What the gateway says to machines about what it sells."),
     key("ledger", Kind::Table(LEDGER), "The books."),
     key("telemetry", Kind::Table(TELEMETRY), "What the gateway writes about itself."),
 ];
@@ -345,6 +347,8 @@ const ROUTE: &[Key] = &[
     ),
     optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
     optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),
+    key("discoverable", Kind::Flag(true), "List it in the gateway's discovery documents."),
+    key("bazaar", Kind::Table(BAZAAR), "How it is asked for and what it answers, for catalogues (x402's bazaar)."),
     optional("origin", "\"default\"", "Name of the origin. Default: [origin]."),
     key("charge_on", Kind::Statuses(&["2xx"]), "Statuses that are charged: \"2xx\", or some of 200 to 299."),
     key(
@@ -354,6 +358,36 @@ const ROUTE: &[Key] = &[
          Fields that override the URL are always removed.",
     ),
 ];
+
+const BAZAAR: &[Key] = &[
+    optional("query", "'{\"city\": \"Paris\"}'", "An example of its query parameters: a JSON object."),
+    optional(
+        "body",
+        "'{\"text\": \"Bonjour\"}'",
+        "An example of a request body: JSON, or any text if body_type is \"text\".",
+    ),
+    key("body_type", Kind::Choice { of: &["json", "form-data", "text"], default: "json" }, "What the body is."),
+    optional("output", "'{\"celsius\": 21}'", "An example of an answer: JSON."),
+];
+
+const SIGNING: &[Key] = &[
+    optional(
+        "key_file",
+        "\"tollgate-key.json\"",
+        "A private JWK (Ed25519), as `tollgate keygen` writes it; made on the first run if it is not there. None: nothing \
+         is signed.",
+    ),
+    key("offers", Kind::Flag(false), "Sign each entry of an offer (x402's offer-receipt); about 20 µs for each."),
+    key("receipts", Kind::Flag(true), "Sign a receipt for each payment of x402 (offer-receipt)."),
+    key("transaction", Kind::Flag(false), "Receipts name the transaction; whoever sees one then knows the purchase."),
+];
+
+const DISCOVERY: &[Key] = &[key(
+    "serve",
+    Kind::Choice { of: &["fallback", "always", "off"], default: "fallback" },
+    "The gateway's documents: /.well-known/x402, /discovery/resources and, with a key, its key directory and did.json. \
+     \"fallback\": where the origin answers 404 or 410; \"always\": without asking it.",
+)];
 
 const LEDGER: &[Key] = &[
     key("url", Kind::Text(Some("sqlite:tollgate.sqlite")), "`sqlite:` and a file."),

@@ -188,13 +188,16 @@ pub struct Confirmation<'a> {
 }
 
 impl Confirmation<'_> {
-    /// The value of `PAYMENT-RESPONSE`. Clients of the scheme's first text read `timestamp` beside the amount, later ones in
-    /// `extra`.
-    pub fn encode(&self) -> String {
+    /// The value of `PAYMENT-RESPONSE`, with the extension `offer-receipt` where there is one. Clients of the scheme's first
+    /// text read `timestamp` beside the amount, later ones in `extra`.
+    pub fn encode(&self, signed: Option<Value>) -> String {
         let Confirmation { network, payer, charged, timestamp, id } = self;
-        let json = json!({"success": true, "transaction": "", "network": network, "payer": payer,
+        let mut json = json!({"success": true, "transaction": "", "network": network, "payer": payer,
             "amount": charged.amount.to_string(), "asset": charged.asset(), "timestamp": timestamp,
             "extra": {"timestamp": timestamp, "id": id}});
+        if let Some(signed) = signed {
+            json["extensions"] = json!({super::offer_receipt::EXTENSION: signed});
+        }
         STANDARD.encode(json.to_string())
     }
 }

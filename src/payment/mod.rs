@@ -4,12 +4,16 @@
 //! [`signed::Candidate`]; the gate fetches and calls again.
 
 pub mod batch;
+pub mod bazaar;
+pub mod catalogue;
 pub mod crawl;
 pub mod deferred;
 pub mod exact;
+pub mod gateway_key;
 pub mod id;
 pub mod key;
 pub mod offer;
+pub mod offer_receipt;
 pub mod permit;
 pub mod pieces;
 pub mod presented;

@@ -17,7 +17,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::batch::{self, BatchTerms};
+use super::bazaar::{self, Bazaar};
 use super::crawl;
+use super::gateway_key::GatewayKey;
+use super::offer_receipt::{self, Offered};
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::terms::{Template, Term};
 use super::token::Token;
@@ -58,6 +61,17 @@ pub struct Sold<'a> {
     pub description: Option<&'a str>,
     /// `text/html`
     pub mime_type: Option<&'a str>,
+    /// How it is asked for, for catalogues, and with which method.
+    pub bazaar: Option<(&'a Bazaar, &'a str)>,
+}
+
+/// Which forms an offer has besides that of x402 v2.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Forms {
+    /// Also for x402 v1.
+    pub v1: bool,
+    /// Entries are signed by the gateway's key.
+    pub signed: bool,
 }
 
 /// One entry of an offer.
@@ -86,14 +100,22 @@ pub struct PreparedOffer {
     signers_body: Option<Pieces>,
     /// Absent where v2 clients could parse no entry: a network without a colon, or an asset that is no plain currency.
     field: Option<Pieces>,
+    /// The same with the extensions that a payment can do without.
+    rich_field: Option<Pieces>,
+    /// The entries of `field`: which of `entries`, and as it stands there but for its id.
+    listed: Vec<(usize, Value)>,
+    /// Whether `rich_field` has room for signatures.
+    signed: bool,
 }
 
 impl PreparedOffer {
-    /// Prepares the offer of a route at `price`, in each of these ways, preferred first; `ttl` in seconds. With `v1`, also
-    /// for x402 v1. A way that can't express the price is left out; the configuration sees to it that there is none.
-    pub fn new(price: Money, ttl: u64, ways: &[Way], v1: bool, sold: Sold<'_>) -> PreparedOffer {
+    /// Prepares the offer of a route at `price`, in each of these ways, preferred first; `ttl` in seconds. A way that can't
+    /// express the price is left out; the configuration sees to it that there is none.
+    pub fn new(price: Money, ttl: u64, ways: &[Way], forms: Forms, sold: Sold<'_>) -> PreparedOffer {
         let entries: Vec<Entry> = ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl)).collect();
-        let texts = [sold.description, sold.mime_type].into_iter().flatten();
+        let example = sold.bazaar.map(|(bazaar, method)| bazaar.extension(method));
+        let example_text = example.as_ref().map(Value::to_string);
+        let texts = [sold.description, sold.mime_type, example_text.as_deref()].into_iter().flatten();
         let templates = entries.iter().map(|entry| &entry.term.template);
         let signing = entries.iter().find_map(|entry| match &entry.way {
             Way::Batch(terms) => Some(terms),
@@ -104,8 +126,10 @@ impl PreparedOffer {
             Holes::new(texts.chain(of_templates).chain(signing.map(|terms| &*terms.registration_url)), entries.len());
         let draft = Draft { price, ttl, sold, holes: &holes };
         let deferred: Vec<Value> = draft.each(&entries, Draft::proposal);
-        let old: Vec<Value> = if v1 { draft.each(&entries, Draft::v1) } else { Vec::new() };
-        let new: Vec<Value> = draft.each(&entries, Draft::v2);
+        let old: Vec<Value> = if forms.v1 { draft.each(&entries, Draft::v1) } else { Vec::new() };
+        let new: Vec<(usize, Value)> =
+            entries.iter().enumerate().filter_map(|(i, entry)| Some((i, draft.v2(i, entry)?))).collect();
+        let accepts: Vec<&Value> = new.iter().map(|(_, entry)| entry).collect();
         let (error, message) = (holes.of(Hole::Error), holes.of(Hole::Message));
         // A v1 client refuses a list with any entry that it does not know, and a body that says it is v1 without entries
         // is better understood than none at all.
@@ -119,16 +143,29 @@ impl PreparedOffer {
         };
         let mut resource = json!({"url": holes.of(Hole::Resource)});
         draft.describe(&mut resource);
-        let mut field = json!({"x402Version": 2, "error": error, "resource": resource, "accepts": new});
+        let mut field = json!({"x402Version": 2, "error": error, "resource": resource, "accepts": accepts});
         if let Some(terms) = signing {
             field["extensions"] = json!({batch::EXTENSION: terms.extension()});
         }
+        let mut rich = field.clone();
+        if forms.signed {
+            let places = new.iter().enumerate();
+            let offers = places.map(|(at, (i, _))| offer_receipt::offer_entry(at, &holes.of(Hole::Signed(*i))));
+            rich["extensions"][offer_receipt::EXTENSION] = json!({"info": {"offers": offers.collect::<Vec<_>>()}});
+        }
+        if let Some(example) = example {
+            rich["extensions"][bazaar::EXTENSION] = example;
+        }
+        let is_rich = forms.signed || sold.bazaar.is_some();
         PreparedOffer {
             price,
             crawl: ways.iter().any(|way| matches!(way, Way::Crawl)).then(|| crawl::text_of(price)),
             body: holes.cut(&body),
             signers_body: signers_body.map(|body| holes.cut(&body)),
             field: (!new.is_empty()).then(|| holes.cut(&field)),
+            rich_field: (!new.is_empty() && is_rich).then(|| holes.cut(&rich)),
+            listed: new.into_iter().map(|(i, entry)| (i, without_id(entry))).collect(),
+            signed: forms.signed,
             entries,
         }
     }
@@ -145,8 +182,37 @@ impl PreparedOffer {
 
     /// The value of `PAYMENT-REQUIRED`, standard base64; `None` where v2 clients could parse no entry or it would not fit.
     pub fn field(&self, filling: &Filling<'_>) -> Option<String> {
-        let json = self.field.as_ref()?.fill(filling);
-        (json.len() * 4 / 3 <= FIELD_BYTES_MAX).then(|| STANDARD.encode(json))
+        let fits = |json: &String| json.len() * 4 / 3 <= FIELD_BYTES_MAX;
+        let rich = self.rich_field.as_ref().map(|field| field.fill(filling)).filter(fits);
+        let json = rich.or_else(|| Some(self.field.as_ref()?.fill(filling)).filter(fits))?;
+        Some(STANDARD.encode(json))
+    }
+
+    /// The entries of `PAYMENT-REQUIRED` without their ids, for catalogues.
+    pub fn accepts(&self) -> Vec<&Value> {
+        self.listed.iter().map(|(_, entry)| entry).collect()
+    }
+
+    /// Each entry of `PAYMENT-REQUIRED` signed by the gateway, as [`Filling::signed`] wants them; empty unless it was
+    /// [prepared](Forms::signed) for that. `now` in Unix seconds.
+    pub fn sign(&self, key: &GatewayKey, authority: &str, resource: &str, now: u64) -> Vec<String> {
+        if !self.signed {
+            return Vec::new();
+        }
+        let mut signed = vec![String::new(); self.entries.len()];
+        for (i, entry) in &self.listed {
+            let text = |name: &str| entry[name].as_str().unwrap_or_default();
+            let offered = Offered {
+                scheme: text("scheme"),
+                network: text("network"),
+                asset: text("asset"),
+                pay_to: text("payTo"),
+                amount: text("amount"),
+                valid_until: now + entry["maxTimeoutSeconds"].as_u64().unwrap_or_default(),
+            };
+            signed[*i] = offered.sign(key, authority, resource);
+        }
+        signed
     }
 
     /// Whether the body is text: nobody but crawlers can pay, who read the fields.
@@ -191,6 +257,14 @@ impl Entry {
         };
         Some(Entry { way, term: Term::new(template), amount })
     }
+}
+
+/// An entry that stands for every request: its id is made for one.
+fn without_id(mut entry: Value) -> Value {
+    if let Some(extra) = entry.get_mut("extra").and_then(Value::as_object_mut) {
+        extra.remove("id");
+    }
+    entry
 }
 
 /// What the entries of one offer have in common.

@@ -7,6 +7,8 @@ pub enum Hole {
     Resource,
     /// The sealed id of the entry with this index.
     Id(usize),
+    /// The signature of the entry with this index.
+    Signed(usize),
     /// The code of what is wrong.
     Error,
     /// The same for people.
@@ -28,6 +30,8 @@ pub struct Filling<'a> {
     pub resource: &'a str,
     /// One for each entry.
     pub ids: &'a [String],
+    /// One for each entry, where offers are signed.
+    pub signed: &'a [String],
     /// `payment_required`
     pub error: &'a str,
     /// `This resource has a price.`
@@ -58,7 +62,7 @@ impl Holes {
     /// The JSON with its markers cut out.
     pub fn cut(&self, json: &serde_json::Value) -> Pieces {
         let text = json.to_string();
-        let ids = (0..self.ids).map(Hole::Id);
+        let ids = (0..self.ids).flat_map(|i| [Hole::Id(i), Hole::Signed(i)]);
         let holes: Vec<(String, Hole)> =
             [Hole::Resource, Hole::Error, Hole::Message].into_iter().chain(ids).map(|h| (self.of(h), h)).collect();
         let next = |text: &str| {
@@ -86,7 +90,7 @@ impl Holes {
 impl Pieces {
     /// The JSON.
     pub fn fill(&self, filling: &Filling<'_>) -> String {
-        let ids: usize = filling.ids.iter().map(String::len).sum();
+        let ids: usize = filling.ids.iter().chain(filling.signed).map(String::len).sum();
         let mut text =
             String::with_capacity(self.bytes + ids + 2 * filling.resource.len() + filling.message.len() + 32);
         text.push_str(&self.first);
@@ -94,6 +98,7 @@ impl Pieces {
             let value = match hole {
                 Hole::Resource => filling.resource,
                 Hole::Id(i) => filling.ids.get(*i).map_or("", String::as_str),
+                Hole::Signed(i) => filling.signed.get(*i).map_or("", String::as_str),
                 Hole::Error => filling.error,
                 Hole::Message => filling.message,
             };
@@ -129,7 +134,7 @@ mod tests {
             "d": of(Hole::Error), "e": of(Hole::Message)
         }));
         let ids = ["one".to_owned(), "two".to_owned()];
-        let filling = Filling { resource: "u\"\\\n", ids: &ids, error: "@@@", message: "é" };
+        let filling = Filling { resource: "u\"\\\n", ids: &ids, signed: &[], error: "@@@", message: "é" };
         let filled: serde_json::Value = serde_json::from_str(&pieces.fill(&filling)).unwrap();
         assert_eq!(filled, json!({"a": "two", "b": evil, "c": ["u\"\\\n", "one", "u\"\\\n"], "d": "@@@", "e": "é"}));
         assert_eq!(Holes::new([].into_iter(), 0).cut(&json!([])).fill(&filling), "[]");

@@ -181,7 +181,8 @@ pub(super) fn check_method(method: &str) -> Result<(), Complaint> {
     Ok(())
 }
 
-/// Paths that crawlers must be able to read to behave, and that certificates hang on.
+/// Paths that crawlers must be able to read to behave, that tell what is sold and whose key it is, and that certificates
+/// hang on.
 pub(super) fn always_free(path: &str) -> bool {
     let sitemap = || {
         let name = path.strip_prefix("/sitemap")?;
@@ -193,6 +194,9 @@ pub(super) fn always_free(path: &str) -> bool {
         | "/security.txt"
         | "/crawlers.json"
         | "/.well-known/security.txt"
+        | "/.well-known/x402"
+        | "/.well-known/x402.json"
+        | "/.well-known/did.json"
         | "/.well-known/http-message-signatures-directory" => true,
         _ if path.starts_with("/sitemap") => sitemap().unwrap_or(false),
         _ => path.strip_prefix(ACME).is_some_and(|token| {

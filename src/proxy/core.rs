@@ -13,7 +13,9 @@ use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
 use crate::payment::batch::BatchTerms;
-use crate::payment::offer::{DeferredTerms, PreparedOffer, Sold, Way};
+use crate::payment::catalogue::{Catalogue, Listing};
+use crate::payment::gateway_key::GatewayKey;
+use crate::payment::offer::{DeferredTerms, Forms, PreparedOffer, Sold, Way};
 use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::payment::terms::Terms;
@@ -25,6 +27,10 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The offer of each route that has a price, by the route's index.
     pub offers: Vec<Option<PreparedOffer>>,
+    /// What is sold, for machines.
+    pub catalogue: Catalogue,
+    /// The gateway's own key, if it has one.
+    pub key: Option<GatewayKey>,
     /// Keys that seal and open ids.
     pub secrets: Secrets,
     /// Terms whose offers may still be paid; empty until the books have told of earlier ones and hold ours.
@@ -125,10 +131,35 @@ impl Shared {
                 Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
             });
             let ways: Vec<Way> = ways.collect();
-            let sold = Sold { description: route.description.as_deref(), mime_type: route.mime_type.as_deref() };
-            Some(PreparedOffer::new(price, ttl, &ways, config.exact.v1, sold))
+            let listing = listing(route, Vec::new());
+            let sold = Sold {
+                description: route.description.as_deref(),
+                mime_type: route.mime_type.as_deref(),
+                bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.method())),
+            };
+            let forms = Forms { v1: config.exact.v1, signed: config.signing.offers };
+            Some(PreparedOffer::new(price, ttl, &ways, forms, sold))
         };
         config.routes.iter().map(offer).collect()
+    }
+
+    /// What a configuration lists for machines, as of `now` (Unix seconds); `offers` are those that it makes.
+    pub fn catalogue_of(config: &Config, offers: &[Option<PreparedOffer>], now: u64) -> Catalogue {
+        let routes = config.routes.iter().zip(offers).filter(|(route, _)| route.discoverable);
+        let listings = routes.filter_map(|(route, offer)| Some(listing(route, offer.as_ref()?.accepts())));
+        Catalogue::new(&listings.collect::<Vec<_>>(), now)
+    }
+}
+
+fn listing<'r>(route: &'r crate::config::Route, accepts: Vec<&'r serde_json::Value>) -> Listing<'r> {
+    Listing {
+        host: route.host.as_deref(),
+        path: &route.path,
+        methods: &route.methods,
+        description: route.description.as_deref(),
+        mime_type: route.mime_type.as_deref(),
+        bazaar: route.bazaar.as_ref(),
+        accepts,
     }
 }
 

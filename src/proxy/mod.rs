@@ -18,6 +18,7 @@ pub mod gate;
 pub mod exchange;
 
 pub mod delivery;
+pub mod documents;
 pub mod forward;
 
 pub mod body;

@@ -12,13 +12,14 @@ use hyper::body::Incoming;
 use super::body::{AnswerBody, Served};
 use super::connection::Client;
 use super::core::Core;
+use super::documents::{self, Document};
 use super::exchange::Exchange;
 use super::forward::{self, Outbound};
 use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
 use super::{drain, framing};
-use crate::config::Route;
+use crate::config::{Discovery, Route};
 use crate::payment::presented::{Presented, Words, presented};
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
@@ -142,8 +143,30 @@ async fn pass(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refused> {
     let (origin, overrides) = route.map_or((0, false), |r| (r.origin, r.allow_method_override));
+    if let Some(document) = documents::wanted(&core.shared, target, request.method()) {
+        return Box::pin(documented(core, client, target, (document, origin), request)).await;
+    }
     let outbound = Outbound::new(core, client, target, origin, overrides, request)?;
     Ok(forward::unpaid(forward::forward(core, outbound).await?))
+}
+
+/// A request for what the gateway may answer itself: the origin's answer goes before ours.
+async fn documented(
+    core: &Core,
+    client: &Client,
+    target: &Target,
+    (document, origin): (Document, usize),
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let asked = request.headers().clone();
+    let ours = || document.answer(&core.shared, target, client.scheme(core), &asked);
+    if core.shared.config.discovery == Discovery::Always {
+        drain::request_body(core, request).await;
+        return Ok(ours());
+    }
+    let outbound = Outbound::new(core, client, target, origin, false, request)?;
+    let response = forward::forward(core, outbound).await?;
+    Ok(if documents::is_absent(response.status()) { ours() } else { forward::unpaid(response) })
 }
 
 /// What a request is for.

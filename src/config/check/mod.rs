@@ -1,6 +1,7 @@
 //! Values of the right type → the checked configuration, or what they contradict.
 
 mod accounts;
+mod discovery;
 mod exact;
 mod parts;
 mod routes;
@@ -24,6 +25,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let identity = accounts::identity(&root.section("identity"), base);
     let accounts = accounts::accounts(&root);
     let ledger = parts::ledger(&root.section("ledger"), base);
+    let signing = discovery::signing(&root.section("signing"), base);
+    let discovery = discovery::discovery(&root.section("discovery"));
     let telemetry = parts::telemetry(&root.section("telemetry"));
     let routes = routes::routes(&root, origins.as_deref());
     if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
@@ -58,6 +61,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         identity: identity?,
         accounts: accounts?,
         routes,
+        signing: signing?,
+        discovery,
         ledger: ledger?,
         telemetry: telemetry?,
         table: table?,

@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::json;
 
+use super::discovery;
 use crate::{
     config::{
         Account, BatchSettlement, ChargeOn, Deferred, Exact, Origin, Route, Scheme, Server, Settle,
@@ -87,11 +88,13 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         Ok(HostPattern::Any) | Err(_) => text.to_owned(),
     });
     let path = section.text("path");
+    let methods: Vec<String> = section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect();
+    let bazaar = discovery::bazaar(&section.section("bazaar"), &methods);
     Some(Route {
         name: Arc::from(section.text("name").unwrap_or_default()),
         host,
         path: path?.to_owned(),
-        methods: section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect(),
+        methods,
         price: price?,
         accept: accept?,
         settle: match section.text("settle") {
@@ -100,6 +103,8 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         },
         description: description.map(str::to_owned),
         mime_type: mime_type.map(str::to_owned),
+        discoverable: section.flag("discoverable"),
+        bazaar: bazaar?,
         origin: origin?,
         charge_on: charge_on?,
         allow_method_override,

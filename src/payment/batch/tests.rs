@@ -103,7 +103,7 @@ fn amounts_are_counts_that_reach_the_price() {
 fn a_confirmation_is_read_by_old_and_new_clients() {
     let charged = Money::parse("0.05 USD").unwrap().wire();
     let network = "cloudflare:402";
-    let field = Confirmation { network, payer: "signer.example.com", charged, timestamp: 7, id: "9" }.encode();
+    let field = Confirmation { network, payer: "signer.example.com", charged, timestamp: 7, id: "9" }.encode(None);
     let read: Value = serde_json::from_slice(&STANDARD.decode(&field).unwrap()).unwrap();
     let expect = json!({"success": true, "transaction": "", "network": network, "payer": "signer.example.com",
         "amount": "5", "asset": "USD", "timestamp": 7, "extra": {"timestamp": 7, "id": "9"}});

@@ -36,10 +36,12 @@ fn usdc(network: &str) -> Way {
     }))
 }
 
-const SOLD: Sold<'_> = Sold { description: Some("An article @<Id(0)>@ \"quoted\""), mime_type: Some("text/html") };
+const V1: Forms = Forms { v1: true, signed: false };
+const SOLD: Sold<'_> =
+    Sold { description: Some("An article @<Id(0)>@ \"quoted\""), mime_type: Some("text/html"), bazaar: None };
 
 fn prepared(price: &str, ways: &[Way]) -> PreparedOffer {
-    PreparedOffer::new(Money::parse(price).unwrap(), 300, ways, true, SOLD)
+    PreparedOffer::new(Money::parse(price).unwrap(), 300, ways, V1, SOLD)
 }
 
 fn ids() -> Vec<String> {
@@ -51,6 +53,7 @@ fn body(offer: &PreparedOffer, signs: bool) -> Value {
     let filling = Filling {
         resource: "https://a.example/p?q=\"1\"",
         ids: &ids[..offer.entries.len()],
+        signed: &[],
         error: "payment_required",
         message: "This resource has a price.",
     };
@@ -59,7 +62,7 @@ fn body(offer: &PreparedOffer, signs: bool) -> Value {
 
 fn field(offer: &PreparedOffer, resource: &str) -> Option<Value> {
     let ids = ids();
-    let filling = Filling { resource, ids: &ids, error: "already_used", message: "" };
+    let filling = Filling { resource, ids: &ids, signed: &[], error: "already_used", message: "" };
     let field = offer.field(&filling)?;
     Some(serde_json::from_slice(&STANDARD.decode(field).unwrap()).unwrap())
 }
@@ -163,11 +166,11 @@ fn token_entries_are_complete_in_both_versions() {
 fn an_offer_of_every_scheme_fits_into_a_field() {
     let long = "d".repeat(500);
     let ways = [deferred("tollgate:deferred"), batch(), Way::Crawl, usdc("eip155:84532"), usdc("eip155:42161")];
-    let sold = Sold { description: Some(&long), mime_type: Some("text/html") };
-    let offer = PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &ways, true, sold);
+    let sold = Sold { description: Some(&long), mime_type: Some("text/html"), bazaar: None };
+    let offer = PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &ways, V1, sold);
     let ids = vec!["i".repeat(64); ways.len()];
     let resource = format!("https://a.example/{}", "p".repeat(500));
-    let filling = Filling { resource: &resource, ids: &ids, error: "payment_required", message: "" };
+    let filling = Filling { resource: &resource, ids: &ids, signed: &[], error: "payment_required", message: "" };
     let length = offer.field(&filling).expect("the field is left out").len();
     assert!(length <= 8 * 1024, "{length}");
 }
@@ -181,7 +184,8 @@ fn batches_count_whole_cents_only() {
 #[test]
 fn where_only_crawlers_can_pay_the_body_is_text() {
     let offer = prepared("0.001 USD", &[Way::Crawl]);
-    let filling = Filling { resource: "https://a.example/p", ids: &[], error: "x", message: "It has a price." };
+    let filling =
+        Filling { resource: "https://a.example/p", ids: &[], signed: &[], error: "x", message: "It has a price." };
     assert_eq!((offer.is_text(), offer.crawler_price()), (true, Some("USD 0.001")));
     assert_eq!(offer.body(&filling, true), "It has a price.\nPrice: USD 0.001\n");
     assert!(offer.field(&filling).is_none());

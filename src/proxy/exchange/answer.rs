@@ -7,6 +7,7 @@ use super::Exchange;
 use crate::ledger::store::Receipt;
 use crate::payment::batch::Confirmation;
 use crate::payment::crawl;
+use crate::payment::offer_receipt;
 use crate::payment::permit::{Credit, Means};
 use crate::proxy::body::{AnswerBody, BodyWatch, OriginBody};
 use crate::proxy::connection::Client;
@@ -31,6 +32,27 @@ impl Exchange {
         self.paid(core, response, receipt, x402)
     }
 
+    /// What the gateway's key says of this purchase, as an extension of the payment response. `None` without a key, or where
+    /// the resource is too long to be named in a field.
+    pub(super) fn signed_receipt(
+        &self,
+        core: &Core,
+        network: &str,
+        payer: &str,
+        transaction: &str,
+    ) -> Option<serde_json::Value> {
+        let signing = &core.shared.config.signing;
+        let key = core.shared.key.as_ref().filter(|_| signing.receipts)?;
+        let resource = &*self.target;
+        let authority = resource.split("://").nth(1)?.split(['/', '?']).next()?;
+        if resource.len() > RESOURCE_BYTES_MAX {
+            return None;
+        }
+        let transaction = signing.transaction.then_some(transaction);
+        let issued_at = core.shared.clock.now_ms() / 1000;
+        Some(offer_receipt::Bought { resource, network, payer, issued_at, transaction }.extension(key, authority))
+    }
+
     /// Adds what a paid answer carries; `x402` is the facilitator's receipt, where there is one.
     pub(super) fn paid(
         &self,
@@ -46,7 +68,8 @@ impl Exchange {
                 let id = receipt.n.to_string();
                 let charged = self.permit.charged().map(|charged| {
                     let timestamp = receipt.at_ms / 1000;
-                    Confirmation { network, payer, charged: charged.wire(), timestamp, id: &id }.encode()
+                    let signed = self.signed_receipt(core, network, payer, "");
+                    Confirmation { network, payer, charged: charged.wire(), timestamp, id: &id }.encode(signed)
                 });
                 let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
                 (PAYMENT_RESPONSE, value, "PAYMENT-SIGNATURE, Signature-Agent")
@@ -80,6 +103,8 @@ impl Exchange {
     }
 }
 
+/// Longest URL in a signed receipt: base64 twice, it has to fit into a field.
+const RESOURCE_BYTES_MAX: usize = 2000;
 /// What a crawl was charged.
 const CRAWLER_CHARGED: HeaderName = HeaderName::from_static(crawl::CHARGED_FIELD);
 /// The payment response of `deferred` and of x402 v2.

@@ -25,6 +25,7 @@ use crate::config::Settle;
 use crate::facilitator::{Kind, SettleOutcome, contradiction};
 use crate::ledger::evidence::WalletEvidence;
 use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent, Receipt, Released};
+use crate::payment::offer_receipt;
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
 use crate::proxy::body::{AnswerBody, RequestBody};
@@ -230,7 +231,7 @@ impl Exchange {
         let status = known.origin_status;
         match end {
             End::Moved(settled, raw) => {
-                let receipt = self.receipt(exact, &settled);
+                let receipt = self.receipt(&scene.core, exact, &settled);
                 let evidence = WalletEvidence { settled: raw.to_vec(), receipt: receipt.clone(), ..known };
                 let posting = self.posting(&scene.core, status, Some(evidence));
                 // Who is gone now is owed from the start: found out on delivery, a client that is back at once would get 409.
@@ -250,7 +251,7 @@ impl Exchange {
             }
             End::Refused(settled, raw) => {
                 let reason = short(settled.reason.as_deref().unwrap_or("unexpected_settle_error")).to_owned();
-                let response = self.receipt(exact, &Settled { reason: Some(reason.clone()), ..settled });
+                let response = self.receipt(&scene.core, exact, &Settled { reason: Some(reason.clone()), ..settled });
                 let evidence = WalletEvidence { settled: raw.to_vec(), receipt: response.clone(), ..known };
                 let posting = self.posting(&scene.core, status, Some(evidence));
                 if let Err(error) = settling.failed(posting).await {
@@ -407,13 +408,17 @@ impl Exchange {
     }
 
     /// The payment response, base64.
-    fn receipt(&self, exact: &Exact, settled: &Settled) -> String {
+    fn receipt(&self, core: &Core, exact: &Exact, settled: &Settled) -> String {
         let mut receipt = receipt::Receipt::new(settled, &exact.requirements.network, exact.version);
         // What a facilitator says of itself must not break the client's reading of the answer.
         receipt.transaction = short(&receipt.transaction).to_owned();
         receipt.payer = receipt.payer.as_deref().map(short).map(str::to_owned);
         if settled.success {
             receipt.amount.get_or_insert_with(|| exact.requirements.amount.to_string());
+            let payer = receipt.payer.as_deref().or(exact.payer.as_deref());
+            let network = exact.requirements.network.as_str();
+            let signed = payer.and_then(|payer| self.signed_receipt(core, network, payer, &receipt.transaction));
+            receipt.extensions.extend(signed.map(|signed| (offer_receipt::EXTENSION.to_owned(), signed)));
         }
         receipt.encode(exact.version)
     }

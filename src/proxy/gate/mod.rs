@@ -84,9 +84,17 @@ impl Visit<'_> {
                 // Without randomness or a signing key there is no offer to make.
                 let Some(ids) = self.fresh_ids() else { return Refusal::from(Reason::Internal).into() };
                 let resource = self.target.url(self.scheme);
+                let signed = match &shared.key {
+                    Some(key) if reason.status() != 400 => {
+                        let now = shared.clock.now_ms() / 1000;
+                        self.offer.sign(key, self.target.authority(), &resource, now)
+                    }
+                    _ => Vec::new(),
+                };
                 let filling = Filling {
                     resource: &resource,
                     ids: &ids,
+                    signed: &signed,
                     error: refusal.error.as_deref().unwrap_or(reason.code()),
                     message: if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail },
                 };

@@ -26,7 +26,7 @@ pub struct Receipt {
     pub payer: Option<String>,
     /// What was settled, in the asset's smallest unit; v1 has no such member.
     pub amount: Option<String>,
-    /// By id; v1 has no such member.
+    /// By name; v1 has such a member for `offer-receipt` only.
     pub extensions: Map<String, Value>,
 }
 
@@ -59,13 +59,11 @@ impl Receipt {
         if let Some(payer) = &self.payer {
             members["payer"] = json!(payer);
         }
-        if version == Version::V2 {
-            if let Some(amount) = &self.amount {
-                members["amount"] = json!(amount);
-            }
-            if !self.extensions.is_empty() {
-                members["extensions"] = Value::Object(self.extensions.clone());
-            }
+        if let Some(amount) = self.amount.as_ref().filter(|_| version == Version::V2) {
+            members["amount"] = json!(amount);
+        }
+        if !self.extensions.is_empty() {
+            members["extensions"] = Value::Object(self.extensions.clone());
         }
         STANDARD.encode(members.to_string())
     }
