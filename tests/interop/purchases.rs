@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Client, Stage, Tally, relay};
+use crate::stage::{Client, EXTENSIONS, Stage, Tally, relay};
 use crate::support::client::exchange;
 use crate::support::wallet::{Draft, Wallet, receipt, send};
 use crate::support::*;
@@ -245,4 +245,37 @@ fn an_authorisation_that_somebody_else_spends_is_not_called_a_failure() {
     let (_, dir) = gateway.stop();
     let books = Books::read(dir.path());
     assert_eq!((books.captures.len(), books.intents, books.failed), (0, 1, 0), "{books:?}");
+}
+
+#[test]
+fn the_official_package_verifies_what_the_gateway_signs() {
+    let Some(stage) = Stage::enter() else { return };
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let more = r#"
+[signing]
+key_file = "key.json"
+offers = true
+transaction = true
+[discovery]
+serve = "always"
+[[routes]]
+path = "/signed/*"
+price = "0.01 USD"
+accept = ["exact", "deferred"]
+bazaar = { query = '{"city": "Paris"}', output = '{"celsius": 21}' }
+"#;
+    // This origin answers at every path, as many sites do.
+    let gateway = stage.gateway_with(&origin, &agent, more);
+    let before = stage.tally();
+    let url = format!("http://{}/signed/a?city=Paris", gateway.addr);
+    let line = stage.run(&EXTENSIONS, &url, None);
+    assert_bought(&EXTENSIONS, &line, &stage, "content of /signed/a?city=Paris");
+    assert_moved_once(&EXTENSIONS, before, stage.tally());
+    let checked = &line["checked"];
+    let schemes: Vec<&str> =
+        checked["offers"].as_array().unwrap().iter().map(|offer| offer["scheme"].as_str().unwrap()).collect();
+    assert_eq!(schemes, ["exact", "deferred"], "{line}");
+    assert_eq!((&checked["offers"][0]["resourceUrl"], &checked["match"]), (&json!(url), &json!(true)), "{line}");
+    assert_eq!(checked["receipt"]["transaction"], line["receipt"]["transaction"], "{line}");
+    assert_eq!(checked["bazaar"]["input"]["queryParams"], json!({"city": "Paris"}), "{line}");
 }

@@ -143,6 +143,11 @@ impl Stage {
     /// A gateway before `origin`, with the routes `/exact/*`, `/exact-first/*`, `/deferred-first/*` and `/deferred/*` at
     /// 0.01 USD, the facilitator of the stage, and `agent`'s account for what is deferred. Everything else is free.
     pub fn gateway(&self, origin: &Origin, agent: &Agent) -> Gateway {
+        self.gateway_with(origin, agent, "")
+    }
+
+    /// The same with `more` at the end of its configuration.
+    pub fn gateway_with(&self, origin: &Origin, agent: &Agent, more: &str) -> Gateway {
         let routes: String = [
             ("exact", r#""exact""#),
             ("exact-first", r#""exact", "deferred""#),
@@ -171,7 +176,7 @@ url = "{facilitator}"
 [[exact.assets]]
 network = "{network}"
 pay_to = "{pay_to}"
-{routes}"#,
+{routes}{more}"#,
             origin = origin.addr,
             agent = agent.url,
             facilitator = self.facilitator.text("facilitator"),
@@ -229,6 +234,9 @@ static CLIENTS: [Client; 7] = [
     client("@x402/axios, version 1", "axios-v1", "axios.mjs", 1, true),
     client("x402 for Python, version 1", "python-v1", "pay.py", 1, true),
 ];
+
+/// What holds a shop's extensions against the official package; it pays as @x402/fetch does.
+pub static EXTENSIONS: Client = client("@x402/extensions", "extensions", "extensions.mjs", 2, false);
 
 /// Passes requests on to a server as they are and keeps them; `without` is left out of the answers.
 pub fn relay(to: SocketAddr, without: &'static str) -> Origin {
