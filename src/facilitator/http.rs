@@ -192,10 +192,16 @@ impl Http {
         }
     }
 
+    /// A request target is never empty (RFC 9112 §3.2.1).
+    fn target(&self, path: &str) -> String {
+        let target = format!("{}{path}", self.path);
+        if target.is_empty() { "/".to_owned() } else { target }
+    }
+
     fn request(&self, ask: &Ask<'_>) -> Result<Request<Full<Bytes>>, http::Error> {
         let mut request = Request::builder()
             .method(if ask.body.is_some() { Method::POST } else { Method::GET })
-            .uri(format!("{}{}", self.path, ask.path))
+            .uri(self.target(ask.path))
             .header(header::HOST, self.authority.clone())
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::ACCEPT, "application/json")
@@ -309,6 +315,12 @@ mod tests {
     #[test]
     fn a_url_is_a_base_for_paths() {
         let of = |url: &str| Http::new(url, None, None).map(|http| (http.url, http.host, http.port, http.path));
+        let target = |url: &str, path: &str| Http::new(url, None, None).unwrap().target(path);
+        assert_eq!((target("http://a", ""), target("http://a/b/", "")), ("/".into(), "/b".into()));
+        assert_eq!(
+            (target("http://a", "/verify"), target("http://a/b", "/verify")),
+            ("/verify".into(), "/b/verify".into())
+        );
         let parts = |url: &str, host: &str, port, path: &str| Ok((url.into(), host.into(), port, path.into()));
         assert_eq!(of("https://x402.example/"), parts("https://x402.example", "x402.example", 443, ""));
         assert_eq!(of("http://[::1]:81/a/b/"), parts("http://[::1]:81/a/b", "::1", 81, "/a/b"));
