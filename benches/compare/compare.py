@@ -13,6 +13,11 @@ Environment:
              priced page), AGENT_URL (the agent, whose directory this script serves), KEY_FILE (its private key as
              JWK), REQUESTS and CONNECTIONS; fetches REQUESTS offers, signs them, prints `ready`, waits for a line on
              standard input, sends them all, and prints `requests N`, N being those answered 200.
+  EXACT_LOAD, STUB_FACILITATOR
+             commands for the scenario `exact`, which is left out without them: load of token payments (GATEWAY_URL,
+             REQUESTS, CONNECTIONS; prints as PAID_LOAD does), and a facilitator that says yes (PORT, NETWORK)
+  AXUM_SHOP  a shop made with x402-axum, beside it (PORT, FACILITATOR_URL, PAY_TO): benches/compare/axum
+  X402_DIR   folder with tests/interop/x402 installed (`./test interop` makes target/interop/x402): its @x402/express
   VERIFY_US  what one Ed25519 verification costs here (from the micro benchmark), taken off the paid request's surplus
 """
 
@@ -37,7 +42,7 @@ import processes
 import servers
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-SCENARIOS = ("free-1k", "free-100k", "offer", "paid", "memory")
+SCENARIOS = ("free-1k", "free-100k", "offer", "paid", "exact", "memory")
 MIB = 1024
 
 
@@ -51,6 +56,7 @@ def arguments():
     parser.add_argument("--warmup", type=int, default=1, help="before each run, default 1")
     parser.add_argument("--connections", type=int, default=64, help="of the load generator, default 64")
     parser.add_argument("--requests", type=int, default=30_000, help="paid requests a round, default 30000")
+    parser.add_argument("--token-requests", type=int, default=3_000, help="token payments a round, default 3000")
     parser.add_argument("--idle", type=int, default=2_000, help="idle connections, default 2000")
     parser.add_argument("--paid-extra", type=pathlib.Path, metavar="FILE",
                         help="TOML after the configuration of a second Tollgate in `paid`, named after the file")
@@ -64,6 +70,7 @@ def arguments():
     options.scenario = options.scenario or list(SCENARIOS)
     if options.smoke:
         options.rounds, options.seconds, options.warmup, options.requests, options.idle = 1, 1, 0, 500, 200
+        options.token_requests = 100
     return options
 
 
@@ -104,11 +111,17 @@ class Run:
         return (server.cpu_seconds() - before) * 1e6 / requests, rate
 
     def measure_paid(self, server):
-        environment = dict(os.environ, GATEWAY_URL=f"http://127.0.0.1:{server.port}/paid/small",
-                           KEY_FILE=str(self.servers.folder / "key.json"), REQUESTS=str(self.options.requests),
-                           CONNECTIONS=str(self.options.connections))
+        environment = {"KEY_FILE": str(self.servers.folder / "key.json")}
+        return self._measure_load(server, "PAID_LOAD", self.options.requests, environment)
+
+    def measure_exact(self, server):
+        return self._measure_load(server, "EXACT_LOAD", self.options.token_requests, {})
+
+    def _measure_load(self, server, command, count, environment):
+        environment = dict(os.environ, GATEWAY_URL=f"http://127.0.0.1:{server.port}/paid/small", REQUESTS=str(count),
+                           CONNECTIONS=str(self.options.connections), **environment)
         core = self.servers.other_core
-        with subprocess.Popen(shlex.split(os.environ["PAID_LOAD"]), env=environment, stdin=subprocess.PIPE,
+        with subprocess.Popen(shlex.split(os.environ[command]), env=environment, stdin=subprocess.PIPE,
                               stdout=subprocess.PIPE, text=True, bufsize=1,
                               preexec_fn=lambda: os.sched_setaffinity(0, {core})) as load:
             try:
@@ -120,18 +133,18 @@ class Run:
                 spent, took = server.cpu_seconds() - before, time.monotonic() - start
             finally:
                 load.kill()
-        if requests < self.options.requests * 0.99:
-            raise SystemExit(f"compare: {server.name}: only {requests} paid requests were answered 200")
+        if requests < count * 0.99:
+            raise SystemExit(f"compare: {server.name}: only {requests} payments were answered 200")
         return spent * 1e6 / requests, requests / took
 
     @staticmethod
     def _line(load, pattern):
         if not select.select([load.stdout], [], [], 120)[0]:
-            raise SystemExit(f"compare: PAID_LOAD printed nothing for 120 s, not even {pattern}")
+            raise SystemExit(f"compare: the load generator printed nothing for 120 s, not even {pattern}")
         line = load.stdout.readline()
         found = re.match(pattern, line.strip())
         if not found:
-            raise SystemExit(f"compare: PAID_LOAD printed {line!r} instead of {pattern}")
+            raise SystemExit(f"compare: the load generator printed {line!r} instead of {pattern}")
         return found
 
     # --- scenarios ---
@@ -211,6 +224,17 @@ class Run:
                 self.target("paid over free, beyond one verification, µs", over - float(verify), 15, 8)
         self.stop(contestants)
 
+    def exact(self):
+        if not {"EXACT_LOAD", "STUB_FACILITATOR"} <= os.environ.keys():
+            print("\nexact: left out, EXACT_LOAD or STUB_FACILITATOR is not set")
+            return
+        contestants = self.servers.token_shops()
+        title = f"paid by a token, 1 KiB, {self.options.connections} connections"
+        best = self.compare(title, contestants, self.measure_exact)
+        for server in contestants[1:]:
+            print(f"  {server.name} over tollgate: {best[server.name] / best['tollgate']:.2f}")
+        self.stop(contestants)
+
     def memory(self):
         print(f"\n{'memory':<38}{'start MiB':>11}{'busy MiB':>11}{'idle KiB':>11}")
         rows = {}
@@ -266,6 +290,8 @@ class Run:
                 self.offer()
             elif scenario == "paid":
                 self.paid(free)
+            elif scenario == "exact":
+                self.exact()
             else:
                 self.memory()
 

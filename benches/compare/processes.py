@@ -25,9 +25,9 @@ def cores():
 class Process:
     """A server, ready once it accepts on `port`."""
 
-    def __init__(self, name, command, port, core, folder):
+    def __init__(self, name, command, port, core, folder, settings=None):
         self.name, self.port = name, port
-        self.log = folder / f"{name}.log"
+        self.log = folder / "output.log"
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(
                 command,
@@ -35,6 +35,7 @@ class Process:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
+                env={**os.environ, **(settings or {})},
                 preexec_fn=lambda: os.sched_setaffinity(0, {core}),
             )
         deadline = time.monotonic() + 15

@@ -4,6 +4,8 @@ import functools
 import http.server
 import json
 import os
+import pathlib
+import shlex
 import threading
 
 import processes
@@ -108,6 +110,27 @@ path = "/paid/*"
 price = "0.01 USD"
 """
 
+# Who is paid in tokens, and where.
+PAY_TO, NETWORK = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC", "eip155:84532"
+
+# The same prefix, paid in tokens.
+TOKENS = """\
+[server]
+listen = ["127.0.0.1:{port}"]
+cores = 1
+[origin]
+url = "http://127.0.0.1:{origin}"
+[facilitators.stub]
+url = "http://127.0.0.1:{facilitator}"
+[[exact.assets]]
+network = "{network}"
+pay_to = "{pay_to}"
+[[routes]]
+path = "/paid/*"
+price = "0.01 USD"
+accept = ["exact"]
+"""
+
 
 class Servers:
     """Starts servers below one folder, and stops all of them."""
@@ -156,6 +179,31 @@ class Servers:
         config.write_text(settings + extra)
         command = [self.binary, "run", "-c", str(config)]
         return self._started(processes.Process(name, command, port, self.contestant_core, folder))
+
+    def token_shops(self):
+        """Tollgate before the origin, and those peers that are installed; they answer from memory, without an origin."""
+        facilitator = processes.free_port()
+        stub = self._spawn("stub-facilitator", os.environ["STUB_FACILITATOR"], facilitator, self.other_core,
+                           NETWORK=NETWORK)
+        port, folder = processes.free_port(), self._own_folder("tokens")
+        config = folder / "tollgate.toml"
+        values = {"origin": self.origin.port, "facilitator": stub.port, "network": NETWORK, "pay_to": PAY_TO}
+        config.write_text(TOKENS.format(port=port, **values))
+        command = [self.binary, "run", "-c", str(config)]
+        shops = [self._started(processes.Process("tollgate", command, port, self.contestant_core, folder))]
+        settings = {"FACILITATOR_URL": f"http://127.0.0.1:{stub.port}", "PAY_TO": PAY_TO}
+        if "AXUM_SHOP" in os.environ:
+            shops.append(self._spawn("x402-axum", os.environ["AXUM_SHOP"], processes.free_port(), **settings))
+        if "X402_DIR" in os.environ:
+            script = pathlib.Path(__file__).with_name("express.mjs")
+            shops.append(self._spawn("@x402/express", f"node {shlex.quote(str(script))}", processes.free_port(), **settings))
+        return shops
+
+    def _spawn(self, name, command, port, core=None, **settings):
+        folder = self._own_folder(name.rpartition("/")[2])
+        core = self.contestant_core if core is None else core
+        settings["PORT"] = str(port)
+        return self._started(processes.Process(name, shlex.split(command), port, core, folder, settings))
 
     def stop(self, server):
         self.running.remove(server)
