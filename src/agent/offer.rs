@@ -115,6 +115,12 @@ pub fn read(headers: &HeaderMap, body: &[u8], now: i64) -> Result<Vec<Offer>, Of
     match (in_field, in_body) {
         (Ok(offers), Ok(more)) => merged(offers, more),
         (Ok(offers), Err(_)) | (Err(_), Ok(offers)) => Ok(offers),
+        // Pay per crawl is offered in a field of its own, with a text for people.
+        (Err(OfferError::None), Err(OfferError::Syntax { .. } | OfferError::None))
+            if headers.contains_key("crawler-price") =>
+        {
+            Err(OfferError::OtherSchemes("crawl (pay per crawl)".to_owned()))
+        }
         // What says more about the server's mistake.
         (Err(field), Err(body)) => Err(if rank(&body) <= rank(&field) { body } else { field }),
     }

@@ -232,7 +232,12 @@ const ASSET: &[Key] = &[
         "Its network: CAIP-2, or x402 v1's name such as \"base\".",
     ),
     key("asset", Kind::Text(Some("USDC")), "A known token's symbol (USDC, EURC), or an address."),
-    required("pay_to", Kind::Text(None), "\"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\"", "The address that is paid."),
+    required(
+        "pay_to",
+        Kind::Text(None),
+        "\"0x1111111111111111111111111111111111111111\"",
+        "The address that is paid: yours.",
+    ),
     key(
         "transfer",
         Kind::Choice { of: &["eip3009", "permit2"], default: "eip3009" },

@@ -169,6 +169,9 @@ fn a_402_without_a_payable_offer_is_an_error() {
         let error = script.send(|l| l).unwrap_err().to_string();
         assert!(error.contains(expect) && script.calls() == 1, "{error}");
     }
+    let script = Script::of([answer(402, &[("crawler-price", "USD 0.01")], "A crawler can pay for this.")]);
+    let error = script.send(|l| l).unwrap_err().to_string();
+    assert!(error.contains("takes only crawl (pay per crawl)"), "{error}");
 }
 
 #[test]

@@ -4,14 +4,18 @@ use std::{path::Path, sync::Arc};
 
 use super::urls;
 use crate::{
-    config::{Exact, Facilitator, Route, Scheme, read::Section, walk::quote},
+    config::{
+        Exact, Facilitator, Route, Scheme,
+        read::Section,
+        walk::{nearest, quote},
+    },
     payment::token::{DECIMALS_MAX, Token, Transfer},
     wire::{
         amount::Currency,
         evm::address::Address,
         x402::{
             assets::{self, ASSETS, KnownAsset},
-            network::Network,
+            network::{self, Network},
         },
     },
 };
@@ -61,7 +65,10 @@ fn token(section: &Section<'_>) -> Option<Token> {
         let known = network.filter(|network| network.evm_chain_id().is_some() || network.is_svm());
         if known.is_none() {
             let message = format!("expected a network such as `eip155:8453` or `base`, found `{}`", quote(text));
-            let help = "`eip155:` and a chain's number (CAIP-2), or `solana:` and its genesis".to_owned();
+            let help = match nearest(text, network::v1_names()) {
+                Some(near) => format!("did you mean `\"{near}\"`?"),
+                None => "`eip155:` and a chain's number (CAIP-2), or `solana:` and its genesis".to_owned(),
+            };
             section.complain("network", message, Some(help));
         }
         known

@@ -232,7 +232,13 @@ fn name_routes(root: &Section<'_>, sections: &[Section<'_>], routes: &mut [Route
 /// Warns about prices that no account can pay.
 pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]) {
     let mut warned = HashSet::new();
+    let on_credit = |scheme: &Scheme| *scheme != Scheme::Exact;
     for (index, route) in routes.iter().enumerate() {
+        if accounts.is_empty() && route.accept.contains(&Scheme::Exact) && route.accept.iter().any(on_credit) {
+            let message = "only `exact` can pay for it: there is no account for what is paid on credit";
+            let help = "add an `[[accounts]]` section for each customer, or take the other schemes out of `accept`";
+            root.layers.warn(&format!("routes[{index}].accept"), message, help);
+        }
         let Some(price) = route.price.filter(|_| !route.accept.contains(&Scheme::Exact)) else { continue };
         let key = format!("routes[{index}].price");
         if accounts.is_empty() {

@@ -85,11 +85,11 @@ impl Visit<'_> {
                 let Some(ids) = self.fresh_ids() else { return Refusal::from(Reason::Internal).into() };
                 let resource = self.target.url(self.scheme);
                 let signed = match &shared.key {
-                    Some(key) if reason.status() != 400 => {
+                    Some(key) => {
                         let now = shared.clock.now_ms() / 1000;
                         self.offer.sign(key, self.target.authority(), &resource, now)
                     }
-                    _ => Vec::new(),
+                    None => Vec::new(),
                 };
                 let filling = Filling {
                     resource: &resource,
@@ -101,9 +101,7 @@ impl Visit<'_> {
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
                 extra.is_text = self.offer.is_text();
                 extra.varies = self.offer.has_two_bodies();
-                if reason.status() != 400 {
-                    extra.offer_field = self.offer.field(&filling);
-                }
+                extra.offer_field = self.offer.field(&filling);
             }
             _ => {}
         }

@@ -52,6 +52,11 @@ const KNOWN: &[(&str, Option<&str>, bool)] = &[
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Network(String);
 
+/// The names that v1 has: `base`, `base-sepolia`.
+pub fn v1_names() -> impl Iterator<Item = &'static str> {
+    KNOWN.iter().filter_map(|(_, v1, _)| *v1)
+}
+
 impl Network {
     /// Reads a CAIP-2 name: a namespace of 3 to 8 `a-z0-9-`, a colon, a reference of 1 to 32 `A-Za-z0-9_-`. A chain of
     /// Ethereum is a number without leading zero, below 2⁶⁴, so that it has one spelling.
