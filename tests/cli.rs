@@ -6,6 +6,8 @@ mod support;
 mod books;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/exports.rs"]
+mod exports;
 #[path = "cli/keys.rs"]
 mod keys;
 #[path = "cli/pay.rs"]

@@ -60,9 +60,16 @@ fn date_at(at_ms: u64, zone: &TimeZone) -> Date {
     zone.to_datetime(at).date()
 }
 
-fn days_since_1970(day: Date) -> i64 {
+/// A day as the books count it: whole days since 1970-01-01.
+pub fn days_since_1970(day: Date) -> i64 {
     let start = date(1970, 1, 1);
     i64::from(start.until(day).map_or(0, |span| span.get_days()))
+}
+
+/// `2026-11-24`; the number itself where no calendar has it.
+pub fn day_text(days: i64) -> String {
+    let day = date(1970, 1, 1).checked_add(jiff::Span::new().try_days(days).unwrap_or_default());
+    day.map_or_else(|_| days.to_string(), |day| day.to_string())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
 //! [`store`], with [`settling`] for payments that move money at once; its SQLite is [`sqlite`], made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
-//! (one wake a core and batch). [`read`] and [`audit`] look at the file of a running gateway without its lock.
+//! (one wake a core and batch). [`read`], [`report`] and [`audit`] look at the file of a running gateway without its lock.
 
 pub mod audit;
 mod batch;
@@ -26,6 +26,7 @@ mod poster;
 mod queue;
 pub mod read;
 mod recovery;
+pub mod report;
 pub mod resolve;
 pub mod rollup;
 mod rows;

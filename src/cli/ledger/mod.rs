@@ -1,7 +1,9 @@
 //! `tollgate ledger`: the books, of a running gateway too.
 
 mod audit;
+mod export;
 mod list;
+mod report;
 mod resolve;
 mod settled;
 mod show;
@@ -12,7 +14,9 @@ use super::output::error;
 use super::{Exit, color};
 use crate::agent::offer::shortened;
 use crate::config;
+use crate::ledger::day::days_since_1970;
 use crate::ledger::read::{LedgerReader, ReadError};
+use crate::ledger::report::Days;
 use crate::ledger::sqlite::OpenError;
 use crate::ledger::store::Delivery;
 use crate::payment::token::UNIT_DECIMALS_MAX;
@@ -26,6 +30,8 @@ pub(super) const EXAMPLES: &str = "\
 Examples:
   tollgate ledger list --ledger tollgate.sqlite
   tollgate ledger show 281474976710657
+  tollgate ledger report --by account --since 2026-11-01 --until 2026-12-01
+  tollgate ledger export --format csv -o november.csv --since 2026-11-01 --until 2026-12-01
   tollgate ledger audit -c tollgate.toml
 
 No gateway needs to stop for it.";
@@ -35,6 +41,8 @@ No gateway needs to stop for it.";
 pub enum Ledger {
     List(list::List),
     Show(show::Show),
+    Report(report::Report),
+    Export(export::Export),
     Audit(audit::Audit),
     Resolve(resolve::Resolve),
 }
@@ -44,6 +52,8 @@ impl Ledger {
         let done = match self {
             Ledger::List(list) => list.run(),
             Ledger::Show(show) => show.run(),
+            Ledger::Report(report) => report.run(),
+            Ledger::Export(export) => export.run(),
             Ledger::Audit(audit) => audit.run(),
             Ledger::Resolve(resolve) => resolve.run(),
         };
@@ -114,6 +124,36 @@ impl Where {
 
     fn open(&self) -> Result<LedgerReader, Failure> {
         LedgerReader::open(&self.path()?).map_err(Failure::Open)
+    }
+}
+
+/// Which book days, in the ledger's time zone.
+#[derive(Debug, clap::Args)]
+pub struct Span {
+    /// From this book day on: 2026-11-01.
+    #[arg(long, value_name = "DAY")]
+    since: Option<jiff::civil::Date>,
+    /// Up to this book day, which is not included: 2026-12-01.
+    #[arg(long, value_name = "DAY")]
+    until: Option<jiff::civil::Date>,
+}
+
+impl Span {
+    fn days(&self) -> Days {
+        let (since, until) = (self.since.map(days_since_1970), self.until.map(days_since_1970));
+        Days { since: since.unwrap_or(Days::ALL.since), until: until.unwrap_or(Days::ALL.until) }
+    }
+
+    /// `2026-11-01 up to and including 2026-11-30, days of Europe/Berlin`
+    fn text(&self, zone: &str) -> String {
+        let last = self.until.and_then(|day| day.yesterday().ok());
+        let days = match (self.since, last) {
+            (None, None) => "all days".to_owned(),
+            (Some(first), None) => format!("from {first} on"),
+            (None, Some(last)) => format!("up to and including {last}"),
+            (Some(first), Some(last)) => format!("{first} up to and including {last}"),
+        };
+        format!("{days}, days of {zone}")
     }
 }
 
