@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "exact/after_body.rs"]
+mod after_body;
 #[path = "exact/comes_back.rs"]
 mod comes_back;
 #[path = "exact/forms.rs"]

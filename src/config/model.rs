@@ -196,6 +196,8 @@ pub struct Exact {
     pub answer: Duration,
     /// `concurrency` (64): calls to one facilitator at a time.
     pub concurrency: usize,
+    /// `body_bytes` (1048576): the longest answer that [`Settle::AfterBody`] waits for.
+    pub body_bytes: usize,
 }
 
 /// `[facilitators.NAME]`: who verifies and settles `exact`.
@@ -329,6 +331,8 @@ pub enum Settle {
     OnHead,
     /// Before the origin is asked; its failure leaves an answer owed.
     First,
+    /// When all of the origin's answer is there, up to a cap: one that is cut is not paid.
+    AfterBody,
 }
 
 /// How a route can be paid.

@@ -219,6 +219,13 @@ const EXACT: &[Key] = &[
     count("settle_seconds", 90, 10, 600, "For its /settle; what has no end by then is unknown, and looked into."),
     count("answer_seconds", 30, 1, 600, "A client is told to come back if a settlement takes longer."),
     count("concurrency", 64, 1, 4096, "Calls to one facilitator at a time."),
+    count(
+        "body_bytes",
+        1_048_576,
+        1,
+        67_108_864,
+        "The longest answer that settle = \"after_body\" waits for; a longer one is settled then, and streams on.",
+    ),
     key("assets", Kind::List(ASSET), "What `exact` is paid in, preferred first. A section for each token."),
 ];
 
@@ -340,8 +347,9 @@ const ROUTE: &[Key] = &[
     ),
     key(
         "settle",
-        Kind::Choice { of: &["on_head", "first"], default: "on_head" },
-        "When `exact` is settled: once the origin has answered with a success, or before it is asked.",
+        Kind::Choice { of: &["on_head", "first", "after_body"], default: "on_head" },
+        "When `exact` is settled: once the origin has answered with a success, before it is asked, or once its whole answer \
+         is here (exact.body_bytes of memory for each).",
     ),
     optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
     optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),

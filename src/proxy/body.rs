@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::core::Core;
 use super::delivery::Tracker;
 use super::framing;
+use super::hold::Held;
 use super::meter::Meter;
 use super::origin::Lease;
 use super::ticker::Timer;
@@ -275,14 +276,22 @@ pub struct OriginBody {
     idle: Duration,
     timer: Option<Timer>,
     waiting: bool,
+    /// What was taken before the answer was given.
+    held: Option<Box<Held>>,
 }
 
 impl OriginBody {
     /// Wraps a body that came over `lease`.
     pub fn new(incoming: Incoming, lease: Lease, idle: Duration) -> OriginBody {
-        let mut body = OriginBody { incoming, lease: Some(lease), idle, timer: None, waiting: false };
+        let mut body = OriginBody { incoming, lease: Some(lease), idle, timer: None, waiting: false, held: None };
         body.release_at_end();
         body
+    }
+
+    /// The same body with what was taken of it in front again.
+    pub fn with(mut self, held: Held) -> OriginBody {
+        self.held = Some(Box::new(held));
+        self
     }
 
     fn release_at_end(&mut self) {
@@ -300,6 +309,13 @@ impl Body for OriginBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(held) = &mut this.held {
+            match held.frame() {
+                None if held.is_whole() => return Poll::Ready(None),
+                None => this.held = None,
+                frame => return Poll::Ready(frame.map(Ok)),
+            }
+        }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = false;
@@ -339,11 +355,22 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.held {
+            Some(held) => held.is_empty() && (held.is_whole() || self.incoming.is_end_stream()),
+            None => self.incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let Some(held) = &self.held else { return self.incoming.size_hint() };
+        let mut hint = if held.is_whole() { SizeHint::with_exact(0) } else { self.incoming.size_hint() };
+        let (lower, upper) = (hint.lower(), hint.upper());
+        hint = SizeHint::new();
+        hint.set_lower(lower.saturating_add(held.len()));
+        if let Some(upper) = upper.zip(held.exact()).and_then(|(upper, exact)| upper.checked_add(exact)) {
+            hint.set_upper(upper);
+        }
+        hint
     }
 }
 

@@ -21,6 +21,7 @@ pub mod delivery;
 pub mod forward;
 
 pub mod body;
+pub mod hold;
 pub mod origin;
 
 pub mod core;

@@ -141,13 +141,17 @@ fn live(round: u64) {
     let origin_dice = Mutex::new(Random::new(2000 + round));
     let truth = chain.clone();
     let origin = Origin::scripted(move |_, socket| {
-        let fails = !truth.lock().unwrap().calm && origin_dice.lock().unwrap().below(5) == 0;
-        let status = if fails { "500 Oops" } else { "200 OK" };
-        write!(socket, "HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\npage").is_ok()
+        let dice = if truth.lock().unwrap().calm { 9 } else { origin_dice.lock().unwrap().below(8) };
+        let (status, body) = match dice {
+            0 => ("500 Oops", "page"),
+            1 => ("200 OK", "pa"),
+            _ => ("200 OK", "page"),
+        };
+        write!(socket, "HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\n{body}").is_ok() && body.len() == 4
     });
-    let settle_first = if round % 3 == 2 { "settle = \"first\"\n" } else { "" };
+    let settle = ["on_head", "after_body", "first"][round as usize % 3];
     // One host for all lives of the gateway, whose port changes.
-    let toml = token_shop_toml(&origin, &facilitator, settle_first)
+    let toml = token_shop_toml(&origin, &facilitator, &format!("settle = \"{settle}\"\n"))
         .replace("[server]", "[server]\npublic_url = \"http://shop.example\"");
     let mut gateway = Gateway::start(&toml);
     let lives: Vec<Arc<Life>> = (0..PAYMENTS).map(|i| Arc::new(life(gateway.addr, &format!("/paid/{i}")))).collect();

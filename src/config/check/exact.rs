@@ -52,6 +52,7 @@ pub(super) fn exact(root: &Section<'_>, section: &Section<'_>) -> Option<Exact> 
         settle: section.seconds("settle_seconds"),
         answer: section.seconds("answer_seconds"),
         concurrency: section.number("concurrency"),
+        body_bytes: section.number("body_bytes"),
     })
 }
 

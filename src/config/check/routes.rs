@@ -96,6 +96,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         accept: accept?,
         settle: match section.text("settle") {
             Some("first") => Settle::First,
+            Some("after_body") => Settle::AfterBody,
             _ => Settle::OnHead,
         },
         description: description.map(str::to_owned),

@@ -17,6 +17,7 @@
 //! A claim is released by dropping its guard, so also by a panic. Once `capture` was called the guard is empty. Payments
 //! that move money while the request is served have more states: see `settle`.
 
+mod after_body;
 mod answer;
 mod claim;
 mod settle;

@@ -14,11 +14,13 @@
 //! unknown     intent             -                           unresolved
 //! ```
 //!
-//! With `settle = "first"` the origin is asked after `captured`; if it gives no success, the answer is owed.
+//! With `settle = "first"` the origin is asked after `captured`; if it gives no success, the answer is owed. With
+//! `"after_body"` the answer's body is taken between `head` and `intended`; if it breaks off, the payment is released.
 
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::after_body::Taken;
 use super::claim::{ClaimGuard, SettlingGuard};
 use super::{Charged, Exchange, No, Scene, left};
 use crate::config::Settle;
@@ -87,7 +89,7 @@ impl Exchange {
         }
         let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
-        let response = match self.charged(&scene.core, forwarded) {
+        let mut response = match self.charged(&scene.core, forwarded) {
             Charged::Yes(response) => response,
             Charged::No(verdict, why) => {
                 claim.why = why;
@@ -95,6 +97,19 @@ impl Exchange {
                 return scene.tell(verdict);
             }
         };
+        if scene.core.shared.config.routes[self.route].settle == Settle::AfterBody {
+            response = match self.take(exact, response, &mut scene).await {
+                Taken::Ready(response) => response,
+                Taken::Cut(refusal) => {
+                    // A client that breaks its own request off makes the origin give up.
+                    let clients_doing = upload.open.get() || upload.fault.get().is_some();
+                    claim.why = if clients_doing { Released::ClientLeft } else { Released::OriginFailed };
+                    drop(claim);
+                    return scene.tell(Err(refusal.into()));
+                }
+                Taken::Left => return,
+            };
+        }
         let settled = self.settle(exact, claim, verified, Some(response.status()), &mut scene).await;
         if let Some((captured, receipt)) = settled {
             let answer = self.answer(&scene.core, &scene.client, response, (captured, upload), Some(&receipt));
