@@ -22,3 +22,5 @@ mod storm;
 mod tamper;
 #[path = "exact/unresolved.rs"]
 mod unresolved;
+#[path = "exact/upto.rs"]
+mod upto;

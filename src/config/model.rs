@@ -300,7 +300,7 @@ pub struct Route {
     pub price: Option<Money>,
     /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
     pub accept: Vec<Scheme>,
-    /// `settle` (`"on_head"`): when `exact` is settled.
+    /// `settle` (`"on_head"`): when `exact` and `upto` are settled.
     pub settle: Settle,
     /// `description`, for offers.
     pub description: Option<String>,
@@ -342,10 +342,19 @@ pub enum Scheme {
     Deferred,
     /// A token transfer that a facilitator settles while the request is served.
     Exact,
+    /// The same, of at most the price: the origin says how much of it.
+    Upto,
     /// Signed commitment as x402 v2 has it, settled later from the ledger.
     BatchSettlement,
     /// Pay per crawl: a signed price, settled later from the ledger.
     Crawl,
+}
+
+impl Scheme {
+    /// Whether a facilitator moves a token for it.
+    pub fn is_token(self) -> bool {
+        matches!(self, Scheme::Exact | Scheme::Upto)
+    }
 }
 
 /// `[ledger]`

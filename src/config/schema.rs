@@ -224,7 +224,8 @@ const EXACT: &[Key] = &[
         1_048_576,
         1,
         67_108_864,
-        "The longest answer that settle = \"after_body\" waits for; a longer one is settled then, and streams on.",
+        "The longest answer that settle = \"after_body\" waits for. A longer one is settled then and streams on; with `upto` it \
+         is refused.",
     ),
     key("assets", Kind::List(ASSET), "What `exact` is paid in, preferred first. A section for each token."),
 ];
@@ -262,6 +263,11 @@ const ASSET: &[Key] = &[
         "fee_payer",
         "\"EwWqGE4ZFKLofuestmU4LDdK7XM1N4ALgdZccwYugwGd\"",
         "Solana: `feePayer` of the facilitator's /supported.",
+    ),
+    optional(
+        "facilitator_address",
+        "\"0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266\"",
+        "`upto`: `facilitatorAddress` of the facilitator's /supported; only that account can settle.",
     ),
 ];
 
@@ -343,12 +349,13 @@ const ROUTE: &[Key] = &[
     key(
         "accept",
         Kind::Texts(&["deferred"]),
-        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\".",
+        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\", \"upto\" (at most \
+         the price; the origin says how much in Settlement-Overrides).",
     ),
     key(
         "settle",
         Kind::Choice { of: &["on_head", "first", "after_body"], default: "on_head" },
-        "When `exact` is settled: once the origin has answered with a success, before it is asked, or once its whole answer \
+        "When `exact` and `upto` are settled: once the origin has answered with a success, before it is asked, or once its whole answer \
          is here (exact.body_bytes of memory for each).",
     ),
     optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),

@@ -150,7 +150,7 @@ pub(super) fn bought(connection: &Connection, key: &PaymentKey) -> rusqlite::Res
 pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<Unresolved>> {
     let mut statement = connection.prepare(
         "SELECT c.key, c.account, c.period, c.asset, c.amount, c.hard_until_ms, c.facilitator, c.payload, e.agent, \
-         e.route, e.scheme, e.list_amount, e.table_hash, e.status, e.method, e.target, e.evidence, e.at_ms \
+         e.route, e.scheme, e.list_amount, e.table_hash, e.status, e.method, e.target, e.evidence, e.at_ms, e.amount \
          FROM claims c JOIN entries e ON e.key = CAST(x'04' || c.key AS BLOB) WHERE c.state IN ('s', 'u') ORDER BY e.n",
     )?;
     let rows = statement.query_map((), |row| {
@@ -177,7 +177,8 @@ pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<
             agent_key: None,
             route: row.get(9)?,
             scheme,
-            amount,
+            // What is settled may be less than what was claimed.
+            amount: Units::new(row.get(18)?).unwrap_or_default(),
             list_amount: Units::new(row.get::<_, Option<i64>>(11)?.unwrap_or_default()).unwrap_or_default(),
             table_hash: row.get::<_, Option<[u8; 32]>>(12)?.unwrap_or_default(),
             status: row.get::<_, Option<u16>>(13)?.unwrap_or_default(),

@@ -18,3 +18,4 @@ pub mod secrets;
 pub mod signed;
 pub mod terms;
 pub mod token;
+pub mod upto;

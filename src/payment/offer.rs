@@ -21,6 +21,7 @@ use super::crawl;
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::terms::{Template, Term};
 use super::token::Token;
+use super::upto;
 use crate::wire::amount::{Money, Units, WireAmount};
 use crate::wire::x402::requirements::ResourceInfo;
 
@@ -45,6 +46,8 @@ pub enum Way {
     Deferred(DeferredTerms),
     /// A token transfer.
     Exact(Arc<Token>),
+    /// A token transfer of at most the price.
+    Upto(Arc<Token>),
     /// A signed commitment as x402 v2 has it.
     Batch(BatchTerms),
     /// A signed price, pay per crawl; it has no entry and no id.
@@ -188,6 +191,7 @@ impl Entry {
                 (template, price.units)
             }
             Way::Exact(token) => (token.template("exact", ttl), token.units(price)?),
+            Way::Upto(token) => (token.template(upto::SCHEME, ttl), token.units(price)?),
         };
         Some(Entry { way, term: Term::new(template), amount })
     }
@@ -266,6 +270,10 @@ impl Draft<'_> {
             Way::Exact(token) => {
                 let id = self.holes.of(Hole::Id(index));
                 Some(token.requirements("exact", entry.amount, self.ttl, Some(&id)).to_v2())
+            }
+            Way::Upto(token) => {
+                let id = self.holes.of(Hole::Id(index));
+                Some(token.requirements(upto::SCHEME, entry.amount, self.ttl, Some(&id)).to_v2())
             }
         }
     }

@@ -123,6 +123,7 @@ impl Shared {
                 Scheme::BatchSettlement => vec![Way::Batch(batch.clone())],
                 Scheme::Crawl => vec![Way::Crawl],
                 Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
+                Scheme::Upto => tokens().filter(|token| token.facilitator.is_some()).cloned().map(Way::Upto).collect(),
             });
             let ways: Vec<Way> = ways.collect();
             let sold = Sold { description: route.description.as_deref(), mime_type: route.mime_type.as_deref() };

@@ -61,10 +61,10 @@ async fn who_can_do_it_is_asked() {
     assert_eq!(facilitators.extra(Version::V2, "exact", solana).unwrap()["feePayer"], "F");
     assert_eq!(facilitators.first_for(Version::V2, "exact", solana), Some(0));
     assert_eq!(facilitators.extra(Version::V2, "exact", "eip155:84532").unwrap().len(), 0);
-    assert_eq!(facilitators.extra(Version::V2, "upto", "eip155:84532"), None);
-    let none = Kind { scheme: "upto".into(), ..kind() };
+    assert_eq!(facilitators.extra(Version::V2, "later", "eip155:84532"), None);
+    let none = Kind { scheme: "later".into(), ..kind() };
     let unavailable = facilitators.verify(&none, body(), None).await.unwrap_err();
-    assert!(unavailable.why.contains("upto"));
+    assert!(unavailable.why.contains("later"));
     assert_eq!((other.count("/verify"), able.count("/verify")), (0, 2));
     assert_eq!((facilitators.find(&able.url()), facilitators.find("http://x")), (Some(1), None));
     assert_eq!((facilitators.url(1), facilitators.len()), (able.url().as_str(), 2));

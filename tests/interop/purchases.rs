@@ -150,6 +150,48 @@ fn every_client_finds_what_it_can_pay_in_every_mix() {
     assert_eq!(Books::read(dir.path()).captures.len(), captures);
 }
 
+/// Of at most 0.01 USD: nothing, some of it, all of it, and more than was signed.
+#[test]
+fn an_official_client_pays_what_the_origin_takes() {
+    let Some(stage) = Stage::enter() else { return };
+    let takes = |path: &str| match path {
+        "/upto/nothing" => "Settlement-Overrides: {\"amount\":\"0\"}\r\n",
+        "/upto/some" => "Settlement-Overrides: {\"amount\":\"40%\"}\r\n",
+        "/upto/more" => "PAYMENT-SETTLEMENT: {\"amount\":\"10001\"}\r\n",
+        _ => "",
+    };
+    let origin = Origin::scripted(move |seen, socket| {
+        write!(socket, "HTTP/1.1 200 OK\r\n{}Content-Length: 4\r\n\r\npage", takes(seen.path())).is_ok()
+    });
+    let gateway = stage.gateway(&origin, &Agent::start());
+    let client = stage.upto_client();
+    for (path, taken) in [("nothing", Some(0)), ("some", Some(4_000)), ("all", Some(PRICE)), ("more", None)] {
+        let before = stage.tally();
+        let line = stage.run(client, &format!("http://{}/upto/{path}", gateway.addr), None);
+        let after = stage.tally();
+        let moved = u64::from(taken.is_some_and(|taken| taken > 0));
+        let expected = Tally {
+            payee: before.payee + taken.unwrap_or(0),
+            payer: before.payer - taken.unwrap_or(0),
+            settled: before.settled + moved,
+            asked: before.asked + moved,
+        };
+        assert_eq!(after, expected, "{path}: {line}");
+        let Some(taken) = taken else {
+            assert_eq!((&line["status"], &line["receipt"]), (&json!(502), &Value::Null), "{path}: {line}");
+            continue;
+        };
+        assert_eq!((&line["status"], &line["body"]), (&json!(200), &json!("page")), "{path}: {line}");
+        let paid = &line["receipt"];
+        assert_eq!((&paid["success"], &paid["amount"]), (&json!(true), &json!(taken.to_string())), "{path}: {line}");
+        let length = if taken == 0 { 0 } else { 66 };
+        assert_eq!(paid["transaction"].as_str().map(str::len), Some(length), "{path}: {line}");
+    }
+    let (_, dir) = gateway.stop();
+    let books = Books::read(dir.path());
+    assert_eq!((books.captures.len(), books.intents, books.failed), (3, 2, 0), "{books:?}");
+}
+
 /// Official servers let both through to their origin and settle one; here one waits outside.
 #[test]
 fn the_same_payment_twice_at_once_is_settled_and_served_once() {

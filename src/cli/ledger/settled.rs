@@ -49,7 +49,8 @@ pub(super) fn to_text(evidence: &WalletEvidence, line: &mut impl FnMut(&str, &st
     if let Some(receipt) = Receipt::decode(evidence.receipt.as_bytes()) {
         let payer = receipt.payer.map_or_else(String::new, |payer| format!(", paid by {}", visible(&payer)));
         let place = visible(&receipt.network);
-        line("transaction", &format!("{} on {place}{payer}", visible(&receipt.transaction)));
+        let transaction = visible(Some(&*receipt.transaction).filter(|t| !t.is_empty()).unwrap_or("none"));
+        line("transaction", &format!("{transaction} on {place}{payer}"));
     }
     if answer(&evidence.settled).get("sandbox").is_some_and(|sandbox| *sandbox == true) {
         line("SANDBOX", "settled on paper: no money moved");

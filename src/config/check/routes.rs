@@ -24,13 +24,14 @@ const MIME_BYTES_MAX: usize = 100;
 /// Longest name that a route is given, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// Schemes of the specification that are not in this version.
-const LATER: [&str; 2] = ["upto", "mcp"];
+const LATER: [&str; 1] = ["mcp"];
 /// Schemes of this version, as the file names them.
-const SCHEMES: [(&str, Scheme); 4] = [
+const SCHEMES: [(&str, Scheme); 5] = [
     ("deferred", Scheme::Deferred),
     ("batch-settlement", Scheme::BatchSettlement),
     ("crawl", Scheme::Crawl),
     ("exact", Scheme::Exact),
+    ("upto", Scheme::Upto),
 ];
 
 pub(super) fn routes(root: &Section<'_>, origins: Option<&[Origin]>) -> Option<Vec<Route>> {
@@ -229,7 +230,9 @@ fn name_routes(root: &Section<'_>, sections: &[Section<'_>], routes: &mut [Route
 pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]) {
     let mut warned = HashSet::new();
     for (index, route) in routes.iter().enumerate() {
-        let Some(price) = route.price.filter(|_| !route.accept.contains(&Scheme::Exact)) else { continue };
+        let Some(price) = route.price.filter(|_| !route.accept.iter().any(|scheme| scheme.is_token())) else {
+            continue;
+        };
         let key = format!("routes[{index}].price");
         if accounts.is_empty() {
             let help = "add an `[[accounts]]` section for each customer";

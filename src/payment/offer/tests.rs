@@ -33,6 +33,7 @@ fn usdc(network: &str) -> Way {
         currency: Currency::parse("USD").unwrap(),
         pay_to: "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".into(),
         transfer: crate::payment::token::Transfer::Eip3009 { name: "USDC".into(), version: "2".into() },
+        facilitator: None,
     }))
 }
 

@@ -10,6 +10,7 @@ use http::Response;
 use super::{Exchange, Scene, left};
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
+use crate::payment::upto;
 use crate::proxy::body::OriginBody;
 use crate::proxy::hold::{Hold, hold};
 
@@ -20,7 +21,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 pub(super) enum Taken {
     /// It may be settled: all of it is here, or as much as is waited for and the rest streams.
     Ready(Response<OriginBody>),
-    /// It broke off: the client gets this, and pays nothing.
+    /// It broke off, or is too long: the client gets this, and pays nothing.
     Cut(Refusal),
     /// The client is gone, nothing was settled.
     Left,
@@ -38,6 +39,8 @@ impl Exchange {
             held = hold(&mut body, shared.config.exact.body_bytes, patience.saturating_sub(SETTLE)) => held,
         };
         match held {
+            // Whoever may still name an amount must not have been served by then.
+            Hold::Over(_) if exact.scheme == upto::SCHEME => Taken::Cut(Reason::AnswerTooLong.into()),
             Hold::Whole(held) | Hold::Over(held) => Taken::Ready(Response::from_parts(head, body.with(held))),
             Hold::Cut(error) => {
                 tracing::warn!(%error, "the origin cut its answer before the end");

@@ -20,6 +20,8 @@
 mod after_body;
 mod answer;
 mod claim;
+mod come_back;
+mod due;
 mod settle;
 
 use std::rc::Rc;

@@ -1,0 +1,117 @@
+//! A token payment that comes back: spent, owed, or in doubt.
+
+use super::claim::SettlingGuard;
+use super::due::Due;
+use super::settle::not_written;
+use super::{Exchange, No, Scene};
+use crate::ledger::evidence::WalletEvidence;
+use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent};
+use crate::payment::permit::Exact;
+use crate::payment::reason::Reason;
+use crate::proxy::body::{AnswerBody, RequestBody};
+use crate::proxy::forward::Outbound;
+
+impl Exchange {
+    /// The same payment again, after it was claimed, settled or lost before.
+    pub(super) async fn come_back(&self, exact: &Exact, outbound: Outbound, mut scene: Scene, error: ClaimError) {
+        let store = scene.core.shared.store.clone();
+        match error {
+            ClaimError::Unresolved => {
+                let stored = store.unresolved().into_iter().find(|open| open.request.key == self.permit.key);
+                let known = |intent: &Intent| WalletEvidence::decode(&intent.posting.evidence).unwrap_or_default();
+                // Whoever has seen a payment on the chain knows what was signed, not the id that was offered with it.
+                let same = stored.is_some_and(|open| {
+                    let posting = &open.intent.posting;
+                    known(&open.intent).request == exact.body
+                        && self.is_for(Some(&posting.method), Some(&posting.target))
+                });
+                if !same {
+                    return scene.tell(Err(self.claim_refusal(&error)));
+                }
+                let settling = SettlingGuard::adopt(&store, self.permit.key);
+                let found = settling.and_then(|settling| {
+                    let intent = settling.intent()?;
+                    let (due, known) = (Due::intended(exact, intent), known(intent));
+                    let url = intent.facilitator.clone();
+                    Some((settling, due, known, url))
+                });
+                let Some((settling, due, known, url)) = found else {
+                    return scene.tell(Err(self.claim_refusal(&error)));
+                };
+                // Only the facilitator that was asked before; one that is no longer configured leaves it unresolved.
+                let Some(facilitator) = scene.core.shared.facilitators.find(&url) else {
+                    drop(settling);
+                    return scene.tell(Err(self.claim_refusal(&error)));
+                };
+                let end = self.drive(&due, exact, (facilitator, true), &settling, &mut scene).await;
+                if self.finish((exact, &due), settling, end, known, true, &mut scene).await.is_some() {
+                    self.redeliver(exact, outbound, scene).await;
+                }
+            }
+            ClaimError::Owed => self.redeliver(exact, outbound, scene).await,
+            ClaimError::AlreadyCaptured(_) => {
+                let mut no = self.claim_refusal(&error);
+                if let Ok(Some(bought)) = store.find(self.permit.key).await {
+                    no = self.bought_before(exact, &bought);
+                }
+                scene.tell(Err(no));
+            }
+            error => scene.tell(Err(self.claim_refusal(&error))),
+        }
+    }
+
+    /// Serves what was paid for and not given, once: the same payment, method and target, and no body that could differ.
+    async fn redeliver(&self, exact: &Exact, outbound: Outbound, mut scene: Scene) {
+        let store = scene.core.shared.store.clone();
+        let bought = match store.find(self.permit.key).await {
+            Ok(Some(bought)) => bought,
+            Ok(None) => return scene.tell(Err(self.claim_refusal(&ClaimError::AlreadyCaptured(None)))),
+            Err(why) => return scene.tell(Err(self.claim_refusal(&ClaimError::Unavailable(why)))),
+        };
+        let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
+        let same = evidence.is_some_and(|evidence| evidence.request == exact.body)
+            && self.is_for(bought.method.as_deref(), bought.target.as_deref());
+        if !same || !matches!(outbound.request.body(), RequestBody::Empty) {
+            return scene.tell(Err(self.bought_before(exact, &bought)));
+        }
+        let receipt = match store.redeliver(self.permit.key).await {
+            Ok(receipt) => receipt,
+            Err(CaptureError::Lost) => return scene.tell(Err(self.bought_before(exact, &bought))),
+            Err(error) => return scene.tell(Err(not_written(&error))),
+        };
+        let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
+        let x402 = stored_receipt(&bought);
+        let verdict = match forwarded {
+            Ok(response) => {
+                // Whatever the origin says: the money has moved, and the client is to know.
+                let response = response.map(|body| AnswerBody::origin(body, None));
+                Ok(self.paid(&scene.core, response, receipt, x402.as_deref()))
+            }
+            Err(refusal) => Err(No {
+                refusal,
+                receipt: Some(receipt.n.to_string()),
+                payment_response: x402.map(|x402| (exact.version, x402)),
+            }),
+        };
+        scene.tell(verdict);
+    }
+
+    /// Whether this request is for what was bought.
+    fn is_for(&self, method: Option<&str>, target: Option<&str>) -> bool {
+        (method, target) == (Some(&*self.method), Some(&*self.target))
+    }
+
+    /// «Spent», with the receipt.
+    fn bought_before(&self, exact: &Exact, bought: &Bought) -> No {
+        No {
+            refusal: Reason::PaymentAlreadyUsed.into(),
+            receipt: Some(bought.receipt.n.to_string()),
+            payment_response: stored_receipt(bought).map(|x402| (exact.version, x402)),
+        }
+    }
+}
+
+fn stored_receipt(bought: &Bought) -> Option<String> {
+    let evidence = WalletEvidence::decode(bought.evidence.as_deref()?).ok()?;
+    Some(evidence.receipt).filter(|receipt| !receipt.is_empty())
+}
