@@ -30,7 +30,7 @@ fn offer() -> PreparedOffer {
         pay_to: "merchant".into(),
         terms_url: "https://example.com/terms".into(),
     };
-    let sold = Sold { description: Some("An article"), mime_type: Some("text/html") };
+    let sold = Sold { description: Some("An article"), mime_type: Some("text/html"), ..Sold::default() };
     PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &[Way::Deferred(terms)], true, sold)
 }
 

@@ -32,6 +32,7 @@ use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use crate::ledger::store::{Health, Store as _};
 use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
+use crate::proxy::answers::Answers;
 use crate::proxy::core::{Accounts, Core, Shared};
 use crate::proxy::listener;
 use crate::proxy::origin::OriginPool;
@@ -154,6 +155,7 @@ impl Gateway {
             rules: rules(&config),
             accounts: Accounts::of(&config),
             store: store.clone(),
+            answers: Answers::new(config.exact.answers_bytes),
             config: config.clone(),
             offers,
             secrets,

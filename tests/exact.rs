@@ -4,6 +4,8 @@ mod support;
 
 #[path = "exact/after_body.rs"]
 mod after_body;
+#[path = "exact/bodies.rs"]
+mod bodies;
 #[path = "exact/comes_back.rs"]
 mod comes_back;
 #[path = "exact/forms.rs"]
@@ -12,6 +14,8 @@ mod forms;
 mod handshake;
 #[path = "exact/moved.rs"]
 mod moved;
+#[path = "exact/named.rs"]
+mod named;
 #[path = "exact/races.rs"]
 mod races;
 #[path = "exact/refusals.rs"]

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::ConfigErrors;
 use crate::{
+    payment::identifier::Mode,
     payment::token::Token,
     pricing::Table,
     wire::amount::{Asset, Money, Units},
@@ -196,8 +197,13 @@ pub struct Exact {
     pub answer: Duration,
     /// `concurrency` (64): calls to one facilitator at a time.
     pub concurrency: usize,
-    /// `body_bytes` (1048576): the longest answer that [`Settle::AfterBody`] waits for.
+    /// `body_bytes` (1048576): the longest answer that [`Settle::AfterBody`] waits for, and the longest request body that is
+    /// held to be compared with an earlier one.
     pub body_bytes: usize,
+    /// `payment_identifier` (`"optional"`): whether clients may name their payments.
+    pub identifier: Mode,
+    /// `answers_bytes` (16777216): memory for the answers to such payments.
+    pub answers_bytes: usize,
 }
 
 /// `[facilitators.NAME]`: who verifies and settles `exact`.

@@ -219,13 +219,26 @@ const EXACT: &[Key] = &[
     count("settle_seconds", 90, 10, 600, "For its /settle; what has no end by then is unknown, and looked into."),
     count("answer_seconds", 30, 1, 600, "A client is told to come back if a settlement takes longer."),
     count("concurrency", 64, 1, 4096, "Calls to one facilitator at a time."),
+    key(
+        "payment_identifier",
+        Kind::Choice { of: &["off", "optional", "required"], default: "optional" },
+        "Whether clients of x402 v2 may name their payments: the same name and request gets the same answer again, another \
+         payment under it 409.",
+    ),
+    count(
+        "answers_bytes",
+        16_777_216,
+        0,
+        1_073_741_824,
+        "Memory for such answers, of up to 64 KiB each; the oldest go first, all of them with the process.",
+    ),
     count(
         "body_bytes",
         1_048_576,
         1,
         67_108_864,
         "The longest answer that settle = \"after_body\" waits for. A longer one is settled then and streams on; with `upto` it \
-         is refused.",
+         is refused. Also the longest request body of a payment that can be served again.",
     ),
     key("assets", Kind::List(ASSET), "What `exact` is paid in, preferred first. A section for each token."),
 ];

@@ -8,6 +8,7 @@ pub mod crawl;
 pub mod deferred;
 pub mod exact;
 pub mod id;
+pub mod identifier;
 pub mod key;
 pub mod offer;
 pub mod permit;

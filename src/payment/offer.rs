@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::batch::{self, BatchTerms};
 use super::crawl;
+use super::identifier::{self, Mode};
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::terms::{Template, Term};
 use super::token::Token;
@@ -61,6 +62,8 @@ pub struct Sold<'a> {
     pub description: Option<&'a str>,
     /// `text/html`
     pub mime_type: Option<&'a str>,
+    /// Whether payments may be named.
+    pub identifier: Mode,
 }
 
 /// One entry of an offer.
@@ -125,6 +128,9 @@ impl PreparedOffer {
         let mut field = json!({"x402Version": 2, "error": error, "resource": resource, "accepts": new});
         if let Some(terms) = signing {
             field["extensions"] = json!({batch::EXTENSION: terms.extension()});
+        }
+        if let Some(extension) = sold.identifier.extension() {
+            field["extensions"][identifier::EXTENSION] = extension;
         }
         PreparedOffer {
             price,

@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::core::Core;
 use super::delivery::Tracker;
+use super::digest::Digesting;
 use super::framing;
 use super::hold::Held;
 use super::meter::Meter;
@@ -35,6 +36,8 @@ pub enum RequestBody {
     Empty,
     /// The client's.
     Client(ClientBody),
+    /// What was taken of it before, and what is left of it.
+    Held(Box<Held>, Option<ClientBody>),
 }
 
 /// The client's body under its deadlines; trailers are dropped.
@@ -63,6 +66,8 @@ pub struct Watched {
     pub waiting: Cell<bool>,
     /// The client still has to send some of it.
     pub open: Cell<bool>,
+    /// Its digest, where somebody asks for it.
+    pub digest: Digesting,
 }
 
 impl Deref for BodyWatch {
@@ -74,6 +79,17 @@ impl Deref for BodyWatch {
 }
 
 impl RequestBody {
+    /// The same body with what was taken of it in front again.
+    pub fn with(self, held: Held) -> RequestBody {
+        match self {
+            RequestBody::Client(rest) if !held.is_whole() => RequestBody::Held(Box::new(held), Some(rest)),
+            // It was too long before already: nothing was taken of it.
+            RequestBody::Held(before, rest) if !held.is_whole() && held.is_empty() => RequestBody::Held(before, rest),
+            RequestBody::Held(_, rest) if !held.is_whole() => RequestBody::Held(Box::new(held), rest),
+            _ => RequestBody::Held(Box::new(held), None),
+        }
+    }
+
     /// Puts a client's body under the deadlines of the configuration.
     pub fn client(core: &Core, incoming: Incoming, watch: &BodyWatch) -> RequestBody {
         if incoming.is_end_stream() {
@@ -108,7 +124,11 @@ impl ClientBody {
                     // Trailers could smuggle fields past the gate.
                     let Ok(data) = frame.into_data() else { continue };
                     self.bytes += data.len() as u64;
+                    self.watch.digest.feed(&data);
                     self.watch.open.set(!self.incoming.is_end_stream());
+                    if self.incoming.is_end_stream() {
+                        self.watch.digest.finish();
+                    }
                     if self.too_slow() {
                         return self.fail(Fault::Slow);
                     }
@@ -118,6 +138,7 @@ impl ClientBody {
                 Poll::Ready(None) => {
                     self.watch.waiting.set(false);
                     self.watch.open.set(false);
+                    self.watch.digest.finish();
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -152,6 +173,11 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Client(body) => body.poll_data(cx),
+            RequestBody::Held(held, rest) => match (held.frame(), rest) {
+                (Some(frame), _) => Poll::Ready(Some(Ok(frame))),
+                (None, Some(rest)) => rest.poll_data(cx),
+                (None, None) => Poll::Ready(None),
+            },
         }
     }
 
@@ -159,6 +185,9 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => true,
             RequestBody::Client(body) => body.incoming.is_end_stream(),
+            RequestBody::Held(held, rest) => {
+                held.is_empty() && rest.as_ref().is_none_or(|rest| rest.incoming.is_end_stream())
+            }
         }
     }
 
@@ -166,6 +195,9 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Client(body) => body.incoming.size_hint(),
+            RequestBody::Held(held, rest) => {
+                held.hint(&rest.as_ref().map_or(SizeHint::with_exact(0), |rest| rest.incoming.size_hint()))
+            }
         }
     }
 }
@@ -362,15 +394,11 @@ impl Body for OriginBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(held) = &self.held else { return self.incoming.size_hint() };
-        let mut hint = if held.is_whole() { SizeHint::with_exact(0) } else { self.incoming.size_hint() };
-        let (lower, upper) = (hint.lower(), hint.upper());
-        hint = SizeHint::new();
-        hint.set_lower(lower.saturating_add(held.len()));
-        if let Some(upper) = upper.zip(held.exact()).and_then(|(upper, exact)| upper.checked_add(exact)) {
-            hint.set_upper(upper);
+        match &self.held {
+            Some(held) if held.is_whole() => held.hint(&SizeHint::with_exact(0)),
+            Some(held) => held.hint(&self.incoming.size_hint()),
+            None => self.incoming.size_hint(),
         }
-        hint
     }
 }
 

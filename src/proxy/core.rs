@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
+use super::answers::Answers;
 use super::origin::OriginPool;
 use super::ticker::Ticker;
 use crate::clock::Clock;
@@ -13,6 +14,7 @@ use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
 use crate::payment::batch::BatchTerms;
+use crate::payment::identifier::Mode;
 use crate::payment::offer::{DeferredTerms, PreparedOffer, Sold, Way};
 use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
@@ -42,6 +44,8 @@ pub struct Shared {
     pub facilitators: Facilitators,
     /// The books.
     pub store: Arc<dyn Store>,
+    /// Answers to payments that their clients have named.
+    pub answers: Arc<Answers>,
     /// Time.
     pub clock: Clock,
 }
@@ -126,7 +130,12 @@ impl Shared {
                 Scheme::Upto => tokens().filter(|token| token.facilitator.is_some()).cloned().map(Way::Upto).collect(),
             });
             let ways: Vec<Way> = ways.collect();
-            let sold = Sold { description: route.description.as_deref(), mime_type: route.mime_type.as_deref() };
+            let takes_tokens = route.accept.iter().any(|scheme| scheme.is_token());
+            let sold = Sold {
+                description: route.description.as_deref(),
+                mime_type: route.mime_type.as_deref(),
+                identifier: if takes_tokens { config.exact.identifier } else { Mode::Off },
+            };
             Some(PreparedOffer::new(price, ttl, &ways, config.exact.v1, sold))
         };
         config.routes.iter().map(offer).collect()

@@ -198,15 +198,19 @@ fn poll_deadline(timer: &Timer, limit: Duration, watch: &BodyWatch, cx: &std::ta
 
 fn failure(error: &hyper::Error, unsent: Option<Box<Request<RequestBody>>>, watch: &BodyWatch) -> Failure {
     let closed = error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_reset(error);
-    let refusal = match watch.fault.get() {
-        Some(Fault::Slow) => Refusal::from(Reason::BodyTooSlow),
-        Some(Fault::Broken) => Refusal::new(Reason::BadRequest, "the request body broke off or is malformed"),
-        None => {
-            tracing::warn!(%error, "the origin gave no answer");
-            Refusal::from(Reason::OriginInvalid)
-        }
-    };
+    let refusal = client_fault(watch).unwrap_or_else(|| {
+        tracing::warn!(%error, "the origin gave no answer");
+        Refusal::from(Reason::OriginInvalid)
+    });
     Failure { refusal, unsent, closed }
+}
+
+/// What the client is told whose request body ended early.
+pub fn client_fault(watch: &BodyWatch) -> Option<Refusal> {
+    Some(match watch.fault.get()? {
+        Fault::Slow => Refusal::from(Reason::BodyTooSlow),
+        Fault::Broken => Refusal::new(Reason::BadRequest, "the request body broke off or is malformed"),
+    })
 }
 
 fn is_reset(error: &hyper::Error) -> bool {

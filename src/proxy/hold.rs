@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
-use http_body::{Body, Frame};
+use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, timeout_at};
 
 /// What became of a body that was to be taken whole.
@@ -46,14 +46,22 @@ impl Held {
         self.whole
     }
 
-    /// Bytes that are left of it; `None` where trailers follow, which a length in front would cut off.
-    pub fn exact(&self) -> Option<u64> {
-        self.trailers.is_none().then_some(self.bytes.len() as u64)
+    /// The bytes that are left of it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
-    /// Bytes that are left of it.
-    pub fn len(&self) -> u64 {
-        self.bytes.len() as u64
+    /// Its size with that of what follows. Where trailers follow nothing is said, for a length in front would cut them off.
+    pub fn hint(&self, rest: &SizeHint) -> SizeHint {
+        let length = self.bytes.len() as u64;
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(length));
+        if let Some(upper) =
+            rest.upper().filter(|_| self.trailers.is_none()).and_then(|upper| upper.checked_add(length))
+        {
+            hint.set_upper(upper);
+        }
+        hint
     }
 }
 
@@ -155,12 +163,13 @@ mod tests {
         trailers.insert("x-sum", "1".parse().unwrap());
         body.frames.push_back(Frame::trailers(trailers.clone()));
         let Hold::Whole(mut held) = hold(&mut body, 4, LONG).await else { panic!("not whole") };
-        assert_eq!((held.is_whole(), held.exact(), held.len()), (true, None, 4));
+        let none = SizeHint::with_exact(0);
+        assert_eq!((held.is_whole(), held.hint(&none).lower(), held.hint(&none).upper()), (true, 4, None));
         assert_eq!(text(&mut held), "abcd");
         assert_eq!(held.frame().and_then(|frame| frame.into_trailers().ok()), Some(trailers));
         assert!(held.is_empty() && held.frame().is_none());
         let Hold::Whole(held) = hold(&mut made(&[], End::Ends), 0, LONG).await else { panic!("not whole") };
-        assert_eq!((held.is_empty(), held.exact()), (true, Some(0)));
+        assert_eq!((held.is_empty(), held.hint(&none).exact()), (true, Some(0)));
     }
 
     #[tokio::test]
@@ -179,6 +188,6 @@ mod tests {
         assert!(matches!(cut, Hold::Cut("cut")), "{cut:?}");
         let started = Instant::now();
         let Hold::Over(held) = hold(&mut made(&["ab"], End::Waits), 4, LONG).await else { panic!("not over") };
-        assert_eq!((held.len(), started.elapsed() >= LONG), (2, true));
+        assert_eq!((held.bytes().len(), started.elapsed() >= LONG), (2, true));
     }
 }

@@ -125,8 +125,8 @@ impl Stage {
         upto["extra"]["facilitatorAddress"].as_str().unwrap().to_owned()
     }
 
-    /// The client that pays `upto`.
-    pub fn upto_client(&self) -> &'static Client {
+    /// The client that pays `upto`, and names its payments.
+    pub fn main_client(&self) -> &'static Client {
         &CLIENTS[0]
     }
 
@@ -137,6 +137,11 @@ impl Stage {
 
     /// Lets a client ask for a URL, with this body if there is one, and pay: the line that it prints.
     pub fn run(&self, client: &Client, url: &str, body: Option<&str>) -> Value {
+        self.run_with(client, url, body, &[])
+    }
+
+    /// The same with settings of the client.
+    pub fn run_with(&self, client: &Client, url: &str, body: Option<&str>, settings: &[(&str, &str)]) -> Value {
         let program = if client.python() { self.python.as_deref().unwrap() } else { "node".as_ref() };
         let mut command = Command::new(program);
         command.arg(client.script).arg(url).current_dir(&self.dir).stdin(Stdio::null());
@@ -144,6 +149,7 @@ impl Stage {
         if client.version == 1 {
             command.env("PAYMENT_VERSION", "1");
         }
+        command.envs(settings.iter().copied());
         if let Some(body) = body {
             command.env("BODY", body);
         }

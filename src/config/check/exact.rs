@@ -5,7 +5,10 @@ use std::{path::Path, sync::Arc};
 use super::urls;
 use crate::{
     config::{Exact, Facilitator, Route, Scheme, Settle, read::Section, walk::quote},
-    payment::token::{DECIMALS_MAX, Token, Transfer},
+    payment::{
+        identifier::Mode,
+        token::{DECIMALS_MAX, Token, Transfer},
+    },
     wire::{
         amount::Currency,
         evm::address::Address,
@@ -53,6 +56,12 @@ pub(super) fn exact(root: &Section<'_>, section: &Section<'_>) -> Option<Exact> 
         answer: section.seconds("answer_seconds"),
         concurrency: section.number("concurrency"),
         body_bytes: section.number("body_bytes"),
+        identifier: match section.text("payment_identifier") {
+            Some("off") => Mode::Off,
+            Some("required") => Mode::Required,
+            _ => Mode::Optional,
+        },
+        answers_bytes: section.number("answers_bytes"),
     })
 }
 

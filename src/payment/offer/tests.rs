@@ -37,7 +37,10 @@ fn usdc(network: &str) -> Way {
     }))
 }
 
-const SOLD: Sold<'_> = Sold { description: Some("An article @<Id(0)>@ \"quoted\""), mime_type: Some("text/html") };
+const NOTHING: Sold<'_> =
+    Sold { description: None, mime_type: None, identifier: crate::payment::identifier::Mode::Off };
+const SOLD: Sold<'_> =
+    Sold { description: Some("An article @<Id(0)>@ \"quoted\""), mime_type: Some("text/html"), ..NOTHING };
 
 fn prepared(price: &str, ways: &[Way]) -> PreparedOffer {
     PreparedOffer::new(Money::parse(price).unwrap(), 300, ways, true, SOLD)
@@ -164,7 +167,7 @@ fn token_entries_are_complete_in_both_versions() {
 fn an_offer_of_every_scheme_fits_into_a_field() {
     let long = "d".repeat(500);
     let ways = [deferred("tollgate:deferred"), batch(), Way::Crawl, usdc("eip155:84532"), usdc("eip155:42161")];
-    let sold = Sold { description: Some(&long), mime_type: Some("text/html") };
+    let sold = Sold { description: Some(&long), mime_type: Some("text/html"), ..NOTHING };
     let offer = PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &ways, true, sold);
     let ids = vec!["i".repeat(64); ways.len()];
     let resource = format!("https://a.example/{}", "p".repeat(500));

@@ -2,14 +2,17 @@
 
 use super::claim::SettlingGuard;
 use super::due::Due;
+use super::remember::paid_for;
 use super::settle::not_written;
-use super::{Exchange, No, Scene};
-use crate::ledger::evidence::WalletEvidence;
+use super::{Exchange, No, Scene, left};
+use crate::ledger::evidence::{BodyDigest, WalletEvidence};
 use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent};
 use crate::payment::permit::Exact;
 use crate::payment::reason::Reason;
-use crate::proxy::body::{AnswerBody, RequestBody};
+use crate::proxy::answers::Ticket;
+use crate::proxy::body::AnswerBody;
 use crate::proxy::forward::Outbound;
+use crate::proxy::named::hold_body;
 
 impl Exchange {
     /// The same payment again, after it was claimed, settled or lost before.
@@ -28,6 +31,7 @@ impl Exchange {
                 if !same {
                     return scene.tell(Err(self.claim_refusal(&error)));
                 }
+                self.name(Ticket::bind);
                 let settling = SettlingGuard::adopt(&store, self.permit.key);
                 let found = settling.and_then(|settling| {
                     let intent = settling.intent()?;
@@ -60,8 +64,8 @@ impl Exchange {
         }
     }
 
-    /// Serves what was paid for and not given, once: the same payment, method and target, and no body that could differ.
-    async fn redeliver(&self, exact: &Exact, outbound: Outbound, mut scene: Scene) {
+    /// Serves what was paid for and not given, once: for the same payment, method, target and body.
+    async fn redeliver(&self, exact: &Exact, mut outbound: Outbound, mut scene: Scene) {
         let store = scene.core.shared.store.clone();
         let bought = match store.find(self.permit.key).await {
             Ok(Some(bought)) => bought,
@@ -69,11 +73,22 @@ impl Exchange {
             Err(why) => return scene.tell(Err(self.claim_refusal(&ClaimError::Unavailable(why)))),
         };
         let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
-        let same = evidence.is_some_and(|evidence| evidence.request == exact.body)
-            && self.is_for(bought.method.as_deref(), bought.target.as_deref());
-        if !same || !matches!(outbound.request.body(), RequestBody::Empty) {
-            return scene.tell(Err(self.bought_before(exact, &bought)));
+        let evidence = evidence.filter(|evidence| {
+            evidence.request == exact.body && self.is_for(bought.method.as_deref(), bought.target.as_deref())
+        });
+        let Some(evidence) = evidence else { return scene.tell(Err(self.bought_before(exact, &bought))) };
+        let body = tokio::select! {
+            biased;
+            () = left(&mut scene.ear) => return,
+            body = hold_body(&scene.core, &mut outbound) => body,
+        };
+        match body {
+            // What was not known to its end then can't be told from another now.
+            Ok(body) if body != BodyDigest::Unknown && body == evidence.body => {}
+            Ok(_) => return scene.tell(Err(self.bought_before(exact, &bought))),
+            Err(refusal) => return scene.tell(Err(refusal.into())),
         }
+        self.name(Ticket::bind);
         let receipt = match store.redeliver(self.permit.key).await {
             Ok(receipt) => receipt,
             Err(CaptureError::Lost) => return scene.tell(Err(self.bought_before(exact, &bought))),
@@ -82,17 +97,16 @@ impl Exchange {
         let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
         let x402 = stored_receipt(&bought);
         let verdict = match forwarded {
-            Ok(response) => {
+            Ok(response) => self.copy(response).await.map(|(response, copy)| {
                 // Whatever the origin says: the money has moved, and the client is to know.
                 let response = response.map(|body| AnswerBody::origin(body, None));
-                Ok(self.paid(&scene.core, response, receipt, x402.as_deref()))
-            }
-            Err(refusal) => Err(No {
-                refusal,
-                receipt: Some(receipt.n.to_string()),
-                payment_response: x402.map(|x402| (exact.version, x402)),
+                let answer = self.paid(&scene.core, response, receipt, x402.as_deref());
+                self.remember(&answer, copy);
+                answer
             }),
+            Err(refusal) => Err(refusal),
         };
+        let verdict = verdict.map_err(|refusal| paid_for(exact, refusal, receipt, x402));
         scene.tell(verdict);
     }
 

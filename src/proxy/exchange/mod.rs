@@ -22,8 +22,10 @@ mod answer;
 mod claim;
 mod come_back;
 mod due;
+mod remember;
 mod settle;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -32,7 +34,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
 use self::answer::make_private;
-use super::body::{AnswerBody, OriginBody};
+use super::answers::Ticket;
+use super::body::{AnswerBody, BodyWatch, OriginBody};
 use super::connection::Client;
 use super::core::Core;
 use super::forward::{self, Outbound};
@@ -80,6 +83,10 @@ pub struct Exchange {
     pub target: Arc<str>,
     /// The method as received.
     pub method: Arc<str>,
+    /// What the request's body is doing.
+    pub upload: BodyWatch,
+    /// The turn of a payment that its client has named.
+    pub ticket: RefCell<Option<Ticket>>,
 }
 
 /// What an exchange runs with.

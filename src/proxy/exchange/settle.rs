@@ -23,6 +23,7 @@ use http::StatusCode;
 use super::after_body::Taken;
 use super::claim::{ClaimGuard, SettlingGuard};
 use super::due::Due;
+use super::remember::paid_for;
 use super::{Charged, Exchange, No, Scene, left};
 use crate::config::Settle;
 use crate::facilitator::{Kind, SettleOutcome, contradiction};
@@ -30,8 +31,11 @@ use crate::ledger::evidence::WalletEvidence;
 use crate::ledger::store::{CaptureError, Intent, Posting, Receipt, Released};
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
+use crate::proxy::answers::Ticket;
+use crate::proxy::body::RequestBody;
 use crate::proxy::core::Core;
 use crate::proxy::forward::Outbound;
+use crate::proxy::named::hold_body;
 use crate::wire::amount::Units;
 use crate::wire::x402::Version;
 use crate::wire::x402::facilitator::{SettleVerdict, Settled, VerifyVerdict, is_definite};
@@ -60,7 +64,10 @@ pub(super) enum End {
 
 impl Exchange {
     /// Claim, verify, origin, intent, settle, capture, answer.
-    pub(super) async fn on_chain(&self, exact: &Exact, outbound: Outbound, mut scene: Scene) {
+    pub(super) async fn on_chain(&self, exact: &Exact, mut outbound: Outbound, mut scene: Scene) {
+        if !matches!(outbound.request.body(), RequestBody::Empty) {
+            self.upload.digest.start();
+        }
         let store = scene.core.shared.store.clone();
         let mut claim = match self.claim(&store).await {
             Ok(claim) => claim,
@@ -83,13 +90,22 @@ impl Exchange {
         claim.why = Released::ClientLeft;
         if scene.core.shared.config.routes[self.route].settle == Settle::First {
             let due = Due::all(&self.permit, exact);
+            // The same body fetches the answer, should it be owed.
+            let held = tokio::select! {
+                biased;
+                () = left(&mut scene.ear) => return,
+                held = hold_body(&scene.core, &mut outbound) => held,
+            };
+            if let Err(refusal) = held {
+                drop(claim);
+                return scene.tell(Err(refusal.into()));
+            }
             let settled = self.settle(exact, (claim, due), verified, None, &mut scene).await;
             if let Some((captured, receipt)) = settled {
                 self.serve_settled(exact, outbound, scene, captured, &receipt).await;
             }
             return;
         }
-        let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
         let mut response = match self.charged(&scene.core, forwarded) {
             Charged::Yes(response) => response,
@@ -114,7 +130,7 @@ impl Exchange {
                 Taken::Ready(response) => response,
                 Taken::Cut(refusal) => {
                     // A client that breaks its own request off makes the origin give up.
-                    let clients_doing = upload.open.get() || upload.fault.get().is_some();
+                    let clients_doing = self.upload.open.get() || self.upload.fault.get().is_some();
                     claim.why = if clients_doing { Released::ClientLeft } else { Released::OriginFailed };
                     drop(claim);
                     return scene.tell(Err(refusal.into()));
@@ -129,8 +145,7 @@ impl Exchange {
             self.settle(exact, (claim, due), verified, status, &mut scene).await
         };
         if let Some((captured, receipt)) = settled {
-            let answer = self.answer(&scene.core, &scene.client, response, (captured, upload), Some(&receipt));
-            scene.tell(Ok(answer));
+            self.hand_over(exact, response, (captured, &receipt), scene).await;
         }
     }
 
@@ -195,6 +210,7 @@ impl Exchange {
                 return None;
             }
         };
+        self.name(Ticket::bind);
         let end = self.drive(&due, exact, (verified.facilitator, false), &settling, scene).await;
         self.finish((exact, &due), settling, end, known, false, scene).await
     }
@@ -216,7 +232,10 @@ impl Exchange {
         let status = status.map_or(0, |status| status.as_u16());
         let evidence = WalletEvidence { receipt: receipt.clone(), ..self.evidence(exact, &verified.answer, status) };
         match claim.capture(self.posting_of(&due, &scene.core, evidence)).await {
-            Ok(captured) => Some((captured, receipt)),
+            Ok(captured) => {
+                self.name(Ticket::bind);
+                Some((captured, receipt))
+            }
             Err(error) => {
                 scene.tell(Err(not_written(&error)));
                 None
@@ -316,6 +335,7 @@ impl Exchange {
                 }
             }
             End::Refused(settled, raw) => {
+                self.name(Ticket::free);
                 let reason = short(settled.reason.as_deref().unwrap_or("unexpected_settle_error")).to_owned();
                 let response = self.receipt(exact, due, &Settled { reason: Some(reason.clone()), ..settled });
                 let evidence = WalletEvidence { settled: raw.to_vec(), receipt: response.clone(), ..known };
@@ -339,24 +359,17 @@ impl Exchange {
 
     /// The origin's answer to a payment that was settled first; what is no success is owed.
     async fn serve_settled(&self, exact: &Exact, outbound: Outbound, mut scene: Scene, captured: Receipt, x402: &str) {
-        let upload = outbound.watch.clone();
         let (store, key) = (scene.core.shared.store.clone(), self.permit.key);
         let owed = move || store.owe(key, captured);
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return owed() };
         let verdict = match self.charged(&scene.core, forwarded) {
-            Charged::Yes(response) => {
-                Ok(self.answer(&scene.core, &scene.client, response, (captured, upload), Some(x402)))
-            }
+            Charged::Yes(response) => return self.hand_over(exact, response, (captured, x402), scene).await,
             // The money has moved, and the client is to know.
             Charged::No(verdict, _) => {
                 owed();
                 match verdict {
                     Ok(response) => Ok(self.paid(&scene.core, response, captured, Some(x402))),
-                    Err(no) => Err(No {
-                        receipt: Some(captured.n.to_string()),
-                        payment_response: Some((exact.version, x402.to_owned())),
-                        ..no
-                    }),
+                    Err(no) => Err(paid_for(exact, no.refusal, captured, Some(x402.to_owned()))),
                 }
             }
         };
@@ -376,6 +389,7 @@ impl Exchange {
             method: self.method.to_string(),
             target: self.target.to_string(),
             origin_status: status,
+            body: self.upload.digest.known(),
         }
     }
 
