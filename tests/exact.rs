@@ -16,6 +16,8 @@ mod handshake;
 mod moved;
 #[path = "exact/named.rs"]
 mod named;
+#[path = "exact/owed.rs"]
+mod owed;
 #[path = "exact/races.rs"]
 mod races;
 #[path = "exact/refusals.rs"]

@@ -86,8 +86,12 @@ pub trait Store: Outcomes {
     /// The answer of a capture that was made just now will not be given: it is owed, from this moment on.
     fn owe(&self, key: PaymentKey, receipt: Receipt);
 
-    /// Serves a payment that is owed its answer, once: durable when the future resolves. The receipt is the capture's.
-    fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>>;
+    /// Takes the turn of serving what is owed: one gets it, once in the life of this process.
+    fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn>;
+
+    /// What was owed is served: durable when the future resolves. A turn that ends without leaves it owed in the books, for
+    /// the operator to refund. The receipt is the capture's.
+    fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>>;
 
     /// Makes offer templates durable, so that a quote outlives this process. `(digest, bytes)`.
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>>;
@@ -255,6 +259,14 @@ pub struct Posting {
     pub evidence: Vec<u8>,
     /// The public key behind `agent_key`, written once per (thumbprint, agent).
     pub key: Option<Arc<KeyRecord>>,
+}
+
+/// The turn of serving what is owed.
+#[derive(Debug)]
+pub struct OwedTurn {
+    pub(super) key: PaymentKey,
+    /// The capture.
+    pub(super) n: i64,
 }
 
 /// A durable capture.

@@ -84,8 +84,10 @@ pub async fn serve(
 
 /// What was stored; if its first way out failed, so that it is owed, it is not owed any more.
 async fn give(core: &Core, stored: &Stored) -> Response<AnswerBody> {
-    if let Err(error) = core.shared.store.redeliver(stored.key).await {
-        tracing::debug!(%error, payment = %stored.key, "a stored answer was not owed");
+    if let Some(turn) = core.shared.store.take_owed(stored.key)
+        && let Err(error) = core.shared.store.redelivered(turn).await
+    {
+        tracing::error!(%error, payment = %stored.key, "what was owed is served, and that is not written");
     }
     stored.answer()
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod list;
+mod owed;
 mod resolve;
 mod settled;
 mod show;

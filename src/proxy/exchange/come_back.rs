@@ -4,7 +4,7 @@ use super::claim::SettlingGuard;
 use super::due::Due;
 use super::remember::paid_for;
 use super::settle::not_written;
-use super::{Exchange, No, Scene, left};
+use super::{Charged, Exchange, No, Scene, left};
 use crate::ledger::evidence::{BodyDigest, WalletEvidence};
 use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent};
 use crate::payment::permit::Exact;
@@ -89,24 +89,30 @@ impl Exchange {
             Err(refusal) => return scene.tell(Err(refusal.into())),
         }
         self.name(Ticket::bind);
-        let receipt = match store.redeliver(self.permit.key).await {
-            Ok(receipt) => receipt,
-            Err(CaptureError::Lost) => return scene.tell(Err(self.bought_before(exact, &bought))),
-            Err(error) => return scene.tell(Err(not_written(&error))),
+        let Some(turn) = store.take_owed(self.permit.key) else {
+            return scene.tell(Err(self.bought_before(exact, &bought)));
         };
+        let (receipt, x402) = (bought.receipt, stored_receipt(&bought));
         let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
-        let x402 = stored_receipt(&bought);
-        let verdict = match forwarded {
-            Ok(response) => self.copy(response).await.map(|(response, copy)| {
-                // Whatever the origin says: the money has moved, and the client is to know.
-                let response = response.map(|body| AnswerBody::origin(body, None));
-                let answer = self.paid(&scene.core, response, receipt, x402.as_deref());
-                self.remember(&answer, copy);
-                answer
-            }),
-            Err(refusal) => Err(refusal),
+        // An origin that fails once more leaves it owed, for the operator to refund. The client is to know that it has paid.
+        let refused = |refusal, x402| Err(paid_for(exact, refusal, receipt, x402));
+        let verdict = match self.charged(&scene.core, forwarded) {
+            Charged::No(Ok(response), _) => Ok(self.paid(&scene.core, response, receipt, x402.as_deref())),
+            Charged::No(Err(no), _) => refused(no.refusal, x402),
+            Charged::Yes(response) => match self.copy(response).await {
+                Err(refusal) => refused(refusal, x402),
+                Ok((response, copy)) => match store.redelivered(turn).await {
+                    Err(CaptureError::Lost) => Err(self.bought_before(exact, &bought)),
+                    Err(error) => Err(not_written(&error)),
+                    Ok(receipt) => {
+                        let response = response.map(|body| AnswerBody::origin(body, None));
+                        let answer = self.paid(&scene.core, response, receipt, x402.as_deref());
+                        self.remember(&answer, copy);
+                        Ok(answer)
+                    }
+                },
+            },
         };
-        let verdict = verdict.map_err(|refusal| paid_for(exact, refusal, receipt, x402));
         scene.tell(verdict);
     }
 
