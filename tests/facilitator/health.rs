@@ -181,6 +181,42 @@ async fn a_facilitator_that_fails_is_left_alone_but_still_settles() {
     assert!(facilitators.failing().is_empty());
 }
 
+/// Whoever finds a payment that it chokes on must not be able to have it left alone.
+#[tokio::test]
+async fn a_payment_that_is_not_taken_says_nothing_of_the_facilitators_health() {
+    let (double, second) = (Facilitator::start(), Facilitator::start());
+    let limits = Limits { failures: 2, hold: Duration::from_secs(3600), ..Limits::default() };
+    let facilitators = knows(&[&double, &second], limits).await;
+    for status in [400, 409, 413, 422] {
+        double.always("/verify", Behaviour::Status(status));
+        for _ in 0..3 {
+            assert_eq!(facilitators.verify(&kind(), body(), None).await.unwrap().0, 1, "{status}: the next is asked");
+        }
+        assert!(facilitators.failing().is_empty(), "{status}");
+        // Nor does it say that it is well again.
+        double.next("/verify", Behaviour::Status(500));
+        double.next("/verify", Behaviour::Status(status));
+        for _ in 0..2 {
+            facilitators.verify(&kind(), body(), None).await.unwrap();
+        }
+        double.next("/verify", Behaviour::Good);
+        assert_eq!(facilitators.verify(&kind(), body(), None).await.unwrap().0, 0);
+    }
+    for status in [401, 403, 404, 405, 408, 429, 500] {
+        double.always("/verify", Behaviour::Good);
+        double.next("/verify", Behaviour::Status(status));
+        double.next("/verify", Behaviour::Status(400));
+        double.next("/verify", Behaviour::Status(status));
+        // It takes a success to close it: a settlement is made in any case.
+        for _ in 0..3 {
+            assert_eq!(facilitators.verify(&kind(), body(), None).await.unwrap().0, 1);
+        }
+        assert_eq!(facilitators.failing().len(), 1, "{status}");
+        facilitators.settle(0, body()).await;
+        assert!(facilitators.failing().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn a_probe_finds_out_that_a_facilitator_is_back() {
     let (double, second) = (Facilitator::start(), Facilitator::start());
