@@ -26,6 +26,8 @@ mod refusals;
 mod storm;
 #[path = "exact/tamper.rs"]
 mod tamper;
+#[path = "exact/throttle.rs"]
+mod throttle;
 #[path = "exact/unresolved.rs"]
 mod unresolved;
 #[path = "exact/upto.rs"]

@@ -171,6 +171,7 @@ pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<
             limit: Units::MAX,
             period: row.get(2)?,
             purchase: Some(Purchase { payer: agent.clone(), what: format!("{method} {target}").into() }),
+            payer: None,
         };
         let posting = Posting {
             agent,

@@ -374,6 +374,10 @@ impl Store for SqliteStore {
         self.outcome(Outcome { n: receipt.n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
     }
 
+    fn is_throttled(&self, payer: &str) -> bool {
+        self.shared.claims.is_throttled(payer, self.shared.clock.now_ms())
+    }
+
     fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn> {
         Some(OwedTurn { key, n: self.shared.claims.take_owed(&key)? })
     }

@@ -64,6 +64,9 @@ pub trait Store: Outcomes {
     /// until it has an end.
     fn in_doubt(&self, settling: &Settling);
 
+    /// Whether this payer dropped too many claims lately; for one whom only the facilitator could name.
+    fn is_throttled(&self, payer: &str) -> bool;
+
     /// Payments made before are not taken any more, Unix ms.
     fn replay_floor_ms(&self) -> u64;
 
@@ -127,6 +130,9 @@ pub struct ClaimRequest {
     pub period: u32,
     /// For payments that are settled at once: who pays, for what. While one of theirs is unresolved, no other is claimed.
     pub purchase: Option<Purchase>,
+    /// Who pays, where the payment alone does not prove it; throttled for what he drops. Claims are dropped only after a
+    /// facilitator has agreed, so nobody is throttled for what others say in his name.
+    pub payer: Option<Arc<str>>,
 }
 
 /// Who pays on a chain, for what.

@@ -28,7 +28,7 @@ use super::{Charged, Exchange, No, Scene, left};
 use crate::config::Settle;
 use crate::facilitator::{Kind, SettleOutcome, contradiction};
 use crate::ledger::evidence::WalletEvidence;
-use crate::ledger::store::{CaptureError, Intent, Posting, Receipt, Released};
+use crate::ledger::store::{CaptureError, ClaimError, Intent, Posting, Receipt, Released};
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
 use crate::proxy::answers::Ticket;
@@ -50,6 +50,8 @@ const RETRY_SECONDS: u64 = 10;
 struct Verified {
     facilitator: usize,
     answer: Bytes,
+    /// Who pays, as it says.
+    payer: Option<String>,
 }
 
 /// How a settlement ended.
@@ -87,6 +89,12 @@ impl Exchange {
                 return scene.tell(Err(no));
             }
         };
+        if let Some(payer) = verified.payer.as_deref().filter(|_| exact.payer.is_none())
+            && !claim.pays(format!("{}:{}", exact.requirements.network, short(payer)).into())
+        {
+            drop(claim);
+            return scene.tell(Err(self.claim_refusal(&ClaimError::Throttled)));
+        }
         claim.why = Released::ClientLeft;
         if scene.core.shared.config.routes[self.route].settle == Settle::First {
             let due = Due::all(&self.permit, exact);
@@ -169,7 +177,9 @@ impl Exchange {
             None => None,
         };
         match facilitators.verify(&kind, Bytes::from(exact.body.clone()), fixed).await {
-            Ok((facilitator, VerifyVerdict::Valid(_), answer)) => Ok(Verified { facilitator, answer }),
+            Ok((facilitator, VerifyVerdict::Valid(said), answer)) => {
+                Ok(Verified { facilitator, answer, payer: said.payer })
+            }
             Ok((_, VerifyVerdict::Invalid(verified), _)) => {
                 let reason = short(verified.reason.as_deref().unwrap_or("unexpected_verify_error"));
                 let code = match reason {
