@@ -100,7 +100,8 @@ fn owed_entry(job: &Job, ref_n: i64, n: i64, stamp: Stamp) -> Entry<'_> {
 fn open(connection: &Connection, request: &ClaimRequest, intent: &Intent) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO claims VALUES (?1, ?2, (SELECT epoch FROM writers WHERE slot = ?2), 's', ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-         ON CONFLICT (key) DO UPDATE SET state = 's'",
+         ON CONFLICT (key) DO UPDATE SET state = 's', amount = excluded.amount, hard_until_ms = excluded.hard_until_ms, \
+         facilitator = excluded.facilitator, payload = excluded.payload",
     )?;
     statement.execute(params![
         request.key.as_bytes(),
@@ -108,7 +109,8 @@ fn open(connection: &Connection, request: &ClaimRequest, intent: &Intent) -> rus
         &*request.account,
         request.period,
         request.asset.as_str(),
-        request.amount.get(),
+        // What is settled, which may be less than what was claimed; the payload says the same.
+        intent.posting.amount.get(),
         int(intent.hard_until_ms),
         &*intent.facilitator,
         intent.payload,
@@ -150,7 +152,7 @@ pub(super) fn bought(connection: &Connection, key: &PaymentKey) -> rusqlite::Res
 pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<Unresolved>> {
     let mut statement = connection.prepare(
         "SELECT c.key, c.account, c.period, c.asset, c.amount, c.hard_until_ms, c.facilitator, c.payload, e.agent, \
-         e.route, e.scheme, e.list_amount, e.table_hash, e.status, e.method, e.target, e.evidence, e.at_ms, e.amount \
+         e.route, e.scheme, e.list_amount, e.table_hash, e.status, e.method, e.target, e.evidence, e.at_ms \
          FROM claims c JOIN entries e ON e.key = CAST(x'04' || c.key AS BLOB) WHERE c.state IN ('s', 'u') ORDER BY e.n",
     )?;
     let rows = statement.query_map((), |row| {
@@ -178,8 +180,7 @@ pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<
             agent_key: None,
             route: row.get(9)?,
             scheme,
-            // What is settled may be less than what was claimed.
-            amount: Units::new(row.get(18)?).unwrap_or_default(),
+            amount,
             list_amount: Units::new(row.get::<_, Option<i64>>(11)?.unwrap_or_default()).unwrap_or_default(),
             table_hash: row.get::<_, Option<[u8; 32]>>(12)?.unwrap_or_default(),
             status: row.get::<_, Option<u16>>(13)?.unwrap_or_default(),

@@ -34,7 +34,7 @@ fn wallet_request(name: &str) -> ClaimRequest {
     }
 }
 
-fn wallet_posting() -> Posting {
+pub fn wallet_posting() -> Posting {
     Posting {
         scheme: "exact",
         agent: "eip155:84532:0xaa".into(),
@@ -54,19 +54,19 @@ fn intent() -> Intent {
     }
 }
 
-fn claim(ledger: &Ledger, name: &str) -> Result<Claim, ClaimError> {
+pub fn claim(ledger: &Ledger, name: &str) -> Result<Claim, ClaimError> {
     wait(ledger.store().claim(wallet_request(name)))
 }
 
-fn intend(ledger: &Ledger, name: &str) -> Settling {
+pub fn intend(ledger: &Ledger, name: &str) -> Settling {
     wait(ledger.store().intend(claim(ledger, name).unwrap(), intent())).unwrap()
 }
 
-fn settle(ledger: &Ledger, settling: Settling, owed: bool) -> Result<Receipt, CaptureError> {
+pub fn settle(ledger: &Ledger, settling: Settling, owed: bool) -> Result<Receipt, CaptureError> {
     wait(ledger.store().settled(settling, wallet_posting(), owed))
 }
 
-fn redeliver(ledger: &Ledger, name: &str) -> Result<Receipt, CaptureError> {
+pub fn redeliver(ledger: &Ledger, name: &str) -> Result<Receipt, CaptureError> {
     let turn = ledger.store().take_owed(key(name)).ok_or(CaptureError::Lost)?;
     wait(ledger.store().redelivered(turn))
 }
