@@ -12,6 +12,8 @@ mod comes_back;
 mod forms;
 #[path = "exact/handshake.rs"]
 mod handshake;
+#[path = "exact/late.rs"]
+mod late;
 #[path = "exact/moved.rs"]
 mod moved;
 #[path = "exact/named.rs"]
