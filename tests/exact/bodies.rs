@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::client::Connection;
 use crate::support::facilitator::{Behaviour, Facilitator};
+use crate::support::gateway::tollgate;
 use crate::support::wallet::{Wallet, receipt, token_shop, token_shop_toml};
 use crate::support::*;
 
@@ -69,6 +71,17 @@ fn what_a_settlement_without_verdict_leaves_owed_is_fetched_by_the_same_body() {
     assert_eq!((answer.status, answer.reason()), (409, "payment_already_used"), "{answer:?}");
     fetched_by_the_same_body_only(&origin, &gateway, &payload);
     assert_eq!(facilitator.count("/settle"), 3);
+    // The proof says what was asked.
+    let (_, dir) = gateway.stop();
+    let (code, out, err) = tollgate(dir.path(), &["ledger", "list", "--json", "--ledger", "tollgate.sqlite"]);
+    assert_eq!(code, 0, "{err}");
+    let rows: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let capture = rows.iter().find(|row| row["kind"] == "capture").unwrap()["n"].as_str().unwrap();
+    let (code, out, err) = tollgate(dir.path(), &["ledger", "show", capture, "--json", "--ledger", "tollgate.sqlite"]);
+    assert_eq!(code, 0, "{err}");
+    let shown: Value = serde_json::from_str(&out).unwrap();
+    let digest: String = Sha256::digest(b"question").iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((&shown["evidence"]["body_sha256"], &shown["evidence"]["verifies"]), (&digest.into(), &true.into()));
 }
 
 #[test]
