@@ -322,3 +322,36 @@ fn the_sandbox_settles_what_is_taken_on_paper() {
     assert_eq!(send(gateway.addr, "GET", "/paid/b", &wallet.sign_permit(&again)).status, 409);
     assert!(facilitator.calls().iter().all(|call| call.path == "/supported"));
 }
+
+/// The operator's word is about what was asked for, not about the maximum.
+#[test]
+fn what_the_operator_resolves_is_the_amount_that_was_intended() {
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let origin = says("Settlement-Overrides: {\"amount\":\"4000\"}\r\n");
+    let toml = upto_shop_toml(&origin, &facilitator, "");
+    let gateway = Gateway::start(&toml);
+    let host = gateway.addr;
+    facilitator.next("/settle", Behaviour::Reset);
+    facilitator.next("/settle", Behaviour::Reset);
+    let payload = wallet.sign_permit(&wallet.permit(host, "/paid/a"));
+    assert_eq!(send(host, "GET", "/paid/a", &payload).reason(), "settlement_pending");
+    let (_, dir) = gateway.stop();
+    let books = ["--ledger", "tollgate.sqlite"];
+    let (code, open, err) =
+        tollgate(dir.path(), &[&["ledger", "list", "--state", "unresolved", "--json"][..], &books].concat());
+    assert_eq!(code, 0, "{err}");
+    let payment: Value = serde_json::from_str(open.lines().next().unwrap()).unwrap();
+    let word = ["--as", "settled", "--transaction", "0xabc", "--reason", "seen on the chain"];
+    let resolve = ["ledger", "resolve", payment["payment"].as_str().unwrap()];
+    let (code, out, err) = tollgate(dir.path(), &[&resolve[..], &word, &books].concat());
+    assert_eq!(code, 0, "{out}{err}");
+    let gateway = Gateway::start_in(dir, &toml);
+    let answer = exchange(gateway.addr, wallet::head(host, "GET", "/paid/a", &payload));
+    assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (200, Some("2")), "{answer:?}");
+    let paid = receipt(&answer).unwrap();
+    assert_eq!((&paid["amount"], &paid["transaction"]), (&json!("4000"), &json!("0xabc")));
+    assert!(paid["payer"].as_str().unwrap().eq_ignore_ascii_case(&wallet.address.to_string()), "{paid}");
+    let rows = rows(gateway);
+    let capture = rows.iter().find(|row| row["kind"] == "capture").unwrap();
+    assert_eq!(capture["units"], 4000, "{capture}");
+}
