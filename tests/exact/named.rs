@@ -343,3 +343,48 @@ fn a_paid_answer_that_is_cut_before_a_byte_of_it_was_given_is_owed() {
     let (code, out, err) = tollgate(dir.path(), &["ledger", "audit", "--ledger", "tollgate.sqlite"]);
     assert_eq!(code, 0, "{out}{err}");
 }
+
+/// What it fetches later from memory it is not owed any more.
+#[test]
+fn a_client_that_fetched_what_it_lost_is_not_on_the_refund_list() {
+    let (told, asked) = std::sync::mpsc::channel::<()>();
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (told, wait) = (std::sync::Mutex::new(told), std::sync::Mutex::new(wait));
+    let origin = Origin::scripted(move |_, socket| {
+        write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npa").unwrap();
+        told.lock().unwrap().send(()).unwrap();
+        wait.lock().unwrap().recv().unwrap();
+        socket.write_all(b"ge").is_ok()
+    });
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let gateway = token_shop(&origin, &facilitator, "");
+    let payload = named(&wallet, gateway.addr, "/paid/a", ID);
+    let mut connection = Connection::open(gateway.addr);
+    connection.write(head(gateway.addr, "GET", "/paid/a", &payload));
+    asked.recv().unwrap();
+    facilitator.arrived("/settle", 1);
+    let sql = rusqlite::Connection::open(gateway.ledger()).unwrap();
+    let captured = "SELECT count(*) FROM entries WHERE kind = 1";
+    while sql.query_row(captured, (), |row| row.get::<_, i64>(0)).unwrap() == 0 {
+        std::thread::yield_now();
+    }
+    drop((sql, connection));
+    go.send(()).unwrap();
+    let mut answer = send(gateway.addr, "GET", "/paid/a", &payload);
+    while answer.status == 503 {
+        answer = send(gateway.addr, "GET", "/paid/a", &payload);
+    }
+    assert_eq!((answer.status, answer.text().as_str(), origin.calls()), (200, "page", 1), "{answer:?}");
+    // Until what became of the first is written.
+    let sql = rusqlite::Connection::open(gateway.ledger()).unwrap();
+    let outcomes = "SELECT count(*) FROM batches WHERE outcomes IS NOT NULL";
+    while sql.query_row(outcomes, (), |row| row.get::<_, i64>(0)).unwrap() == 0 {
+        std::thread::yield_now();
+    }
+    drop(sql);
+    assert_eq!(seen(&send(gateway.addr, "GET", "/paid/a", &payload)), seen(&answer));
+    let (_, dir) = gateway.stop();
+    let (code, out, err) =
+        tollgate(dir.path(), &["ledger", "list", "--state", "owed", "--json", "--ledger", "tollgate.sqlite"]);
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+}

@@ -32,6 +32,10 @@ impl Exchange {
                 let upload = self.upload.clone();
                 let answer = self.answer(&scene.core, &scene.client, response, (captured, upload), Some(x402));
                 self.remember(&answer, copy);
+                // Found out on delivery, a client that is back at once would find it neither owed nor served.
+                if scene.ear.as_ref().is_none_or(|ear| ear.is_closed()) {
+                    scene.core.shared.store.owe(self.permit.key, captured);
+                }
                 Ok(answer)
             }
             Err(refusal) => {
