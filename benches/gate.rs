@@ -30,14 +30,9 @@ fn offer() -> PreparedOffer {
         pay_to: "merchant".into(),
         terms_url: "https://example.com/terms".into(),
     };
-    let sold = Sold { description: Some("An article"), mime_type: Some("text/html"), bazaar: None };
-    PreparedOffer::new(
-        Money::parse("0.01 USD").unwrap(),
-        300,
-        &[Way::Deferred(terms)],
-        Forms { v1: true, signed: false },
-        sold,
-    )
+    let sold = Sold { description: Some("An article"), mime_type: Some("text/html"), ..Sold::default() };
+    let forms = Forms { v1: true, signed: false };
+    PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &[Way::Deferred(terms)], forms, sold)
 }
 
 fn secrets() -> Secrets {

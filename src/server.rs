@@ -30,6 +30,7 @@ use crate::ledger::mailbox::Mailbox;
 use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use crate::ledger::store::{Health, Store as _};
 use crate::payment::signed::Rules;
+use crate::proxy::answers::Answers;
 use crate::proxy::core::{Accounts, Core, Shared};
 use crate::proxy::listener;
 use crate::proxy::origin::OriginPool;
@@ -161,6 +162,7 @@ impl Gateway {
             rules: rules(&config),
             accounts: Accounts::of(&config),
             store: store.clone(),
+            answers: Answers::new(config.exact.answers_bytes),
             config: config.clone(),
             catalogue: Shared::catalogue_of(&config, &offers, clock.now_ms() / 1000),
             offers,

@@ -287,3 +287,13 @@ fn evm() {
         ["0x036CbD53842c5426634e7929541eC2318f3dCF7e", "10000", "0", max, "eip155:84532", "solana:EtWTRABZaYq6"];
     run(targets::evm, &texts(&seeds), &["0", "0x", "9", "F", ":", "eip155:", "-"]);
 }
+
+#[test]
+fn origin_amount() {
+    let seeds = [
+        "Settlement-Overrides: {\"amount\":\"4000\"}",
+        "PAYMENT-SETTLEMENT: {\"amount\":\"40.5%\"}",
+        "Settlement-Overrides: {\"amount\":\"$0.004\"}\nPAYMENT-SETTLEMENT: {\"amount\":\"$0.004\"}",
+    ];
+    run(targets::origin_amount, &texts(&seeds), &["0", "9", "99999999", "%", "$", ".", "-", "\"", "{", "}", ":", "\n"]);
+}

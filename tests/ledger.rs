@@ -12,6 +12,8 @@ mod golden;
 mod model;
 #[path = "ledger/postings.rs"]
 mod postings;
+#[path = "ledger/references.rs"]
+mod references;
 #[path = "ledger/settlement.rs"]
 mod settlement;
 #[path = "ledger/support.rs"]

@@ -13,11 +13,13 @@ use tollgate::payment::id::{Resource, SealedId};
 use tollgate::payment::presented::{self, Presented};
 use tollgate::payment::secrets::Secrets;
 use tollgate::payment::terms::{Template, Term, Terms};
+use tollgate::payment::token::{Token, Transfer};
+use tollgate::payment::upto::Said;
 use tollgate::payment::{batch, exact};
 use tollgate::pricing::{Found, RouteSpec, Site, Table};
 use tollgate::proxy::target::Target;
 use tollgate::wire::agent_url::AgentUrl;
-use tollgate::wire::amount::Money;
+use tollgate::wire::amount::{Currency, Money};
 use tollgate::wire::deferred::Payment;
 use tollgate::wire::directory::Directory;
 use tollgate::wire::evm::address::Address;
@@ -382,5 +384,30 @@ pub fn evm(data: &[u8]) {
     if let Ok(network) = Network::parse(text) {
         assert_eq!(network.as_str(), text);
         assert!(network.evm_chain_id().is_none_or(|id| text == format!("eip155:{id}")));
+    }
+}
+
+/// The fields in which an origin names an amount: never more than was signed, whatever they say.
+pub fn origin_amount(data: &[u8]) {
+    static TOKEN: OnceLock<Token> = OnceLock::new();
+    let token = TOKEN.get_or_init(|| {
+        let network = Network::parse("eip155:84532").unwrap();
+        let address = "0x036CbD53842c5426634e7929541eC2318f3dCF7e";
+        Token {
+            book: Token::book_name(&network, address),
+            network,
+            address: address.into(),
+            symbol: "USDC".into(),
+            decimals: 6,
+            currency: Currency::parse("USD").unwrap(),
+            pay_to: address.into(),
+            transfer: Transfer::Eip3009 { name: "USDC".into(), version: "2".into() },
+            facilitator: None,
+        }
+    });
+    let Some(said) = Said::of(&headers(data)) else { return };
+    let maximum = token.units(Money::parse("0.01 USD").unwrap()).unwrap();
+    if let Ok(actual) = said.actual(token, maximum) {
+        assert!(actual.units <= maximum && actual.atomic == token.atomic(actual.units));
     }
 }

@@ -145,6 +145,11 @@ fn accepts(config: &Config, route: &Route) -> String {
             let tokens = tokens(config, route).map(|token| format!("{} on {}", token.symbol, token.network));
             format!("exact ({})", tokens.collect::<Vec<_>>().join(", "))
         }
+        Scheme::Upto => {
+            let tokens = tokens(config, route).filter(|token| token.facilitator.is_some());
+            let tokens = tokens.map(|token| format!("{} on {}", token.symbol, token.network));
+            format!("upto ({})", tokens.collect::<Vec<_>>().join(", "))
+        }
     });
     format!(" by {}", ways.collect::<Vec<_>>().join(" or "))
 }
@@ -166,6 +171,10 @@ fn accepts_json(config: &Config, route: &Route) -> Value {
         Scheme::Crawl => json!({ "scheme": "crawl" }),
         Scheme::Exact => {
             json!({ "scheme": "exact", "tokens": tokens(config, route).map(token).collect::<Vec<_>>() })
+        }
+        Scheme::Upto => {
+            let tokens = tokens(config, route).filter(|token| token.facilitator.is_some());
+            json!({ "scheme": "upto", "tokens": tokens.map(token).collect::<Vec<_>>() })
         }
     });
     Value::Array(ways.collect())

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::ConfigErrors;
 use crate::{
-    payment::{bazaar::Bazaar, token::Token},
+    payment::{bazaar::Bazaar, identifier::Mode, token::Token},
     pricing::Table,
     wire::amount::{Asset, Money, Units},
 };
@@ -200,6 +200,13 @@ pub struct Exact {
     pub answer: Duration,
     /// `concurrency` (64): calls to one facilitator at a time.
     pub concurrency: usize,
+    /// `body_bytes` (1048576): the longest answer that [`Settle::AfterBody`] waits for, and the longest request body that is
+    /// held to be compared with an earlier one.
+    pub body_bytes: usize,
+    /// `payment_identifier` (`"optional"`): whether clients may name their payments.
+    pub identifier: Mode,
+    /// `answers_bytes` (16777216): memory for the answers to such payments.
+    pub answers_bytes: usize,
 }
 
 /// `[facilitators.NAME]`: who verifies and settles `exact`.
@@ -302,7 +309,7 @@ pub struct Route {
     pub price: Option<Money>,
     /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
     pub accept: Vec<Scheme>,
-    /// `settle` (`"on_head"`): when `exact` is settled.
+    /// `settle` (`"on_head"`): when `exact` and `upto` are settled.
     pub settle: Settle,
     /// `description`, for offers.
     pub description: Option<String>,
@@ -337,6 +344,8 @@ pub enum Settle {
     OnHead,
     /// Before the origin is asked; its failure leaves an answer owed.
     First,
+    /// When all of the origin's answer is there, up to a cap: one that is cut is not paid.
+    AfterBody,
 }
 
 /// How a route can be paid.
@@ -346,10 +355,19 @@ pub enum Scheme {
     Deferred,
     /// A token transfer that a facilitator settles while the request is served.
     Exact,
+    /// The same, of at most the price: the origin says how much of it.
+    Upto,
     /// Signed commitment as x402 v2 has it, settled later from the ledger.
     BatchSettlement,
     /// Pay per crawl: a signed price, settled later from the ledger.
     Crawl,
+}
+
+impl Scheme {
+    /// Whether a facilitator moves a token for it.
+    pub fn is_token(self) -> bool {
+        matches!(self, Scheme::Exact | Scheme::Upto)
+    }
 }
 
 /// `[signing]`: the gateway's own key, and what it signs.

@@ -221,6 +221,27 @@ const EXACT: &[Key] = &[
     count("settle_seconds", 90, 10, 600, "For its /settle; what has no end by then is unknown, and looked into."),
     count("answer_seconds", 30, 1, 600, "A client is told to come back if a settlement takes longer."),
     count("concurrency", 64, 1, 4096, "Calls to one facilitator at a time."),
+    key(
+        "payment_identifier",
+        Kind::Choice { of: &["off", "optional", "required"], default: "optional" },
+        "Whether clients of x402 v2 may name their payments: the same name and request gets the same answer again, another \
+         payment under it 409.",
+    ),
+    count(
+        "answers_bytes",
+        16_777_216,
+        0,
+        1_073_741_824,
+        "Memory for such answers, of up to 64 KiB each; the oldest go first, all of them with the process.",
+    ),
+    count(
+        "body_bytes",
+        1_048_576,
+        1,
+        67_108_864,
+        "The longest answer that settle = \"after_body\" waits for. A longer one is settled then and streams on; with `upto` it \
+         is refused. Also the longest request body of a payment that can be served again.",
+    ),
     key("assets", Kind::List(ASSET), "What `exact` is paid in, preferred first. A section for each token."),
 ];
 
@@ -262,6 +283,11 @@ const ASSET: &[Key] = &[
         "fee_payer",
         "\"EwWqGE4ZFKLofuestmU4LDdK7XM1N4ALgdZccwYugwGd\"",
         "Solana: `feePayer` of the facilitator's /supported.",
+    ),
+    optional(
+        "facilitator_address",
+        "\"0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266\"",
+        "`upto`: `facilitatorAddress` of the facilitator's /supported; only that account can settle.",
     ),
 ];
 
@@ -343,12 +369,14 @@ const ROUTE: &[Key] = &[
     key(
         "accept",
         Kind::Texts(&["deferred"]),
-        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\".",
+        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\", \"upto\" (at most \
+         the price; the origin says how much in Settlement-Overrides).",
     ),
     key(
         "settle",
-        Kind::Choice { of: &["on_head", "first"], default: "on_head" },
-        "When `exact` is settled: once the origin has answered with a success, or before it is asked.",
+        Kind::Choice { of: &["on_head", "first", "after_body"], default: "on_head" },
+        "When `exact` and `upto` are settled: once the origin has answered with a success, before it is asked, or once its whole answer \
+         is here (exact.body_bytes of memory for each).",
     ),
     optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
     optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),

@@ -164,6 +164,22 @@ impl Facilitators {
         (0..self.shared.all.len()).find(|i| self.supports(*i, &kind) == Some(true))
     }
 
+    /// The facilitator that settles this kind from `address`, which the payer has signed; the first that takes the kind
+    /// where none says so. `None` while none is known to.
+    pub fn named(&self, kind: &Kind, address: &str) -> Option<usize> {
+        let says = |facilitator: &Facilitator| {
+            let kinds = facilitator.supported()?;
+            let said = find(&kinds, kind)?.extra.get("facilitatorAddress")?.as_str()?.to_owned();
+            said.eq_ignore_ascii_case(address).then_some(())
+        };
+        let named = self.shared.all.iter().position(|facilitator| says(facilitator).is_some());
+        let first = || self.first_for(kind.version, &kind.scheme, &kind.network);
+        if named.is_none() && first().is_some() {
+            tracing::warn!(address, "no facilitator says that this is its `facilitatorAddress`");
+        }
+        named.or_else(first)
+    }
+
     /// Whether a facilitator takes this kind; `None` while it has not said.
     pub fn supports(&self, facilitator: usize, kind: &Kind) -> Option<bool> {
         let kinds = self.shared.all.get(facilitator)?.supported()?;

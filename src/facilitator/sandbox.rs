@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use crate::clock::Clock;
 use crate::payment::exact::{self, ExactError};
 use crate::payment::key::PaymentKey;
+use crate::payment::upto;
 use crate::wire::evm::address::Address;
 use crate::wire::evm::eip712::{Domain, keccak256};
 use crate::wire::evm::to_hex;
@@ -60,7 +61,7 @@ impl Sandbox {
         Sandbox { clock, used: Mutex::default() }
     }
 
-    /// `exact` on every test network with a known token, in both versions.
+    /// `exact` on every test network with a known token, in both versions, and `upto`.
     pub fn supported() -> Vec<SupportedKind> {
         let mut kinds: Vec<SupportedKind> = Vec::new();
         for asset in ASSETS {
@@ -71,8 +72,11 @@ impl Sandbox {
             let names = [(1, network.v1_name()), (2, Some(network.as_str()))];
             for (version, name) in names.into_iter().filter_map(|(version, name)| Some((version, name?))) {
                 if kinds.iter().all(|kind| (kind.version, kind.network.as_str()) != (version, name)) {
-                    let (scheme, network) = ("exact".to_owned(), name.to_owned());
-                    kinds.push(SupportedKind { version, scheme, network, extra: Map::new() });
+                    // `upto` is of version 2 alone.
+                    for scheme in ["exact", upto::SCHEME].into_iter().take(version as usize) {
+                        let (scheme, network) = (scheme.to_owned(), name.to_owned());
+                        kinds.push(SupportedKind { version, scheme, network, extra: Map::new() });
+                    }
                 }
             }
         }
@@ -117,45 +121,53 @@ impl Sandbox {
     }
 
     fn check(&self, body: &[u8]) -> Result<Good, Bad> {
-        let (payload, requirements) = read(body)?;
-        let network = &requirements.network;
+        let (payload, mut requirements) = read(body)?;
+        let amount = requirements.amount;
+        let network = requirements.network.clone();
         if network.is_testnet() != Some(true) {
             return bad(
                 "invalid_network",
                 format!("the sandbox moves no money: {network} is not a known test network"),
             );
         }
-        let PayloadKind::Eip3009 { authorization, .. } = &payload.kind else {
-            return bad("unsupported_scheme", "the sandbox takes EIP-3009 authorisations only");
+        let (payer, most) = match &payload.kind {
+            PayloadKind::Eip3009 { authorization, .. } => (authorization.from, amount),
+            PayloadKind::Permit2 { authorization, .. } if requirements.scheme == upto::SCHEME => {
+                (authorization.from, authorization.amount.as_u128().unwrap_or_default())
+            }
+            PayloadKind::Permit2 { authorization, .. } => (authorization.from, amount),
+            _ => return bad("unsupported_scheme", "the sandbox takes EIP-3009 and Permit2 authorisations only"),
         };
+        if amount > most {
+            let message = "more is asked than was signed".to_owned();
+            let reason = "invalid_upto_evm_payload_settlement_exceeds_amount";
+            return Err(Bad { reason, message, payer: Some(payer) });
+        }
+        // What was signed is checked, whatever of it is asked for.
+        requirements.amount = most;
         let now_s = self.clock.now_ms() / 1000;
-        let failed = |error: ExactError| Bad {
-            reason: error.code(),
-            message: error.to_string(),
-            payer: Some(authorization.from),
-        };
+        let failed = |error: ExactError| Bad { reason: error.code(), message: error.to_string(), payer: Some(payer) };
         let checked = exact::check(&payload, &requirements, now_s, SKEW_S).map_err(failed)?;
         if !checked.recovered {
             let (reason, message) =
                 ("invalid_exact_evm_payload_undeployed_smart_wallet", "the sandbox has no contracts");
-            return Err(Bad { reason, message: message.to_owned(), payer: Some(authorization.from) });
+            return Err(Bad { reason, message: message.to_owned(), payer: Some(payer) });
         }
         // `check` has read the same members; without one of them it fails.
         let incomplete = || failed(ExactError::Requirements("extra"));
         let text = |name: &str| requirements.extra.get(name).and_then(Value::as_str).map(str::to_owned);
-        let domain = Domain {
-            name: text("name").ok_or_else(incomplete)?,
-            version: text("version"),
-            chain_id: network.evm_chain_id().ok_or_else(incomplete)?,
-            verifying_contract: Address::parse(&requirements.asset).map_err(|_| incomplete())?,
+        let chain_id = network.evm_chain_id().ok_or_else(incomplete)?;
+        let digest = match &payload.kind {
+            PayloadKind::Eip3009 { authorization, .. } => authorization.digest(&Domain {
+                name: text("name").ok_or_else(incomplete)?,
+                version: text("version"),
+                chain_id,
+                verifying_contract: Address::parse(&requirements.asset).map_err(|_| incomplete())?,
+            }),
+            PayloadKind::Permit2 { authorization, .. } => authorization.digest(chain_id),
+            PayloadKind::Svm { .. } | PayloadKind::Other(_) => return Err(incomplete()),
         };
-        Ok(Good {
-            payer: authorization.from,
-            key: checked.key,
-            ends_s: checked.valid_before.unwrap_or(u64::MAX),
-            digest: authorization.digest(&domain),
-            amount: requirements.amount,
-        })
+        Ok(Good { payer, key: checked.key, ends_s: checked.valid_before.unwrap_or(u64::MAX), digest, amount })
     }
 
     /// Takes an authorisation, once.

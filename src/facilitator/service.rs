@@ -18,6 +18,9 @@ use crate::wire::x402::facilitator::{SettleVerdict, VerifyVerdict, settle_verdic
 const TASKS_MAX: usize = 4096;
 /// Seconds, when nothing better is known.
 const RETRY_AFTER: u64 = 5;
+/// Statuses that blame the payment, so that they say nothing of the facilitator's health: malformed, in conflict with its state,
+/// too large, not to be processed. Others of 4xx blame the gateway (401, 403, 404) or the load (408, 429).
+const PAYMENTS_FAULT: [u16; 4] = [400, 409, 413, 422];
 
 /// Makes the calls. [`Service::run`] it on the control thread, and keep that alive until the last payment has ended.
 #[derive(Debug)]
@@ -114,28 +117,34 @@ async fn verify(shared: &Shared, facilitator: &Facilitator, body: Bytes) -> Resu
     let _slot = slot(&facilitator.slots, until).await.ok_or_else(busy)?;
     let probe = facilitator.breaker(|breaker| breaker.admit(Instant::now())).map_err(Missed::open)?;
     let _turn = probe.then_some(Turn(facilitator));
-    let (verdict, raw, late) = match &facilitator.endpoint.backend {
+    let (mut late, mut payments_fault) = (false, false);
+    let (verdict, raw) = match &facilitator.endpoint.backend {
         Backend::Sandbox(sandbox) => {
             let answer = sandbox.verify(&body);
-            (verify_verdict(200, &answer), answer, false)
+            (verify_verdict(200, &answer), answer)
         }
         Backend::Http(http) => {
             match ask(http, "/verify", body, true, shared.limits.connect, shared.limits.verify).await {
-                Ok(answer) => (judge(&answer, verify_verdict, VerifyVerdict::Unknown), answer.body, false),
-                Err(Failed::NotSent(why)) => (VerifyVerdict::Unknown(why), Bytes::new(), false),
-                Err(Failed::Lost { why, at }) => (VerifyVerdict::Unknown(why), Bytes::new(), at == Stage::Late),
+                Ok(answer) => {
+                    payments_fault = PAYMENTS_FAULT.contains(&answer.status.as_u16());
+                    (judge(&answer, verify_verdict, VerifyVerdict::Unknown), answer.body)
+                }
+                Err(Failed::NotSent(why)) => (VerifyVerdict::Unknown(why), Bytes::new()),
+                Err(Failed::Lost { why, at }) => {
+                    late = at == Stage::Late;
+                    (VerifyVerdict::Unknown(why), Bytes::new())
+                }
             }
         }
     };
-    note(
-        shared,
-        facilitator,
-        "/verify",
-        match &verdict {
-            VerifyVerdict::Unknown(why) => Some(why),
-            VerifyVerdict::Valid(_) | VerifyVerdict::Invalid(_) => None,
-        },
-    );
+    match &verdict {
+        // Else whoever finds a payment that it chokes on could have it left alone.
+        VerifyVerdict::Unknown(why) if payments_fault => {
+            tracing::warn!(facilitator = %facilitator.endpoint.name, "/verify did not take a payment: {why}");
+        }
+        VerifyVerdict::Unknown(why) => note(shared, facilitator, "/verify", Some(why)),
+        VerifyVerdict::Valid(_) | VerifyVerdict::Invalid(_) => note(shared, facilitator, "/verify", None),
+    }
     match verdict {
         VerifyVerdict::Unknown(why) => Err(Missed { why, retry_after: RETRY_AFTER, again: !late }),
         verdict => Ok((verdict, cut(raw))),

@@ -1,5 +1,7 @@
 //! Proves the books: every link of every chain, every sum, from nothing but the file.
 
+mod references;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
@@ -108,7 +110,7 @@ impl fmt::Display for Place {
 impl LedgerReader {
     /// Checks everything that the file can prove about itself, at one moment, while a gateway may go on writing:
     /// each chain from its genesis (entries, batches, outcomes), dense numbers, the writers' rows, one void and one outcome
-    /// a capture at most, roll-ups and account use recomputed, and SQLite's own integrity.
+    /// a capture at most, that what was settled was intended and what is owed or served again was captured, roll-ups and account use recomputed, and SQLite's own integrity.
     ///
     /// `progress` is called after each batch with entries checked and entries in all. The first thing wrong ends it.
     ///
@@ -285,6 +287,7 @@ impl<'c> Audit<'c> {
     }
 
     fn count(&mut self, entry: &Entry<'_>) -> Result<(), Stop> {
+        references::check(self.connection, entry)?;
         self.report.entries += 1;
         let dropped = |kept: Option<&[u8]>, digest: Option<&[u8]>| kept.is_none() && digest.is_some();
         if dropped(entry.target.map(str::as_bytes), entry.target_digest)

@@ -151,6 +151,11 @@ impl Claims {
         Ok(Claim { request, token })
     }
 
+    /// Whether this payer dropped too many claims lately.
+    pub(super) fn is_throttled(&self, payer: &str, now_ms: u64) -> bool {
+        self.drops.is_throttled(payer, now_ms)
+    }
+
     /// What memory knows of a key.
     pub(super) fn look(&self, key: &PaymentKey) -> Look {
         match self.shard(key).get(key).map(|held| held.state) {
@@ -374,10 +379,8 @@ impl Claims {
 
 /// Who is throttled for claims that are dropped: the payer, for all wallets share one account.
 fn dropper(request: &ClaimRequest) -> Option<&Arc<str>> {
-    match &request.purchase {
-        Some(purchase) => Some(&purchase.payer),
-        None => (request.period != 0).then_some(&request.account),
-    }
+    let payer = request.purchase.as_ref().map(|purchase| &purchase.payer).or(request.payer.as_ref());
+    payer.or((request.period != 0).then_some(&request.account))
 }
 
 /// Where the claim counts.

@@ -21,6 +21,7 @@ pub mod limits;
 pub mod mailbox;
 mod opening;
 pub mod outcomes;
+pub mod owed;
 mod place;
 mod poster;
 mod queue;

@@ -45,6 +45,8 @@ pub enum State {
     Unproven,
     /// Reversed.
     Voided,
+    /// Money moved, and nobody got the answer.
+    Owed,
 }
 
 /// The later postings of a capture.
@@ -54,15 +56,21 @@ pub struct Fate {
     pub outcome: Option<Record>,
     /// The entry that reversed it.
     pub void_n: Option<i64>,
+    /// The entry that says that its answer is owed.
+    pub owed_n: Option<i64>,
+    /// The entry that says that it was served later.
+    pub redelivered_n: Option<i64>,
 }
 
 impl Fate {
     /// In one word.
     pub fn state(&self) -> State {
-        match (self.void_n, self.outcome) {
-            (Some(_), _) => State::Voided,
-            (None, Some(_)) => State::Delivered,
-            (None, None) => State::Unproven,
+        match self {
+            Fate { void_n: Some(_), .. } => State::Voided,
+            Fate { redelivered_n: Some(_), .. } => State::Delivered,
+            Fate { owed_n: Some(_), .. } => State::Owed,
+            Fate { outcome: Some(_), .. } => State::Delivered,
+            Fate { outcome: None, .. } => State::Unproven,
         }
     }
 }
@@ -234,9 +242,17 @@ impl LedgerReader {
     }
 
     fn fate(&self, capture: &Entry<'_>) -> Result<Fate, ReadError> {
-        let void = PostingKey::new(Kind::Void, &capture.key.payment(), 0);
-        let find = "SELECT n FROM entries WHERE key = ?1";
-        let void_n = self.connection.query_row(find, [void.as_bytes()], |row| row.get(0)).optional()?;
+        let find = |kind| {
+            let key = PostingKey::new(kind, &capture.key.payment(), 0);
+            let find = "SELECT n FROM entries WHERE key = ?1";
+            self.connection.query_row(find, [key.as_bytes()], |row| row.get(0)).optional()
+        };
+        let fate = Fate {
+            outcome: None,
+            void_n: find(Kind::Void)?,
+            owed_n: find(Kind::Owed)?,
+            redelivered_n: find(Kind::Redelivered)?,
+        };
         let mut statement = self.connection.prepare(
             "SELECT n_first, outcomes FROM batches WHERE slot = ?1 AND (outcomes IS NOT NULL OR n_first <= ?2) \
              ORDER BY batch_seq DESC",
@@ -247,10 +263,10 @@ impl LedgerReader {
             let outcome = records.unwrap_or_default().into_iter().find(|record| record.n == capture.n);
             let reached = row.get::<_, Option<i64>>(0)?.is_some_and(|first| first <= capture.n);
             if outcome.is_some() || reached {
-                return Ok(Fate { outcome, void_n });
+                return Ok(Fate { outcome, ..fate });
             }
         }
-        Ok(Fate { outcome: None, void_n })
+        Ok(fate)
     }
 
     /// Entries from the newest on, between them the outcomes that came after them.
@@ -286,11 +302,11 @@ enum Step<'e, 'r> {
     Outcomes(Vec<Record>),
 }
 
-/// Outcomes and voids whose capture is still to be met.
+/// Outcomes and postings whose capture is still to be met.
 #[derive(Default)]
 struct Later {
     outcomes: HashMap<i64, Record>,
-    voids: HashMap<i64, i64>,
+    postings: HashMap<(i64, Kind), i64>,
 }
 
 impl Later {
@@ -298,10 +314,16 @@ impl Later {
     fn meet(&mut self, entry: &Entry<'_>) -> Option<Fate> {
         match (entry.kind, entry.ref_n) {
             (Kind::Capture, _) => {
-                Some(Fate { outcome: self.outcomes.remove(&entry.n), void_n: self.voids.remove(&entry.n) })
+                let mut later = |kind| self.postings.remove(&(entry.n, kind));
+                Some(Fate {
+                    void_n: later(Kind::Void),
+                    owed_n: later(Kind::Owed),
+                    redelivered_n: later(Kind::Redelivered),
+                    outcome: self.outcomes.remove(&entry.n),
+                })
             }
-            (Kind::Void, Some(capture_n)) => {
-                self.voids.insert(capture_n, entry.n);
+            (kind @ (Kind::Void | Kind::Owed | Kind::Redelivered), Some(capture_n)) => {
+                self.postings.insert((capture_n, kind), entry.n);
                 None
             }
             _ => None,

@@ -101,6 +101,12 @@ pub fn asked_amount(intent: &Intent) -> Option<String> {
     amount("amount").or_else(|| amount("maxAmountRequired"))
 }
 
+/// Who signed what a facilitator was asked, where that is said: `0x857b…`.
+pub fn payer(asked: &Value) -> Option<&str> {
+    let from = |kind: &str| asked.pointer(&format!("/paymentPayload/payload/{kind}/from")).and_then(Value::as_str);
+    from("authorization").or_else(|| from("permit2Authorization"))
+}
+
 /// The payment response that the payer gets, in the version of the payment.
 fn receipt(intent: &Intent, resolution: &Resolution) -> Option<String> {
     let asked: Value = serde_json::from_slice(&intent.payload).ok()?;
@@ -111,7 +117,7 @@ fn receipt(intent: &Intent, resolution: &Resolution) -> Option<String> {
         error_reason: (!resolution.moved).then(|| "invalid_transaction_state".to_owned()),
         transaction: resolution.transaction.clone(),
         network: text("/paymentRequirements/network")?,
-        payer: text("/paymentPayload/payload/authorization/from"),
+        payer: payer(&asked).map(str::to_owned),
         amount: asked_amount(intent).filter(|_| resolution.moved),
         extensions: serde_json::Map::new(),
     };

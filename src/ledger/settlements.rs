@@ -100,7 +100,8 @@ fn owed_entry(job: &Job, ref_n: i64, n: i64, stamp: Stamp) -> Entry<'_> {
 fn open(connection: &Connection, request: &ClaimRequest, intent: &Intent) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO claims VALUES (?1, ?2, (SELECT epoch FROM writers WHERE slot = ?2), 's', ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-         ON CONFLICT (key) DO UPDATE SET state = 's'",
+         ON CONFLICT (key) DO UPDATE SET state = 's', amount = excluded.amount, hard_until_ms = excluded.hard_until_ms, \
+         facilitator = excluded.facilitator, payload = excluded.payload",
     )?;
     statement.execute(params![
         request.key.as_bytes(),
@@ -108,7 +109,8 @@ fn open(connection: &Connection, request: &ClaimRequest, intent: &Intent) -> rus
         &*request.account,
         request.period,
         request.asset.as_str(),
-        request.amount.get(),
+        // What is settled, which may be less than what was claimed; the payload says the same.
+        intent.posting.amount.get(),
         int(intent.hard_until_ms),
         &*intent.facilitator,
         intent.payload,
@@ -171,6 +173,7 @@ pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<
             limit: Units::MAX,
             period: row.get(2)?,
             purchase: Some(Purchase { payer: agent.clone(), what: format!("{method} {target}").into() }),
+            payer: None,
         };
         let posting = Posting {
             agent,

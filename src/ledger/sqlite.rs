@@ -21,7 +21,7 @@ use super::{
     queue::{Act, Ask, Job, Redelivery},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
-        Posting, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
+        OwedTurn, Posting, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
     },
     writer::Shared,
 };
@@ -374,10 +374,16 @@ impl Store for SqliteStore {
         self.outcome(Outcome { n: receipt.n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
     }
 
-    fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>> {
-        let Some(n) = self.shared.claims.take_owed(&key) else {
-            return Box::pin(future::ready(Err(CaptureError::Lost)));
-        };
+    fn is_throttled(&self, payer: &str) -> bool {
+        self.shared.claims.is_throttled(payer, self.shared.clock.now_ms())
+    }
+
+    fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn> {
+        Some(OwedTurn { key, n: self.shared.claims.take_owed(&key)? })
+    }
+
+    fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>> {
+        let OwedTurn { key, n } = turn;
         let (answer, filled) = Answer::new();
         match self.shared.queue.push_redelivery(Redelivery { key, n, answer }) {
             Ok(()) => Box::pin(filled),

@@ -64,6 +64,9 @@ pub trait Store: Outcomes {
     /// until it has an end.
     fn in_doubt(&self, settling: &Settling);
 
+    /// Whether this payer dropped too many claims lately; for one whom only the facilitator could name.
+    fn is_throttled(&self, payer: &str) -> bool;
+
     /// Payments made before are not taken any more, Unix ms.
     fn replay_floor_ms(&self) -> u64;
 
@@ -86,8 +89,12 @@ pub trait Store: Outcomes {
     /// The answer of a capture that was made just now will not be given: it is owed, from this moment on.
     fn owe(&self, key: PaymentKey, receipt: Receipt);
 
-    /// Serves a payment that is owed its answer, once: durable when the future resolves. The receipt is the capture's.
-    fn redeliver(&self, key: PaymentKey) -> StoreFuture<Result<Receipt, CaptureError>>;
+    /// Takes the turn of serving what is owed: one gets it, once in the life of this process.
+    fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn>;
+
+    /// What was owed is served: durable when the future resolves. A turn that ends without leaves it owed in the books, for
+    /// the operator to refund. The receipt is the capture's.
+    fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>>;
 
     /// Makes offer templates durable, so that a quote outlives this process. `(digest, bytes)`.
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>>;
@@ -123,6 +130,9 @@ pub struct ClaimRequest {
     pub period: u32,
     /// For payments that are settled at once: who pays, for what. While one of theirs is unresolved, no other is claimed.
     pub purchase: Option<Purchase>,
+    /// Who pays, where the payment alone does not prove it; throttled for what he drops. Claims are dropped only after a
+    /// facilitator has agreed, so nobody is throttled for what others say in his name.
+    pub payer: Option<Arc<str>>,
 }
 
 /// Who pays on a chain, for what.
@@ -178,7 +188,7 @@ pub enum ClaimError {
     /// Whether another payment of this payer for the same thing moved money is not known yet.
     #[error("an earlier payment for this is not resolved yet")]
     PayerUnresolved,
-    /// Captured, and its answer is still owed: [`Store::redeliver`] serves it.
+    /// Captured, and its answer is still owed: [`Store::take_owed`] is the turn to serve it.
     #[error("the payment was captured and its answer is owed")]
     Owed,
     /// Released three times, or its settlement failed: spent, uncharged.
@@ -255,6 +265,14 @@ pub struct Posting {
     pub evidence: Vec<u8>,
     /// The public key behind `agent_key`, written once per (thumbprint, agent).
     pub key: Option<Arc<KeyRecord>>,
+}
+
+/// The turn of serving what is owed.
+#[derive(Debug)]
+pub struct OwedTurn {
+    pub(super) key: PaymentKey,
+    /// The capture.
+    pub(super) n: i64,
 }
 
 /// A durable capture.

@@ -167,7 +167,9 @@ pub fn word(reason: Reason) -> Option<&'static str> {
         Reason::InvalidSignature | Reason::SignatureExpired | Reason::KeyUnknown => "invalid_signature",
         Reason::SignatureAgentUnknown => "signature_agent_unknown",
         Reason::InvalidPayment | Reason::AlreadyUsed => "invalid_payment_signature",
-        Reason::OriginUnreachable | Reason::OriginInvalid | Reason::OriginTimeout => "origin_error",
+        Reason::OriginUnreachable | Reason::OriginInvalid | Reason::OriginTimeout | Reason::AnswerTooLong => {
+            "origin_error"
+        }
         _ => return None,
     })
 }

@@ -147,7 +147,7 @@ pub fn check_permit2(
         None => None,
     };
     if authorization.witness.facilitator != facilitator {
-        return Err(ExactError::Facilitator);
+        return Err(if is_upto { ExactError::Facilitator } else { ExactError::NoFacilitator });
     }
     check_times(authorization.witness.valid_after, authorization.deadline, requirements, now_s, skew_s).map_err(
         |error| match error {
@@ -268,6 +268,9 @@ pub enum ExactError {
     /// Lets another facilitator settle.
     #[error("`witness.facilitator` is not the offer's `facilitatorAddress`")]
     Facilitator,
+    /// Names a facilitator where none settles alone.
+    #[error("`witness.facilitator` has no place in `exact`")]
+    NoFacilitator,
     /// Not valid yet, in a permit.
     #[error("`witness.validAfter` is in the future")]
     PermitTooEarly,
@@ -304,7 +307,8 @@ impl ExactError {
             ExactError::PermitTooEarly => "permit2_not_yet_valid",
             ExactError::PermitDeadline => "permit2_deadline_expired",
             ExactError::PermitSignature => "invalid_permit2_signature",
-            ExactError::Form | ExactError::Facilitator | ExactError::Transaction(_) => "invalid_payload",
+            ExactError::Facilitator => "upto_unauthorized_facilitator",
+            ExactError::Form | ExactError::NoFacilitator | ExactError::Transaction(_) => "invalid_payload",
         }
     }
 }

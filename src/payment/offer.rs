@@ -20,10 +20,12 @@ use super::batch::{self, BatchTerms};
 use super::bazaar::{self, Bazaar};
 use super::crawl;
 use super::gateway_key::GatewayKey;
+use super::identifier::{self, Mode};
 use super::offer_receipt::{self, Offered};
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::terms::{Template, Term};
 use super::token::Token;
+use super::upto;
 use crate::wire::amount::{Money, Units, WireAmount};
 use crate::wire::x402::requirements::ResourceInfo;
 
@@ -48,6 +50,8 @@ pub enum Way {
     Deferred(DeferredTerms),
     /// A token transfer.
     Exact(Arc<Token>),
+    /// A token transfer of at most the price.
+    Upto(Arc<Token>),
     /// A signed commitment as x402 v2 has it.
     Batch(BatchTerms),
     /// A signed price, pay per crawl; it has no entry and no id.
@@ -63,6 +67,8 @@ pub struct Sold<'a> {
     pub mime_type: Option<&'a str>,
     /// How it is asked for, for catalogues, and with which method.
     pub bazaar: Option<(&'a Bazaar, &'a str)>,
+    /// Whether payments may be named.
+    pub identifier: Mode,
 }
 
 /// Which forms an offer has besides that of x402 v2.
@@ -146,6 +152,9 @@ impl PreparedOffer {
         let mut field = json!({"x402Version": 2, "error": error, "resource": resource, "accepts": accepts});
         if let Some(terms) = signing {
             field["extensions"] = json!({batch::EXTENSION: terms.extension()});
+        }
+        if let Some(extension) = sold.identifier.extension() {
+            field["extensions"][identifier::EXTENSION] = extension;
         }
         let mut rich = field.clone();
         if forms.signed {
@@ -254,6 +263,7 @@ impl Entry {
                 (template, price.units)
             }
             Way::Exact(token) => (token.template("exact", ttl), token.units(price)?),
+            Way::Upto(token) => (token.template(upto::SCHEME, ttl), token.units(price)?),
         };
         Some(Entry { way, term: Term::new(template), amount })
     }
@@ -340,6 +350,10 @@ impl Draft<'_> {
             Way::Exact(token) => {
                 let id = self.holes.of(Hole::Id(index));
                 Some(token.requirements("exact", entry.amount, self.ttl, Some(&id)).to_v2())
+            }
+            Way::Upto(token) => {
+                let id = self.holes.of(Hole::Id(index));
+                Some(token.requirements(upto::SCHEME, entry.amount, self.ttl, Some(&id)).to_v2())
             }
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::id::SealedId;
 use super::key::PaymentKey;
 use super::terms::Term;
+use super::token::Token;
 use super::{batch, crawl, deferred};
 use crate::wire::amount::{Asset, Money, Units};
 use crate::wire::deferred::Payment;
@@ -82,15 +83,17 @@ impl Credit {
 pub struct Exact {
     /// Of the payload, so of the answer.
     pub version: Version,
-    /// `exact`
+    /// `exact` or `upto`.
     pub scheme: &'static str,
-    /// What is asked.
+    /// What is asked: in `upto` the most.
     pub requirements: Requirements,
+    /// What it is paid in.
+    pub token: Arc<Token>,
     /// The payer's address, where it is known.
     pub payer: Option<String>,
     /// Whether the payer is proven: two of his payments for one thing must not both be in doubt.
     pub proven: bool,
-    /// The body of `/verify` and `/settle`.
+    /// The body of `/verify`, and of `/settle` where all of it is settled.
     pub body: String,
     /// When it can no longer move money, Unix ms.
     pub hard_until_ms: u64,

@@ -48,6 +48,7 @@ reasons! {
     PaymentRefused = "payment_refused", 402, "The payment does not hold, or the facilitator refused it; `error` has the specification's code.", "Sign one of the fresh offers.";
     SettlementFailed = "settlement_failed", 402, "The facilitator could not move the money; nothing was charged.", "See `errorReason` in the payment response, and sign a fresh offer.";
     PaymentAlreadyUsed = "payment_already_used", 409, "This payment has bought something before; the receipt is in the payment response.", "Do not send it again; for another answer ask without a payment and sign the new offer.";
+    IdentifierTaken = "payment_identifier_taken", 409, "The payment's identifier was used for another request or payment.", "Send the very request that it was made for, or take a new identifier.";
     AllowanceRequired = "permit2_allowance_required", 412, "The wallet has not allowed Permit2 to move the token.", "Approve Permit2 for the token once, and send the payment again.";
     PriceNotAcceptable = "price_not_acceptable", 402, "The payment offers less than the price, or takes an offer that does not stand.", "Take the fresh offer as it is.";
     CreditExhausted = "credit_exhausted", 402, "The account would owe more than its limit in this period.", "Wait until Retry-After, or ask the operator for a higher limit.";
@@ -58,6 +59,7 @@ reasons! {
     SignatureRequired = "signature_required", 400, "The price field must be signed, and the request has no Web Bot Auth signature.", "Send `Signature-Agent`, `Signature-Input` and `Signature`, and cover the price field.";
     SignatureUsed = "signature_used", 400, "This signature has paid for this request before.", "Sign again; `created` or a nonce makes each signature another one.";
     SignatureExpired = "signature_expired", 400, "`created` or `expires` of the signature do not fit the time.", "Set the clock and sign again.";
+    InvalidIdentifier = "invalid_payment_identifier", 400, "The payment's identifier is malformed, or absent where one is required.", "Put `info.id`, 16 to 128 of A-Z, a-z, 0-9, `_` and `-`, into the echoed extension `payment-identifier`.";
     // Who asks.
     SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";
     KeyUnknown = "key_unknown", 403, "The agent's key directory does not publish the key that signed.", "Publish the key, or sign with one that the directory has; a new key is seen within a minute.";
@@ -73,6 +75,8 @@ reasons! {
     TooManyClaims = "too_many_claims", 429, "Too many payments of this account were dropped before they were served.", "Slow down; read answers to their end.";
     // The origin.
     OriginUnreachable = "origin_unreachable", 502, "The origin could not be connected to.", "Try again later; nothing was charged.";
+    OriginAmount = "origin_amount_invalid", 502, "What the origin takes of the payment can't be read, or is more than was signed.", "Try again later; nothing was charged.";
+    AnswerTooLong = "answer_too_long", 502, "The origin's answer is longer than the gateway holds before it settles.", "Nothing was charged; tell the operator.";
     OriginInvalid = "origin_invalid", 502, "The origin broke off or its answer was not HTTP.", "Try again later; nothing was charged.";
     OriginTimeout = "origin_timeout", 504, "The origin did not answer in time.", "Try again later; nothing was charged.";
     // The request itself.

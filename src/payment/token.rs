@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::terms::{Template, VERSION};
+use super::upto;
 use crate::wire::amount::{Asset, Currency, LEDGER_DECIMALS, Money, Units};
 use crate::wire::x402::network::Network;
 use crate::wire::x402::requirements::Requirements;
@@ -33,6 +34,8 @@ pub struct Token {
     pub transfer: Transfer,
     /// Its name in the books (CAIP-19).
     pub book: Asset,
+    /// Who alone may settle `upto` payments in it: an address of the facilitator's. None: no `upto`.
+    pub facilitator: Option<String>,
 }
 
 /// How a token moves.
@@ -86,6 +89,13 @@ impl Token {
         u128::from(units.get().unsigned_abs()) * 10_u128.pow(finer)
     }
 
+    /// The most ledger units that are worth no more than so much of the token's smallest unit; `None` when the books can't
+    /// hold it.
+    pub fn units_below(&self, atomic: u128) -> Option<Units> {
+        let finer = self.decimals.saturating_sub(UNIT_DECIMALS_MAX).min(DECIMALS_MAX);
+        i64::try_from(atomic / 10_u128.pow(finer)).ok().and_then(Units::new)
+    }
+
     /// The terms of an offer in this token.
     pub fn template(&self, scheme: &str, ttl: u64) -> Template {
         Template {
@@ -104,17 +114,20 @@ impl Token {
     /// that the id can be recomputed.
     pub fn requirements(&self, scheme: &str, units: Units, ttl: u64, id: Option<&str>) -> Requirements {
         let mut extra = Map::new();
+        let is_upto = scheme == upto::SCHEME;
         match &self.transfer {
-            Transfer::Eip3009 { name, version } => {
+            Transfer::Eip3009 { name, version } | Transfer::Permit2 { name, version } => {
                 extra.insert("name".into(), json!(name));
                 extra.insert("version".into(), json!(version));
-            }
-            Transfer::Permit2 { name, version } => {
-                extra.insert("name".into(), json!(name));
-                extra.insert("version".into(), json!(version));
-                extra.insert("assetTransferMethod".into(), json!("permit2"));
+                // `upto` moves every token so.
+                if is_upto || matches!(self.transfer, Transfer::Permit2 { .. }) {
+                    extra.insert("assetTransferMethod".into(), json!("permit2"));
+                }
             }
             Transfer::Svm { fee_payer } => _ = extra.insert("feePayer".into(), json!(fee_payer)),
+        }
+        if let Some(facilitator) = self.facilitator.as_ref().filter(|_| is_upto) {
+            extra.insert("facilitatorAddress".into(), json!(facilitator));
         }
         if let Some(id) = id {
             let members: [(&str, Value); 5] = [
@@ -154,6 +167,7 @@ mod tests {
             currency: Currency::parse("USD").unwrap(),
             pay_to: "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".into(),
             transfer: Transfer::Eip3009 { name: "USDC".into(), version: "2".into() },
+            facilitator: None,
         }
     }
 
@@ -173,6 +187,7 @@ mod tests {
             let token = token(decimals);
             let units = token.units(Money::parse(price).unwrap());
             assert_eq!(units.map(|units| token.atomic(units)), atomic, "{price} with {decimals} decimals");
+            assert_eq!(atomic.and_then(|atomic| token.units_below(atomic)), units, "and back");
         }
     }
 

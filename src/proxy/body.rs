@@ -14,7 +14,9 @@ use hyper::body::Incoming;
 
 use super::core::Core;
 use super::delivery::Tracker;
+use super::digest::Digesting;
 use super::framing;
+use super::hold::Held;
 use super::meter::Meter;
 use super::origin::Lease;
 use super::ticker::Timer;
@@ -34,6 +36,8 @@ pub enum RequestBody {
     Empty,
     /// The client's.
     Client(ClientBody),
+    /// What was taken of it before, and what is left of it.
+    Held(Box<Held>, Option<ClientBody>),
 }
 
 /// The client's body under its deadlines; trailers are dropped.
@@ -62,6 +66,8 @@ pub struct Watched {
     pub waiting: Cell<bool>,
     /// The client still has to send some of it.
     pub open: Cell<bool>,
+    /// Its digest, where somebody asks for it.
+    pub digest: Digesting,
 }
 
 impl Deref for BodyWatch {
@@ -73,6 +79,17 @@ impl Deref for BodyWatch {
 }
 
 impl RequestBody {
+    /// The same body with what was taken of it in front again.
+    pub fn with(self, held: Held) -> RequestBody {
+        match self {
+            RequestBody::Client(rest) if !held.is_whole() => RequestBody::Held(Box::new(held), Some(rest)),
+            // It was too long before already: nothing was taken of it.
+            RequestBody::Held(before, rest) if !held.is_whole() && held.is_empty() => RequestBody::Held(before, rest),
+            RequestBody::Held(_, rest) if !held.is_whole() => RequestBody::Held(Box::new(held), rest),
+            _ => RequestBody::Held(Box::new(held), None),
+        }
+    }
+
     /// Puts a client's body under the deadlines of the configuration.
     pub fn client(core: &Core, incoming: Incoming, watch: &BodyWatch) -> RequestBody {
         if incoming.is_end_stream() {
@@ -107,7 +124,11 @@ impl ClientBody {
                     // Trailers could smuggle fields past the gate.
                     let Ok(data) = frame.into_data() else { continue };
                     self.bytes += data.len() as u64;
+                    self.watch.digest.feed(&data);
                     self.watch.open.set(!self.incoming.is_end_stream());
+                    if self.incoming.is_end_stream() {
+                        self.watch.digest.finish();
+                    }
                     if self.too_slow() {
                         return self.fail(Fault::Slow);
                     }
@@ -117,6 +138,7 @@ impl ClientBody {
                 Poll::Ready(None) => {
                     self.watch.waiting.set(false);
                     self.watch.open.set(false);
+                    self.watch.digest.finish();
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -151,6 +173,11 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Client(body) => body.poll_data(cx),
+            RequestBody::Held(held, rest) => match (held.frame(), rest) {
+                (Some(frame), _) => Poll::Ready(Some(Ok(frame))),
+                (None, Some(rest)) => rest.poll_data(cx),
+                (None, None) => Poll::Ready(None),
+            },
         }
     }
 
@@ -158,6 +185,9 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => true,
             RequestBody::Client(body) => body.incoming.is_end_stream(),
+            RequestBody::Held(held, rest) => {
+                held.is_empty() && rest.as_ref().is_none_or(|rest| rest.incoming.is_end_stream())
+            }
         }
     }
 
@@ -165,6 +195,9 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Client(body) => body.incoming.size_hint(),
+            RequestBody::Held(held, rest) => {
+                held.hint(&rest.as_ref().map_or(SizeHint::with_exact(0), |rest| rest.incoming.size_hint()))
+            }
         }
     }
 }
@@ -275,14 +308,22 @@ pub struct OriginBody {
     idle: Duration,
     timer: Option<Timer>,
     waiting: bool,
+    /// What was taken before the answer was given.
+    held: Option<Box<Held>>,
 }
 
 impl OriginBody {
     /// Wraps a body that came over `lease`.
     pub fn new(incoming: Incoming, lease: Lease, idle: Duration) -> OriginBody {
-        let mut body = OriginBody { incoming, lease: Some(lease), idle, timer: None, waiting: false };
+        let mut body = OriginBody { incoming, lease: Some(lease), idle, timer: None, waiting: false, held: None };
         body.release_at_end();
         body
+    }
+
+    /// The same body with what was taken of it in front again.
+    pub fn with(mut self, held: Held) -> OriginBody {
+        self.held = Some(Box::new(held));
+        self
     }
 
     fn release_at_end(&mut self) {
@@ -300,6 +341,13 @@ impl Body for OriginBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(held) = &mut this.held {
+            match held.frame() {
+                None if held.is_whole() => return Poll::Ready(None),
+                None => this.held = None,
+                frame => return Poll::Ready(frame.map(Ok)),
+            }
+        }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = false;
@@ -339,11 +387,18 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.held {
+            Some(held) => held.is_empty() && (held.is_whole() || self.incoming.is_end_stream()),
+            None => self.incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.held {
+            Some(held) if held.is_whole() => held.hint(&SizeHint::with_exact(0)),
+            Some(held) => held.hint(&self.incoming.size_hint()),
+            None => self.incoming.size_hint(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 
+use super::answers::Answers;
 use super::origin::OriginPool;
 use super::ticker::Ticker;
 use crate::clock::Clock;
@@ -15,6 +16,7 @@ use crate::ledger::store::Store;
 use crate::payment::batch::BatchTerms;
 use crate::payment::catalogue::{Catalogue, Listing};
 use crate::payment::gateway_key::GatewayKey;
+use crate::payment::identifier::Mode;
 use crate::payment::offer::{DeferredTerms, Forms, PreparedOffer, Sold, Way};
 use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
@@ -48,6 +50,8 @@ pub struct Shared {
     pub facilitators: Facilitators,
     /// The books.
     pub store: Arc<dyn Store>,
+    /// Answers to payments that their clients have named.
+    pub answers: Arc<Answers>,
     /// Time.
     pub clock: Clock,
 }
@@ -129,13 +133,16 @@ impl Shared {
                 Scheme::BatchSettlement => vec![Way::Batch(batch.clone())],
                 Scheme::Crawl => vec![Way::Crawl],
                 Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
+                Scheme::Upto => tokens().filter(|token| token.facilitator.is_some()).cloned().map(Way::Upto).collect(),
             });
             let ways: Vec<Way> = ways.collect();
             let listing = listing(route, Vec::new());
+            let takes_tokens = route.accept.iter().any(|scheme| scheme.is_token());
             let sold = Sold {
                 description: route.description.as_deref(),
                 mime_type: route.mime_type.as_deref(),
                 bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.method())),
+                identifier: if takes_tokens { config.exact.identifier } else { Mode::Off },
             };
             let forms = Forms { v1: config.exact.v1, signed: config.signing.offers };
             Some(PreparedOffer::new(price, ttl, &ways, forms, sold))

@@ -13,6 +13,7 @@ use super::target::Target;
 use super::ticker::Timer;
 use crate::config::HostHeader;
 use crate::payment::reason::{Reason, Refusal};
+use crate::payment::upto::Said;
 
 use std::future::Future;
 use std::pin::pin;
@@ -100,13 +101,13 @@ pub async fn forward(core: &Core, outbound: Outbound) -> Result<Response<OriginB
     // Kept only where it may be needed: a connection that was idle may have been closed under us.
     let spare = (lease.reused && !paid && is_safe_to_repeat(&request)).then(|| Box::new(copy_of_head(&request)));
     let failure = match send(pool, &mut lease, request, &watch).await {
-        Ok(response) => return Ok(finish(pool, lease, response)),
+        Ok(response) => return Ok(finish(pool, lease, response, paid)),
         Err(failure) => failure,
     };
     let repeat = failure.unsent.or(spare).filter(|_| lease.reused && failure.closed);
     match repeat {
         // Rare: boxed, so that it does not make every request's future larger.
-        Some(request) => Box::pin(once_more(pool, *request, &watch)).await,
+        Some(request) => Box::pin(once_more(pool, *request, &watch, paid)).await,
         None => Err(failure.refusal),
     }
 }
@@ -115,10 +116,11 @@ async fn once_more(
     pool: &Rc<OriginPool>,
     request: Request<RequestBody>,
     watch: &BodyWatch,
+    paid: bool,
 ) -> Result<Response<OriginBody>, Refusal> {
     let mut lease = pool.connect().await.map_err(connect_refusal)?;
     match send(pool, &mut lease, request, watch).await {
-        Ok(response) => Ok(finish(pool, lease, response)),
+        Ok(response) => Ok(finish(pool, lease, response, paid)),
         Err(failure) => Err(failure.refusal),
     }
 }
@@ -196,15 +198,19 @@ fn poll_deadline(timer: &Timer, limit: Duration, watch: &BodyWatch, cx: &std::ta
 
 fn failure(error: &hyper::Error, unsent: Option<Box<Request<RequestBody>>>, watch: &BodyWatch) -> Failure {
     let closed = error.is_canceled() || error.is_closed() || error.is_incomplete_message() || is_reset(error);
-    let refusal = match watch.fault.get() {
-        Some(Fault::Slow) => Refusal::from(Reason::BodyTooSlow),
-        Some(Fault::Broken) => Refusal::new(Reason::BadRequest, "the request body broke off or is malformed"),
-        None => {
-            tracing::warn!(%error, "the origin gave no answer");
-            Refusal::from(Reason::OriginInvalid)
-        }
-    };
+    let refusal = client_fault(watch).unwrap_or_else(|| {
+        tracing::warn!(%error, "the origin gave no answer");
+        Refusal::from(Reason::OriginInvalid)
+    });
     Failure { refusal, unsent, closed }
+}
+
+/// What the client is told whose request body ended early.
+pub fn client_fault(watch: &BodyWatch) -> Option<Refusal> {
+    Some(match watch.fault.get()? {
+        Fault::Slow => Refusal::from(Reason::BodyTooSlow),
+        Fault::Broken => Refusal::new(Reason::BadRequest, "the request body broke off or is malformed"),
+    })
 }
 
 fn is_reset(error: &hyper::Error) -> bool {
@@ -221,14 +227,24 @@ fn connect_refusal(error: ConnectError) -> Refusal {
     })
 }
 
-fn finish(pool: &Rc<OriginPool>, lease: Lease, response: Response<hyper::body::Incoming>) -> Response<OriginBody> {
+fn finish(
+    pool: &Rc<OriginPool>,
+    lease: Lease,
+    response: Response<hyper::body::Incoming>,
+    paid: bool,
+) -> Response<OriginBody> {
     let idle = pool.config().body_idle;
     let (mut head, incoming) = response.into_parts();
+    let said = if paid { Said::of(&head.headers) } else { None };
     framing::strip_response(&mut head.headers);
     framing::add_via(&mut head.headers, head.version);
     // The client's side speaks its own version.
     head.version = Version::HTTP_11;
     head.extensions.clear();
+    // For the exchange: what the origin takes of the payment.
+    if let Some(said) = said {
+        head.extensions.insert(said);
+    }
     Response::from_parts(head, OriginBody::new(incoming, lease, idle))
 }
 

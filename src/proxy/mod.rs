@@ -15,13 +15,17 @@ pub mod target;
 pub mod drain;
 pub mod gate;
 
+pub mod answers;
 pub mod exchange;
+pub mod named;
 
 pub mod delivery;
 pub mod documents;
 pub mod forward;
 
 pub mod body;
+pub mod digest;
+pub mod hold;
 pub mod origin;
 
 pub mod core;

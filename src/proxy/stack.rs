@@ -1,6 +1,7 @@
 //! The way of a request, on one screen. Each step is a module of this name; the first that says no answers, through
 //! `rescue`, which alone chooses status and fields.
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
 
+use super::answers::Ticket;
 use super::body::{AnswerBody, Served};
 use super::connection::Client;
 use super::core::Core;
@@ -18,8 +20,9 @@ use super::forward::{self, Outbound};
 use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
-use super::{drain, framing};
+use super::{drain, framing, named};
 use crate::config::{Discovery, Route};
+use crate::payment::permit::Permit;
 use crate::payment::presented::{Presented, Words, presented};
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
@@ -109,6 +112,16 @@ async fn paid(
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refused> {
     let core = visit.core;
+    if let Presented::X402(payload) = &presented {
+        match core.shared.config.exact.identifier.named(payload) {
+            Ok(None) => {}
+            Ok(Some(id)) => return named::serve(visit, client, payload, &id, request).await,
+            Err(refusal) => {
+                drain::request_body(core, request).await;
+                return Err(visit.refuse(refusal));
+            }
+        }
+    }
     let permit = match gate::judge(&visit, presented, request.headers()).await {
         Ok(permit) => permit,
         Err(refused) => {
@@ -116,16 +129,37 @@ async fn paid(
             return Err(refused);
         }
     };
-    let route = &core.shared.config.routes[visit.route];
-    let mut request = request;
+    let outbound = outbound(&visit, client, request)?;
+    buy(&visit, client, permit, outbound, None).await
+}
+
+/// A paid request as its origin gets it.
+pub(super) fn outbound(
+    visit: &Visit<'_>,
+    client: &Rc<Client>,
+    mut request: Request<Incoming>,
+) -> Result<Outbound, Refused> {
+    let route = &visit.core.shared.config.routes[visit.route];
     if !route.charge_on.charges(206) {
         // A part would be a success that is not charged.
         request.headers_mut().remove(header::RANGE);
         request.headers_mut().remove(header::IF_RANGE);
     }
-    let outbound = Outbound::new(core, client, visit.target, route.origin, false, request)?;
+    Ok(Outbound::new(visit.core, client, visit.target, route.origin, false, request)?)
+}
+
+/// What is permitted, by a task that outlives the client; `ticket` where the client has named its payment.
+pub(super) async fn buy(
+    visit: &Visit<'_>,
+    client: &Rc<Client>,
+    permit: Permit,
+    outbound: Outbound,
+    ticket: Option<Ticket>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let core = visit.core;
     let (target, method) = (Arc::from(visit.target.url(visit.scheme)), Arc::from(visit.method.as_str()));
-    let exchange = Exchange { permit, route: visit.route, target, method };
+    let (upload, ticket) = (outbound.watch.clone(), RefCell::new(ticket));
+    let exchange = Exchange { permit, route: visit.route, target, method, upload, ticket };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| {
         let mut refused = visit.refuse(no.refusal);
         refused.extra.receipt = no.receipt;

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::facilitator::chain::{Authorized, Fate, Node};
 use crate::facilitator::{Facilitators, SettleOutcome, contradiction};
-use crate::ledger::resolve::{Resolution, asked_amount, end};
+use crate::ledger::resolve::{Resolution, asked_amount, end, payer};
 use crate::ledger::settling::Intent;
 use crate::ledger::store::{Store, Unresolved};
 use crate::wire::amount::Asset;
@@ -108,8 +108,7 @@ impl Judges {
         let asked: Value = serde_json::from_slice(&payment.intent.payload).ok()?;
         let version = if asked["x402Version"] == 1 { Version::V1 } else { Version::V2 };
         let requirements = Requirements::from_json(&asked["paymentRequirements"], version)?;
-        let payer = asked.pointer("/paymentPayload/payload/authorization/from").and_then(Value::as_str);
-        if let Some(what) = contradiction(&settled, &requirements, payer) {
+        if let Some(what) = contradiction(&settled, &requirements, payer(&asked)) {
             let key = payment.request.key;
             tracing::error!(payment = %key, what, "the facilitator contradicts itself; `ledger resolve` ends it");
             return None;

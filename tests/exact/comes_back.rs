@@ -106,3 +106,34 @@ fn a_crash_after_the_capture_leaves_an_answer_that_can_be_fetched_once() {
     assert_eq!(exchange(gateway.addr, request).status, 409);
     assert_eq!((origin.calls(), facilitator.count("/settle")), (2, 1));
 }
+
+/// Whoever has seen the transfer on the chain can name the payment; that must not keep its payer out.
+#[test]
+fn an_impostor_does_not_stand_in_the_payers_way() {
+    let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
+    let gateway = token_shop(&origin, &facilitator, "");
+    for _ in 0..20 {
+        facilitator.next("/settle", Behaviour::Reset);
+        facilitator.next("/settle", Behaviour::Reset);
+        let draft = wallet.draft(gateway.addr, "/paid/a");
+        let payload = wallet.sign(&draft);
+        assert_eq!(send(gateway.addr, "GET", "/paid/a", &payload).reason(), "settlement_pending");
+        let settlements = facilitator.count("/settle");
+        let mut stolen = wallet.draft(gateway.addr, "/paid/b");
+        stolen.authorization = draft.authorization.clone();
+        let stolen = wallet.sign(&stolen);
+        let answer = std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..5 {
+                        let answer = send(gateway.addr, "GET", "/paid/b", &stolen);
+                        assert!(matches!(answer.status, 503 | 409), "{answer:?}");
+                    }
+                });
+            }
+            send(gateway.addr, "GET", "/paid/a", &payload)
+        });
+        assert_eq!((answer.status, answer.reason()), (200, ""), "{answer:?}");
+        assert_eq!(facilitator.count("/settle"), settlements + 1, "no impostor had it settled");
+    }
+}

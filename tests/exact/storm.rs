@@ -5,19 +5,22 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection as Sql;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate::payment::key::PaymentKey;
 use tollgate::wire::evm::address::Address;
+use tollgate::wire::evm::permit2::PERMIT2;
 use tollgate::wire::x402::network::Network;
 
 use crate::support::client::Connection;
 use crate::support::facilitator::{Behaviour, Call, Facilitator};
 use crate::support::gateway::tollgate;
+use crate::support::permit::upto_shop_toml;
 use crate::support::random::is_long;
-use crate::support::wallet::{USDC, Wallet, head, receipt, token_shop_toml};
+use crate::support::wallet::{USDC, Wallet, head, receipt};
 use crate::support::*;
 
 const PAYMENTS: usize = 8;
@@ -27,13 +30,14 @@ const LEDGER: [&str; 2] = ["--ledger", "tollgate.sqlite"];
 struct Chain {
     random: Random,
     calm: bool,
-    /// Transfers by nonce; never more than one each, for the token sees to it.
-    moved: HashMap<String, u32>,
+    /// Transfers by nonce, what they moved; never more than one each, for the token sees to it.
+    moved: HashMap<String, i64>,
 }
 
 impl Chain {
     fn settle(&mut self, call: &Call) -> Behaviour {
-        let nonce = call.body["paymentPayload"]["payload"]["authorization"]["nonce"].as_str().unwrap().to_owned();
+        let nonce = nonce_of(&call.body["paymentPayload"]);
+        let amount = call.body["paymentRequirements"]["amount"].as_str().unwrap().parse().unwrap();
         let dice = if self.calm { 0 } else { self.random.below(10) };
         if self.moved.contains_key(&nonce) {
             // Some look the first transaction up, some only see that the nonce is gone.
@@ -45,23 +49,23 @@ impl Chain {
         }
         match dice {
             0..=3 => {
-                self.moved.insert(nonce, 1);
+                self.moved.insert(nonce, amount);
                 Behaviour::Good
             }
             // It moves, and nobody hears of it.
             4 => {
-                self.moved.insert(nonce, 1);
+                self.moved.insert(nonce, amount);
                 Behaviour::Reset
             }
             5 => {
-                self.moved.insert(nonce, 1);
+                self.moved.insert(nonce, amount);
                 Behaviour::Pending(500)
             }
             6 => [Behaviour::Reset, Behaviour::Garbage][self.random.below(2)].clone(),
             7 => Behaviour::Status(502),
             8 => {
                 // A refusal that hides a transfer.
-                self.moved.insert(nonce, 1);
+                self.moved.insert(nonce, amount);
                 Behaviour::Refused("settle_exact_node_failure")
             }
             _ => Behaviour::Refused("insufficient_funds"),
@@ -77,11 +81,19 @@ impl Chain {
     }
 }
 
+/// What the chain tells payments apart by.
+fn nonce_of(payload: &Value) -> String {
+    let kinds = ["authorization", "permit2Authorization"].into_iter();
+    let nonce = kinds.filter_map(|kind| payload["payload"][kind]["nonce"].as_str()).next();
+    nonce.unwrap().to_owned()
+}
+
 /// One payment, and what its client got for it.
 struct Life {
     head: Box<dyn Fn() -> String + Send + Sync>,
     key: String,
     nonce: String,
+    is_named: bool,
     seen: Mutex<Seen>,
 }
 
@@ -123,7 +135,7 @@ impl Life {
 
 #[test]
 fn no_payer_pays_twice_and_no_content_leaves_unpaid() {
-    for round in 0..if is_long() { 200 } else { 6 } {
+    for round in 0..if is_long() { 200 } else { 10 } {
         live(round);
     }
 }
@@ -138,19 +150,34 @@ fn live(round: u64) {
         "/verify" => truth.lock().unwrap().verify(),
         _ => Behaviour::Good,
     });
+    let amounts = AtomicUsize::new(0);
     let origin_dice = Mutex::new(Random::new(2000 + round));
     let truth = chain.clone();
     let origin = Origin::scripted(move |_, socket| {
-        let fails = !truth.lock().unwrap().calm && origin_dice.lock().unwrap().below(5) == 0;
-        let status = if fails { "500 Oops" } else { "200 OK" };
-        write!(socket, "HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\npage").is_ok()
+        let dice = if truth.lock().unwrap().calm { 9 } else { origin_dice.lock().unwrap().below(8) };
+        let (status, body) = match dice {
+            0 => ("500 Oops", "page"),
+            1 => ("200 OK", "pa"),
+            _ => ("200 OK", "page"),
+        };
+        // Another amount each time: what is settled is what was intended first.
+        let amount = 1 + amounts.fetch_add(1, Ordering::Relaxed) % 10_000;
+        let takes = format!("Settlement-Overrides: {{\"amount\":\"{amount}\"}}\r\n");
+        write!(socket, "HTTP/1.1 {status}\r\n{takes}Content-Length: 4\r\n\r\n{body}").is_ok() && body.len() == 4
     });
-    let settle_first = if round % 3 == 2 { "settle = \"first\"\n" } else { "" };
+    let (scheme, settle) = [
+        ("exact", "on_head"),
+        ("exact", "after_body"),
+        ("exact", "first"),
+        ("upto", "on_head"),
+        ("upto", "after_body"),
+    ][round as usize % 5];
     // One host for all lives of the gateway, whose port changes.
-    let toml = token_shop_toml(&origin, &facilitator, settle_first)
+    let toml = upto_shop_toml(&origin, &facilitator, &format!("settle = \"{settle}\"\n"))
+        .replace("accept = [\"upto\"]", &format!("accept = [\"{scheme}\"]"))
         .replace("[server]", "[server]\npublic_url = \"http://shop.example\"");
     let mut gateway = Gateway::start(&toml);
-    let lives: Vec<Arc<Life>> = (0..PAYMENTS).map(|i| Arc::new(life(gateway.addr, &format!("/paid/{i}")))).collect();
+    let lives: Vec<Arc<Life>> = (0..PAYMENTS).map(|i| Arc::new(life(gateway.addr, scheme, i))).collect();
 
     for _ in 0..2 {
         std::thread::scope(|scope| {
@@ -186,9 +213,11 @@ fn live(round: u64) {
     let books = Books::of(dir.path());
     let moved = &chain.lock().unwrap().moved;
     for life in &lives {
-        let of = |kind: i64| books.0.get(&(kind, life.key.clone())).copied().unwrap_or_default();
+        let sums = |kind: i64| books.0.get(&(kind, life.key.clone())).copied().unwrap_or_default();
+        let of = |kind: i64| sums(kind).0;
         let (captures, intents, failures, owed, again) = (of(1), of(4), of(5), of(6), of(9));
-        let moves = moved.get(&life.nonce).copied().unwrap_or_default();
+        let amount = moved.get(&life.nonce).copied();
+        let moves = i64::from(amount.is_some());
         let seen = life.seen.lock().unwrap();
         let all = format!(
             "round {round}, {}: moved {moves}, captures {captures}, intents {intents}, failures {failures}, owed {owed}, \
@@ -196,46 +225,59 @@ fn live(round: u64) {
             life.key, seen.served, seen.last
         );
         // (4) What moved is captured, what is captured moved, each after its intent.
-        assert_eq!(i64::from(moves), captures, "{all}");
+        assert_eq!(moves, captures, "{all}");
+        assert_eq!(amount.unwrap_or_default(), sums(1).1, "{all}");
         assert!(captures <= intents, "{all}");
         // (5) One end for each payment.
         assert!(captures + failures <= 1 && again <= captures && owed <= captures, "{all}");
         // (6) Content only with a capture behind it, once more at most where it was owed.
-        assert!(i64::from(seen.served) <= captures + again, "{all}");
+        // A named one gets the same answer as often as it asks.
+        let served = if life.is_named { i64::from(seen.served).min(1) } else { i64::from(seen.served) };
+        assert!(served <= captures + again, "{all}");
         assert_eq!(seen.unpaid, 0, "{all}");
     }
     // (1) Nothing is left in between.
     assert_eq!(books.1, 0, "claims are left");
 }
 
-/// Postings by kind and payment, and how many claims are open.
-struct Books(BTreeMap<(i64, String), i64>, i64);
+/// Postings by kind and payment, how many and how much, and how many claims are open.
+struct Books(BTreeMap<(i64, String), (i64, i64)>, i64);
 
 impl Books {
     fn of(dir: &std::path::Path) -> Books {
         let sql = Sql::open(dir.join("tollgate.sqlite")).unwrap();
-        let mut rows = sql.prepare("SELECT kind, lower(hex(substr(key, 2, 17))) FROM entries").unwrap();
+        let mut rows = sql.prepare("SELECT kind, lower(hex(substr(key, 2, 17))), amount FROM entries").unwrap();
         let mut found = BTreeMap::new();
-        for row in rows.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap() {
-            *found.entry(row.unwrap()).or_default() += 1;
+        for row in rows.query_map((), |row| Ok(((row.get(0)?, row.get(1)?), row.get::<_, i64>(2)?))).unwrap() {
+            let (key, amount) = row.unwrap();
+            let sums: &mut (i64, i64) = found.entry(key).or_default();
+            *sums = (sums.0 + 1, sums.1 + amount);
         }
         let open = sql.query_row("SELECT count(*) FROM claims", (), |row| row.get(0)).unwrap();
         Books(found, open)
     }
 }
 
-fn life(gateway: SocketAddr, path: &str) -> Life {
+fn life(gateway: SocketAddr, scheme: &str, number: usize) -> Life {
+    let path = &format!("/paid/{number}");
     let wallet = Wallet::new();
     let offer = exchange(gateway, format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n"));
-    let draft = wallet.draft_of(&offer);
-    let payload: Value = wallet.sign(&draft);
-    let key = PaymentKey::from_eip3009(
-        &Network::parse("eip155:84532").unwrap(),
-        &Address::parse(USDC).unwrap(),
-        &wallet.address,
-        &draft.authorization.nonce,
-    );
-    let nonce = payload["payload"]["authorization"]["nonce"].as_str().unwrap().to_owned();
+    let network = Network::parse("eip155:84532").unwrap();
+    let (mut payload, key) = if scheme == "upto" {
+        let permit = wallet.permit_of(&offer);
+        let key = PaymentKey::from_permit2(&network, &PERMIT2, &wallet.address, permit.authorization.nonce);
+        (wallet.sign_permit(&permit), key)
+    } else {
+        let draft = wallet.draft_of(&offer);
+        let (asset, nonce) = (Address::parse(USDC).unwrap(), draft.authorization.nonce);
+        (wallet.sign(&draft), PaymentKey::from_eip3009(&network, &asset, &wallet.address, &nonce))
+    };
+    let nonce = nonce_of(&payload);
+    let is_named = number % 2 == 1;
+    if is_named {
+        let info = json!({"required": false, "id": format!("storm-payment-{number:04}")});
+        payload["extensions"] = json!({"payment-identifier": {"info": info}});
+    }
     let text = head(gateway, "GET", path, &payload).replace(&format!("Host: {gateway}"), "Host: shop.example");
-    Life { head: Box::new(move || text.clone()), key: key.to_string(), nonce, seen: Mutex::default() }
+    Life { head: Box::new(move || text.clone()), key: key.to_string(), nonce, is_named, seen: Mutex::default() }
 }

@@ -61,10 +61,10 @@ async fn who_can_do_it_is_asked() {
     assert_eq!(facilitators.extra(Version::V2, "exact", solana).unwrap()["feePayer"], "F");
     assert_eq!(facilitators.first_for(Version::V2, "exact", solana), Some(0));
     assert_eq!(facilitators.extra(Version::V2, "exact", "eip155:84532").unwrap().len(), 0);
-    assert_eq!(facilitators.extra(Version::V2, "upto", "eip155:84532"), None);
-    let none = Kind { scheme: "upto".into(), ..kind() };
+    assert_eq!(facilitators.extra(Version::V2, "later", "eip155:84532"), None);
+    let none = Kind { scheme: "later".into(), ..kind() };
     let unavailable = facilitators.verify(&none, body(), None).await.unwrap_err();
-    assert!(unavailable.why.contains("upto"));
+    assert!(unavailable.why.contains("later"));
     assert_eq!((other.count("/verify"), able.count("/verify")), (0, 2));
     assert_eq!((facilitators.find(&able.url()), facilitators.find("http://x")), (Some(1), None));
     assert_eq!((facilitators.url(1), facilitators.len()), (able.url().as_str(), 2));
@@ -179,6 +179,42 @@ async fn a_facilitator_that_fails_is_left_alone_but_still_settles() {
         facilitators.settle(0, body()).await;
     }
     assert!(facilitators.failing().is_empty());
+}
+
+/// Whoever finds a payment that it chokes on must not be able to have it left alone.
+#[tokio::test]
+async fn a_payment_that_is_not_taken_says_nothing_of_the_facilitators_health() {
+    let (double, second) = (Facilitator::start(), Facilitator::start());
+    let limits = Limits { failures: 2, hold: Duration::from_secs(3600), ..Limits::default() };
+    let facilitators = knows(&[&double, &second], limits).await;
+    for status in [400, 409, 413, 422] {
+        double.always("/verify", Behaviour::Status(status));
+        for _ in 0..3 {
+            assert_eq!(facilitators.verify(&kind(), body(), None).await.unwrap().0, 1, "{status}: the next is asked");
+        }
+        assert!(facilitators.failing().is_empty(), "{status}");
+        // Nor does it say that it is well again.
+        double.next("/verify", Behaviour::Status(500));
+        double.next("/verify", Behaviour::Status(status));
+        for _ in 0..2 {
+            facilitators.verify(&kind(), body(), None).await.unwrap();
+        }
+        double.next("/verify", Behaviour::Good);
+        assert_eq!(facilitators.verify(&kind(), body(), None).await.unwrap().0, 0);
+    }
+    for status in [401, 403, 404, 405, 408, 429, 500] {
+        double.always("/verify", Behaviour::Good);
+        double.next("/verify", Behaviour::Status(status));
+        double.next("/verify", Behaviour::Status(400));
+        double.next("/verify", Behaviour::Status(status));
+        // It takes a success to close it: a settlement is made in any case.
+        for _ in 0..3 {
+            assert_eq!(facilitators.verify(&kind(), body(), None).await.unwrap().0, 1);
+        }
+        assert_eq!(facilitators.failing().len(), 1, "{status}");
+        facilitators.settle(0, body()).await;
+        assert!(facilitators.failing().is_empty());
+    }
 }
 
 #[tokio::test]

@@ -150,6 +150,76 @@ fn every_client_finds_what_it_can_pay_in_every_mix() {
     assert_eq!(Books::read(dir.path()).captures.len(), captures);
 }
 
+/// Of at most 0.01 USD: nothing, some of it, all of it, and more than was signed.
+#[test]
+fn an_official_client_pays_what_the_origin_takes() {
+    let Some(stage) = Stage::enter() else { return };
+    let takes = |path: &str| match path {
+        "/upto/nothing" => "Settlement-Overrides: {\"amount\":\"0\"}\r\n",
+        "/upto/some" => "Settlement-Overrides: {\"amount\":\"40%\"}\r\n",
+        "/upto/more" => "PAYMENT-SETTLEMENT: {\"amount\":\"10001\"}\r\n",
+        _ => "",
+    };
+    let origin = Origin::scripted(move |seen, socket| {
+        write!(socket, "HTTP/1.1 200 OK\r\n{}Content-Length: 4\r\n\r\npage", takes(seen.path())).is_ok()
+    });
+    let gateway = stage.gateway(&origin, &Agent::start());
+    let client = stage.main_client();
+    for (path, taken) in [("nothing", Some(0)), ("some", Some(4_000)), ("all", Some(PRICE)), ("more", None)] {
+        let before = stage.tally();
+        let line = stage.run(client, &format!("http://{}/upto/{path}", gateway.addr), None);
+        let after = stage.tally();
+        let moved = u64::from(taken.is_some_and(|taken| taken > 0));
+        let expected = Tally {
+            payee: before.payee + taken.unwrap_or(0),
+            payer: before.payer - taken.unwrap_or(0),
+            settled: before.settled + moved,
+            asked: before.asked + moved,
+        };
+        assert_eq!(after, expected, "{path}: {line}");
+        let Some(taken) = taken else {
+            assert_eq!((&line["status"], &line["receipt"]), (&json!(502), &Value::Null), "{path}: {line}");
+            continue;
+        };
+        assert_eq!((&line["status"], &line["body"]), (&json!(200), &json!("page")), "{path}: {line}");
+        let paid = &line["receipt"];
+        assert_eq!((&paid["success"], &paid["amount"]), (&json!(true), &json!(taken.to_string())), "{path}: {line}");
+        let length = if taken == 0 { 0 } else { 66 };
+        assert_eq!(paid["transaction"].as_str().map(str::len), Some(length), "{path}: {line}");
+    }
+    let (_, dir) = gateway.stop();
+    let books = Books::read(dir.path());
+    assert_eq!((books.captures.len(), books.intents, books.failed), (3, 2, 0), "{books:?}");
+}
+
+#[test]
+fn a_payment_that_an_official_client_named_gets_its_answer_again_and_no_other_takes_the_name() {
+    let Some(stage) = Stage::enter() else { return };
+    let origin = Origin::start();
+    let gateway = stage.gateway(&origin, &Agent::start());
+    let shop = relay(gateway.addr, "");
+    let (client, id) = (stage.main_client(), "pay_7d5d747be160e280504c099d984bcfe0");
+    let buy = || stage.run_with(client, &format!("http://{}/exact/named", shop.addr), None, &[("PAYMENT_ID", id)]);
+    let before = stage.tally();
+    let line = buy();
+    assert_bought(client, &line, &stage, "content of /exact/named");
+    let after = stage.tally();
+    assert_moved_once(client, before, after);
+    // Its very request once more.
+    let request = shop.last();
+    let (host, payment) = (request.header("host").unwrap(), request.header("payment-signature").unwrap());
+    let again = format!(
+        "GET /exact/named HTTP/1.1\r\nHost: {host}\r\nPAYMENT-SIGNATURE: {payment}\r\nConnection: close\r\n\r\n"
+    );
+    let again = exchange(gateway.addr, again);
+    assert_eq!((again.status, again.text().as_str()), (200, "content of /exact/named"), "{again:?}");
+    assert_eq!(receipt(&again).as_ref(), Some(&line["receipt"]));
+    // It signs anew under the same name.
+    let line = buy();
+    assert_eq!((&line["status"], &line["receipt"]), (&json!(409), &Value::Null), "{line}");
+    assert_eq!((stage.tally(), origin.calls()), (after, 1));
+}
+
 /// Official servers let both through to their origin and settle one; here one waits outside.
 #[test]
 fn the_same_payment_twice_at_once_is_settled_and_served_once() {

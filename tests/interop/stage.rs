@@ -117,6 +117,19 @@ impl Stage {
         Tally { payee, payer, settled: number(&seen["settled"]), asked: number(&seen["calls"]["settle"]) }
     }
 
+    /// From where the facilitator settles `upto`, as an operator looks it up.
+    fn settler(&self) -> String {
+        let supported = get(self.facilitator.addr("facilitator"), "/supported").json();
+        let kinds = supported["kinds"].as_array().unwrap();
+        let upto = kinds.iter().find(|kind| kind["scheme"] == "upto").expect("the facilitator takes no upto");
+        upto["extra"]["facilitatorAddress"].as_str().unwrap().to_owned()
+    }
+
+    /// The client that pays `upto`, and names its payments.
+    pub fn main_client(&self) -> &'static Client {
+        &CLIENTS[0]
+    }
+
     /// The clients that can run here.
     pub fn clients(&self) -> Vec<&'static Client> {
         CLIENTS.iter().filter(|client| !client.python() || self.python.is_some()).collect()
@@ -124,6 +137,11 @@ impl Stage {
 
     /// Lets a client ask for a URL, with this body if there is one, and pay: the line that it prints.
     pub fn run(&self, client: &Client, url: &str, body: Option<&str>) -> Value {
+        self.run_with(client, url, body, &[])
+    }
+
+    /// The same with settings of the client.
+    pub fn run_with(&self, client: &Client, url: &str, body: Option<&str>, settings: &[(&str, &str)]) -> Value {
         let program = if client.python() { self.python.as_deref().unwrap() } else { "node".as_ref() };
         let mut command = Command::new(program);
         command.arg(client.script).arg(url).current_dir(&self.dir).stdin(Stdio::null());
@@ -131,6 +149,7 @@ impl Stage {
         if client.version == 1 {
             command.env("PAYMENT_VERSION", "1");
         }
+        command.envs(settings.iter().copied());
         if let Some(body) = body {
             command.env("BODY", body);
         }
@@ -140,8 +159,8 @@ impl Stage {
         serde_json::from_str(&out).unwrap_or_else(|e| panic!("{}: {e}\n{out}{err}", client.name))
     }
 
-    /// A gateway before `origin`, with the routes `/exact/*`, `/exact-first/*`, `/deferred-first/*` and `/deferred/*` at
-    /// 0.01 USD, the facilitator of the stage, and `agent`'s account for what is deferred. Everything else is free.
+    /// A gateway before `origin`, with the routes `/exact/*`, `/exact-first/*`, `/deferred-first/*`, `/deferred/*` and
+    /// `/upto/*` at 0.01 USD, the facilitator of the stage, and `agent`'s account for what is deferred. Everything else is free.
     pub fn gateway(&self, origin: &Origin, agent: &Agent) -> Gateway {
         self.gateway_with(origin, agent, "")
     }
@@ -153,6 +172,7 @@ impl Stage {
             ("exact-first", r#""exact", "deferred""#),
             ("deferred-first", r#""deferred", "exact""#),
             ("deferred", r#""deferred""#),
+            ("upto", r#""upto""#),
         ]
         .iter()
         .map(|(name, accept)| format!("[[routes]]\npath = \"/{name}/*\"\nprice = \"0.01 USD\"\naccept = [{accept}]\n"))
@@ -176,12 +196,14 @@ url = "{facilitator}"
 [[exact.assets]]
 network = "{network}"
 pay_to = "{pay_to}"
+facilitator_address = "{settler}"
 {routes}{more}"#,
             origin = origin.addr,
             agent = agent.url,
             facilitator = self.facilitator.text("facilitator"),
             network = self.facilitator.text("network"),
             pay_to = self.facilitator.text("payTo"),
+            settler = self.settler(),
         ))
     }
 }

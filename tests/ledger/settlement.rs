@@ -34,7 +34,7 @@ fn wallet_request(name: &str) -> ClaimRequest {
     }
 }
 
-fn wallet_posting() -> Posting {
+pub fn wallet_posting() -> Posting {
     Posting {
         scheme: "exact",
         agent: "eip155:84532:0xaa".into(),
@@ -54,16 +54,21 @@ fn intent() -> Intent {
     }
 }
 
-fn claim(ledger: &Ledger, name: &str) -> Result<Claim, ClaimError> {
+pub fn claim(ledger: &Ledger, name: &str) -> Result<Claim, ClaimError> {
     wait(ledger.store().claim(wallet_request(name)))
 }
 
-fn intend(ledger: &Ledger, name: &str) -> Settling {
+pub fn intend(ledger: &Ledger, name: &str) -> Settling {
     wait(ledger.store().intend(claim(ledger, name).unwrap(), intent())).unwrap()
 }
 
-fn settle(ledger: &Ledger, settling: Settling, owed: bool) -> Result<Receipt, CaptureError> {
+pub fn settle(ledger: &Ledger, settling: Settling, owed: bool) -> Result<Receipt, CaptureError> {
     wait(ledger.store().settled(settling, wallet_posting(), owed))
+}
+
+pub fn redeliver(ledger: &Ledger, name: &str) -> Result<Receipt, CaptureError> {
+    let turn = ledger.store().take_owed(key(name)).ok_or(CaptureError::Lost)?;
+    wait(ledger.store().redelivered(turn))
 }
 
 /// The books hold together; captures, intents and failures that stand in them.
@@ -141,8 +146,8 @@ fn what_is_unknown_blocks_the_payer_for_that_purchase_and_survives_restarts_unti
     assert!(claim(&ledger, "b").is_ok());
     ledger.reopen().unwrap();
     assert_eq!(claim(&ledger, "a").unwrap_err(), ClaimError::Owed);
-    assert_eq!(wait(ledger.store().redeliver(key("a"))), Ok(receipt));
-    assert_eq!(wait(ledger.store().redeliver(key("a"))), Err(CaptureError::Lost));
+    assert_eq!(redeliver(&ledger, "a"), Ok(receipt));
+    assert_eq!(redeliver(&ledger, "a"), Err(CaptureError::Lost));
     ledger.reopen().unwrap();
     assert_eq!(claim(&ledger, "a").unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
     audited(&mut ledger, 1, 1, 0);
@@ -187,7 +192,7 @@ fn a_paid_answer_that_was_not_given_is_owed_and_not_voided() {
     ledger.reopen().unwrap();
     assert_eq!(claim(&ledger, "a").unwrap_err(), ClaimError::Owed);
     assert_eq!(ledger.number("SELECT count(*) FROM entries WHERE kind = 2"), 0);
-    assert_eq!(wait(ledger.store().redeliver(key("a"))), Ok(receipt));
+    assert_eq!(redeliver(&ledger, "a"), Ok(receipt));
     audited(&mut ledger, 1, 1, 0);
 }
 
@@ -252,7 +257,7 @@ fn money_that_moved_is_posted_once_the_disk_is_back_and_the_answer_is_owed() {
             std::thread::yield_now();
         }
         ledger.reopen().unwrap();
-        assert!(wait(ledger.store().redeliver(key("a"))).is_ok());
+        assert!(redeliver(&ledger, "a").is_ok());
         audited(&mut ledger, 1, 1, 0);
     }
 }

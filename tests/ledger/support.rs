@@ -146,6 +146,7 @@ pub fn request(name: &str, amount: i64) -> ClaimRequest {
         limit: units(1_000_000),
         period: 202_611,
         purchase: None,
+        payer: None,
     }
 }
 

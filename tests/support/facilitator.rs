@@ -1,7 +1,7 @@
 //! A facilitator on a free port that keeps every call and misbehaves on command.
 //!
 //! Unless told otherwise it verifies everything as valid, settles everything under a made-up transaction, and supports
-//! `exact` on Base's test network.
+//! `exact` and `upto` on Base's test network.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{BufReader, Write};
@@ -39,7 +39,9 @@ impl Call {
     }
 
     fn payer(&self) -> Value {
-        self.body["paymentPayload"]["payload"]["authorization"]["from"].clone()
+        let payload = &self.body["paymentPayload"]["payload"];
+        let kinds = ["authorization", "permit2Authorization"].into_iter();
+        kinds.map(|kind| payload[kind]["from"].clone()).find(|from| !from.is_null()).unwrap_or_default()
     }
 
     /// What the default settlement names: `0x` and 64 digits made from the payment, so equal for equal payments.
@@ -241,6 +243,8 @@ fn act(socket: &mut TcpStream, call: &Call, behaviour: Behaviour) -> bool {
         "/supported" => json!({"kinds": [
             {"x402Version": 1, "scheme": "exact", "network": "base-sepolia"},
             {"x402Version": 2, "scheme": "exact", "network": "eip155:84532"},
+            {"x402Version": 2, "scheme": "upto", "network": "eip155:84532",
+                "extra": {"facilitatorAddress": super::permit::SETTLER}},
         ], "extensions": [], "signers": {}}),
         _ => Value::Null,
     };

@@ -7,6 +7,7 @@ pub mod client;
 pub mod facilitator;
 pub mod gateway;
 pub mod origin;
+pub mod permit;
 pub mod random;
 pub mod wallet;
 

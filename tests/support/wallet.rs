@@ -27,6 +27,11 @@ pub const USDC: &str = "0x036CbD53842c5426634e7929541eC2318f3dCF7e";
 /// Makes keys and nonces that differ within one test run.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// A number that no other payment of this test run has.
+pub fn fresh() -> u64 {
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 pub struct Wallet {
     pub key: SigningKey,
     pub address: Address,

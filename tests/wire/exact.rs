@@ -225,7 +225,7 @@ fn each_check_has_its_word() {
     let upto: Change = |p| {
         p["payload"]["permit2Authorization"]["witness"]["facilitator"] = json!(format!("0x{}", "07".repeat(20)));
     };
-    assert_eq!(check_at(4, NOW, 5, upto), Err("invalid_payload"));
+    assert_eq!(check_at(4, NOW, 5, upto), Err("upto_unauthorized_facilitator"));
     assert_eq!(permit(upto), Err("invalid_payload"), "no facilitator in `exact`");
     let cases: [(Change, &str); 4] = [
         (

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use jiff::{SignedDuration, Timestamp, civil::Date, tz::TimeZone};
 use serde_json::{Value, json};
 
-use super::{Failure, Where, amount, delivery, hex, money, symbol, time};
+use super::{Failure, Where, amount, delivery, hex, money, owed, symbol, time};
 use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, note, say, table};
@@ -20,6 +20,7 @@ Examples:
   tollgate ledger list --since 24h --account example-crawler
   tollgate ledger list --state unproven            charged, and no word yet of what became of the answer
   tollgate ledger list --state unresolved          sent to be settled, and no word whether money moved
+  tollgate ledger list --state owed                money moved and nobody got the answer: whom to refund
   tollgate ledger list --json --limit 0 | jq -r 'select(.kind == \"capture\") | [.at, .account, .amount] | @tsv'
 
 With --json each line is an object. Text, or null where an entry has none:
@@ -29,11 +30,14 @@ With --json each line is an object. Text, or null where an entry has none:
   symbol       of a known token, USDC
   amount       decimal, 0.01; null for tokens that are not known
   key          the payment's key, hex
-  state        delivered, unproven or voided; captures only
+  state        delivered, unproven, voided or owed; captures only
 Numbers, or null:
   units        the amount in millionths of the currency; of a token in 10^-decimals, at most 10^-9
   status       the origin's
-And outcome    null, or {delivery (text), bytes, ms (numbers)}")]
+And outcome    null, or {delivery (text), bytes, ms (numbers)}
+
+With --state owed and --json: n, payment, payer, network, asset, symbol, amount, units, transaction, paid_at, owed_since, route,
+request. What is listed may still be fetched, once, by the payer who sends the same request again.")]
 pub struct List {
     #[command(flatten)]
     place: Where,
@@ -64,12 +68,17 @@ enum StateName {
     Voided,
     /// Sent to be settled, and it is not known whether money moved; not charged yet.
     Unresolved,
+    /// Charged, money moved, and nobody got the answer.
+    Owed,
 }
 
 impl List {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         if matches!(self.state, Some(StateName::Unresolved)) {
             return self.unresolved();
+        }
+        if matches!(self.state, Some(StateName::Owed)) {
+            return self.owed();
         }
         let limit = if self.limit == 0 { usize::MAX - 1 } else { self.limit };
         let filter = Filter {
@@ -81,7 +90,7 @@ impl List {
                 StateName::Delivered => Some(State::Delivered),
                 StateName::Unproven => Some(State::Unproven),
                 StateName::Voided => Some(State::Voided),
-                StateName::Unresolved => None,
+                StateName::Unresolved | StateName::Owed => None,
             }),
         };
         let mut rows = self.place.open()?.list(&filter)?;
@@ -102,6 +111,30 @@ impl List {
 }
 
 impl List {
+    /// What to refund, as far as nobody fetches it.
+    fn owed(&self) -> Result<Exit, Failure> {
+        let mut rows = self.place.open()?.owed()?;
+        rows.retain(|owed| {
+            self.since.is_none_or(|since| owed.since_ms.unsigned_abs() >= since)
+                && self.account.as_deref().is_none_or(|account| account == owed.account)
+        });
+        let more = self.limit != 0 && rows.len() > self.limit;
+        if more {
+            rows.truncate(self.limit);
+        }
+        if self.json {
+            say(&rows.iter().map(|row| format!("{}\n", owed::to_json(row))).collect::<String>());
+        } else if rows.is_empty() {
+            note("nobody is owed an answer");
+        } else {
+            say(&owed::to_text(&rows));
+        }
+        if more {
+            note(&format!("there are more than {}; --limit shows more, --limit 0 all", self.limit));
+        }
+        Ok(Exit::Done)
+    }
+
     /// Those are no entries: what is listed is the intents without an end.
     fn unresolved(&self) -> Result<Exit, Failure> {
         let rows = self.place.open()?.unresolved()?;
@@ -197,6 +230,7 @@ pub fn state(row: &Listed) -> Option<&'static str> {
         State::Delivered => "delivered",
         State::Unproven => "unproven",
         State::Voided => "voided",
+        State::Owed => "owed",
     })
 }
 

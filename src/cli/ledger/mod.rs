@@ -3,6 +3,7 @@
 mod audit;
 mod export;
 mod list;
+mod owed;
 mod report;
 mod resolve;
 mod settled;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::show::visible;
 use super::{hex, time};
-use crate::ledger::evidence::WalletEvidence;
+use crate::ledger::evidence::{BodyDigest, WalletEvidence};
 use crate::payment::exact;
 use crate::wire::x402::Version;
 use crate::wire::x402::payload::Payload;
@@ -34,6 +34,10 @@ pub(super) fn to_json(evidence: &WalletEvidence) -> Value {
         "method": evidence.method,
         "target": evidence.target,
         "origin_status": evidence.origin_status,
+        "body_sha256": match evidence.body {
+            BodyDigest::Sha256(digest) => Some(hex(&digest)),
+            BodyDigest::Empty | BodyDigest::Unknown => None,
+        },
         "verifies": verdict(evidence).0,
     })
 }
@@ -45,11 +49,17 @@ pub(super) fn to_text(evidence: &WalletEvidence, line: &mut impl FnMut(&str, &st
     if let Some(digest) = evidence.template_digest {
         line("template", &hex(&digest));
     }
+    match evidence.body {
+        BodyDigest::Empty => {}
+        BodyDigest::Unknown => line("body", "its digest is not known: it had not ended"),
+        BodyDigest::Sha256(digest) => line("body", &format!("SHA-256 {}", hex(&digest))),
+    }
     line("verified", &time(evidence.verified_ms.cast_signed()));
     if let Some(receipt) = Receipt::decode(evidence.receipt.as_bytes()) {
         let payer = receipt.payer.map_or_else(String::new, |payer| format!(", paid by {}", visible(&payer)));
         let place = visible(&receipt.network);
-        line("transaction", &format!("{} on {place}{payer}", visible(&receipt.transaction)));
+        let transaction = visible(Some(&*receipt.transaction).filter(|t| !t.is_empty()).unwrap_or("none"));
+        line("transaction", &format!("{transaction} on {place}{payer}"));
     }
     if answer(&evidence.settled).get("sandbox").is_some_and(|sandbox| *sandbox == true) {
         line("SANDBOX", "settled on paper: no money moved");

@@ -5,11 +5,14 @@ use std::{path::Path, sync::Arc};
 use super::urls;
 use crate::{
     config::{
-        Exact, Facilitator, Route, Scheme,
+        Exact, Facilitator, Route, Scheme, Settle,
         read::Section,
         walk::{nearest, quote},
     },
-    payment::token::{DECIMALS_MAX, Token, Transfer},
+    payment::{
+        identifier::Mode,
+        token::{DECIMALS_MAX, Token, Transfer},
+    },
     wire::{
         amount::Currency,
         evm::address::Address,
@@ -56,6 +59,13 @@ pub(super) fn exact(root: &Section<'_>, section: &Section<'_>) -> Option<Exact> 
         settle: section.seconds("settle_seconds"),
         answer: section.seconds("answer_seconds"),
         concurrency: section.number("concurrency"),
+        body_bytes: section.number("body_bytes"),
+        identifier: match section.text("payment_identifier") {
+            Some("off") => Mode::Off,
+            Some("required") => Mode::Required,
+            _ => Mode::Optional,
+        },
+        answers_bytes: section.number("answers_bytes"),
     })
 }
 
@@ -101,7 +111,7 @@ fn token(section: &Section<'_>) -> Option<Token> {
             Ok(address) if address.as_bytes().iter().all(|byte| *byte == 0) => {
                 wrong("nobody has the address of zeros".to_owned(), None)
             }
-            Ok(address) if is_mixed(text) && address.to_string() != *text => {
+            Ok(_) if is_mixed(text) && !is_checked(text) => {
                 let help = "one of its letters or digits is wrong (EIP-55); copy it again from the wallet".to_owned();
                 wrong(format!("`{found}` fails its own checksum"), Some(help))
             }
@@ -131,7 +141,16 @@ fn token(section: &Section<'_>) -> Option<Token> {
         }
     };
     let address = known.map_or(asset, |known| known.address).to_owned();
+    let facilitator = section.text("facilitator_address");
+    if let Some(text) = facilitator
+        && (network.is_svm() || Address::parse(text).is_err() || (is_mixed(text) && !is_checked(text)))
+    {
+        let message = format!("expected an address on a chain of Ethereum, found `{}`", quote(text));
+        let help = "copy `facilitatorAddress` from your facilitator's /supported".to_owned();
+        section.complain("facilitator_address", message, Some(help));
+    }
     Some(Token {
+        facilitator: facilitator.map(str::to_owned),
         transfer: transfer(section, &network, known)?,
         book: Token::book_name(&network, &address),
         network,
@@ -184,6 +203,11 @@ fn is_mixed(address: &str) -> bool {
     digits.bytes().any(|b| b.is_ascii_uppercase()) && digits.bytes().any(|b| b.is_ascii_lowercase())
 }
 
+/// Whether the case of its letters is that of its checksum (EIP-55).
+fn is_checked(address: &str) -> bool {
+    Address::parse(address).is_ok_and(|parsed| parsed.to_string() == address)
+}
+
 /// 32 to 44 characters of Bitcoin's base 58.
 fn is_base58(text: &str) -> bool {
     let digit = |b: u8| b.is_ascii_alphanumeric() && !b"0OIl".contains(&b);
@@ -213,11 +237,25 @@ pub(super) fn facilitators(root: &Section<'_>, base: &Path) -> Option<Vec<Facili
     root.named("facilitators").iter().map(one).collect()
 }
 
-/// Refuses routes that take `exact` and can't be paid by it.
+/// Refuses routes that take `exact` or `upto` and can't be paid by it.
 pub(super) fn payable(root: &Section<'_>, exact: &Exact, facilitators: &[Facilitator], config: &Parts<'_>) {
     for (index, route) in config.routes.iter().enumerate() {
-        let Some(price) = route.price.filter(|_| route.accept.contains(&Scheme::Exact)) else { continue };
+        let Some(price) = route.price.filter(|_| route.accept.iter().any(|scheme| scheme.is_token())) else { continue };
         let at = format!("routes[{index}].accept");
+        if route.accept.contains(&Scheme::Upto) {
+            let settles = |token: &&Arc<Token>| token.currency == price.currency && token.facilitator.is_some();
+            if !exact.assets.iter().any(|token| settles(&token)) {
+                let message = format!("no token of `[exact]` worth {} has a `facilitator_address`", price.currency);
+                let help =
+                    "set `facilitator_address` in `[[exact.assets]]`, as the facilitator's /supported says".to_owned();
+                root.layers.complain(&at, message, Some(help));
+            }
+            if route.settle == Settle::First {
+                let message = "how much of `upto` is settled is known only once the origin has answered";
+                let help = "use `\"on_head\"` or `\"after_body\"`".to_owned();
+                root.layers.complain(&format!("routes[{index}].settle"), message, Some(help));
+            }
+        }
         let usable: Vec<&Arc<Token>> = exact.assets.iter().filter(|token| token.currency == price.currency).collect();
         if usable.is_empty() {
             let help = "add an `[[exact.assets]]` section with `network`, `asset` and `pay_to`".to_owned();

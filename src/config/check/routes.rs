@@ -25,13 +25,14 @@ const MIME_BYTES_MAX: usize = 100;
 /// Longest name that a route is given, in bytes.
 const NAME_BYTES_MAX: usize = 200;
 /// Schemes of the specification that are not in this version.
-const LATER: [&str; 2] = ["upto", "mcp"];
+const LATER: [&str; 1] = ["mcp"];
 /// Schemes of this version, as the file names them.
-const SCHEMES: [(&str, Scheme); 4] = [
+const SCHEMES: [(&str, Scheme); 5] = [
     ("deferred", Scheme::Deferred),
     ("batch-settlement", Scheme::BatchSettlement),
     ("crawl", Scheme::Crawl),
     ("exact", Scheme::Exact),
+    ("upto", Scheme::Upto),
 ];
 
 pub(super) fn routes(root: &Section<'_>, origins: Option<&[Origin]>) -> Option<Vec<Route>> {
@@ -99,6 +100,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         accept: accept?,
         settle: match section.text("settle") {
             Some("first") => Settle::First,
+            Some("after_body") => Settle::AfterBody,
             _ => Settle::OnHead,
         },
         description: description.map(str::to_owned),
@@ -232,14 +234,14 @@ fn name_routes(root: &Section<'_>, sections: &[Section<'_>], routes: &mut [Route
 /// Warns about prices that no account can pay.
 pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]) {
     let mut warned = HashSet::new();
-    let on_credit = |scheme: &Scheme| *scheme != Scheme::Exact;
     for (index, route) in routes.iter().enumerate() {
-        if accounts.is_empty() && route.accept.contains(&Scheme::Exact) && route.accept.iter().any(on_credit) {
-            let message = "only `exact` can pay for it: there is no account for what is paid on credit";
+        let takes_tokens = route.accept.iter().any(|scheme| scheme.is_token());
+        if accounts.is_empty() && takes_tokens && !route.accept.iter().all(|scheme| scheme.is_token()) {
+            let message = "only a wallet can pay for it: there is no account for what is paid on credit";
             let help = "add an `[[accounts]]` section for each customer, or take the other schemes out of `accept`";
             root.layers.warn(&format!("routes[{index}].accept"), message, help);
         }
-        let Some(price) = route.price.filter(|_| !route.accept.contains(&Scheme::Exact)) else { continue };
+        let Some(price) = route.price.filter(|_| !takes_tokens) else { continue };
         let key = format!("routes[{index}].price");
         if accounts.is_empty() {
             let help = "add an `[[accounts]]` section for each customer";

@@ -14,6 +14,7 @@ fn request(key: &str, amount: i64, limit: i64) -> ClaimRequest {
         limit: units(limit),
         period: 202_611,
         purchase: None,
+        payer: None,
     }
 }
 

@@ -4,12 +4,13 @@
 
 mod wallet;
 
-pub use wallet::WalletEvidence;
 pub(super) use wallet::bytes_max as wallet_bytes_max;
+pub use wallet::{BodyDigest, WalletEvidence};
 
 /// The version that this code writes.
 const VERSION: u8 = 1;
 const WALLET_VERSION: u8 = wallet::VERSION;
+const WALLET_BODY_VERSION: u8 = wallet::BODY_VERSION;
 const ABSENT: u32 = u32::MAX;
 /// Longest blob that the ledger takes.
 pub const EVIDENCE_BYTES_MAX: usize = 64 * 1024;
@@ -65,7 +66,7 @@ impl Proof {
     /// Names the version it does not know, or the first field that is not as written.
     pub fn decode(bytes: &[u8]) -> Result<Proof, EvidenceError> {
         match bytes.first() {
-            Some(&WALLET_VERSION) => WalletEvidence::decode(bytes).map(Proof::Settled),
+            Some(&(WALLET_VERSION | WALLET_BODY_VERSION)) => WalletEvidence::decode(bytes).map(Proof::Settled),
             _ => Evidence::decode(bytes).map(Proof::Signed),
         }
     }

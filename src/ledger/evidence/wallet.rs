@@ -1,22 +1,36 @@
 //! The evidence of a payment that a facilitator settled: what the wallet signed and what the facilitator said.
 //!
-//! `version 2 ‖ field*`, fields as in [`super::Evidence`].
+//! `version 2 ‖ field*`, fields as in [`super::Evidence`]; version 3 has the digest of the request's body at its end.
 
 use super::{EvidenceError, fixed, present, push, take, text};
 
-/// The version that this code writes.
+/// The version of requests without a body.
 pub(super) const VERSION: u8 = 2;
+/// The version of those that have one.
+pub(super) const BODY_VERSION: u8 = 3;
 /// Longest part of a facilitator's answer that is kept.
 pub const ANSWER_BYTES_MAX: usize = 4096;
-const FIELDS: usize = 10;
+const FIELDS: usize = 11;
 /// Longest receipt that is kept, base64 of JSON that holds little more than a facilitator's answer.
 const RECEIPT_BYTES_MAX: usize = 2 * ANSWER_BYTES_MAX;
-const OTHERS_BYTES_MAX: usize = 48 + 32 + 2048 + 8 + 2;
+const OTHERS_BYTES_MAX: usize = 48 + 32 + 2048 + 8 + 2 + 32;
 
 /// The most bytes that the blob of a request may have.
 pub(in crate::ledger) fn bytes_max(method: &str, target: &str, request: &str) -> usize {
     let answers = 2 * ANSWER_BYTES_MAX + RECEIPT_BYTES_MAX;
     1 + FIELDS * 4 + OTHERS_BYTES_MAX + answers + method.len() + target.len() + request.len()
+}
+
+/// What is known of a request's body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyDigest {
+    /// There was none.
+    #[default]
+    Empty,
+    /// There was one, and it had not ended.
+    Unknown,
+    /// All of it.
+    Sha256([u8; 32]),
 }
 
 /// What proves one settled payment.
@@ -42,6 +56,8 @@ pub struct WalletEvidence {
     pub target: String,
     /// The origin's status; 0 where it was not asked yet.
     pub origin_status: u16,
+    /// The request's body: the same one is served again where the answer is owed.
+    pub body: BodyDigest,
 }
 
 impl WalletEvidence {
@@ -49,7 +65,7 @@ impl WalletEvidence {
     pub fn encode(&self) -> Vec<u8> {
         let cut = |bytes: &'_ [u8], most: usize| bytes[..bytes.len().min(most)].to_vec();
         let mut out = Vec::with_capacity(512 + self.request.len() + self.target.len());
-        out.push(VERSION);
+        out.push(if self.body == BodyDigest::Empty { VERSION } else { BODY_VERSION });
         push(&mut out, self.sealed_id.as_ref().map(|b| &b[..]));
         push(&mut out, self.template_digest.as_ref().map(|b| &b[..]));
         push(&mut out, Some(self.request.as_bytes()));
@@ -62,6 +78,11 @@ impl WalletEvidence {
         push(&mut out, Some(self.method.as_bytes()));
         push(&mut out, Some(self.target.as_bytes()));
         push(&mut out, Some(&self.origin_status.to_be_bytes()));
+        match &self.body {
+            BodyDigest::Empty => {}
+            BodyDigest::Unknown => push(&mut out, None),
+            BodyDigest::Sha256(digest) => push(&mut out, Some(digest)),
+        }
         out
     }
 
@@ -71,7 +92,7 @@ impl WalletEvidence {
     /// Names the version it does not know, or the first field that is not as written.
     pub fn decode(bytes: &[u8]) -> Result<WalletEvidence, EvidenceError> {
         let (version, mut rest) = bytes.split_first().ok_or(EvidenceError::Field("version"))?;
-        if *version != VERSION {
+        if ![VERSION, BODY_VERSION].contains(version) {
             return Err(EvidenceError::Version(*version));
         }
         let rest = &mut rest;
@@ -86,6 +107,13 @@ impl WalletEvidence {
             method: text(rest, "method")?,
             target: text(rest, "target")?,
             origin_status: u16::from_be_bytes(fixed(present(rest, "origin_status")?, "origin_status")?),
+            body: match *version {
+                VERSION => BodyDigest::Empty,
+                _ => match take(rest, "body")? {
+                    None => BodyDigest::Unknown,
+                    Some(digest) => BodyDigest::Sha256(fixed(digest, "body")?),
+                },
+            },
         };
         if rest.is_empty() { Ok(evidence) } else { Err(EvidenceError::Field("end")) }
     }
@@ -104,11 +132,12 @@ mod tests {
             id: Option<[u8; 32]>,
             (request, method, target, receipt) in (".{0,200}", "[A-Z]{1,8}", ".{0,200}", "[a-z]{0,99}"),
             (verified, settled) in (vec(any::<u8>(), 0..300), vec(any::<u8>(), 0..300)),
-            (verified_ms, origin_status) in any::<(u64, u16)>(),
+            (verified_ms, origin_status, body) in any::<(u64, u16, Option<Option<[u8; 32]>>)>(),
         ) {
             let evidence = WalletEvidence {
                 sealed_id: id.map(|_| [9; 48]), template_digest: id, request, verified, settled, receipt, verified_ms,
                 method, target, origin_status,
+                body: body.map_or(BodyDigest::Empty, |known| known.map_or(BodyDigest::Unknown, BodyDigest::Sha256)),
             };
             let bytes = evidence.encode();
             prop_assert_eq!(WalletEvidence::decode(&bytes), Ok(evidence));
@@ -131,6 +160,7 @@ mod tests {
             receipt: "r".repeat(RECEIPT_BYTES_MAX),
             method,
             target,
+            body: BodyDigest::Sha256([5; 32]),
             ..WalletEvidence::default()
         };
         assert!(evidence.encode().len() <= EVIDENCE_BYTES_MAX);

@@ -33,12 +33,15 @@ fn usdc(network: &str) -> Way {
         currency: Currency::parse("USD").unwrap(),
         pay_to: "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".into(),
         transfer: crate::payment::token::Transfer::Eip3009 { name: "USDC".into(), version: "2".into() },
+        facilitator: None,
     }))
 }
 
 const V1: Forms = Forms { v1: true, signed: false };
+const NOTHING: Sold<'_> =
+    Sold { description: None, mime_type: None, bazaar: None, identifier: crate::payment::identifier::Mode::Off };
 const SOLD: Sold<'_> =
-    Sold { description: Some("An article @<Id(0)>@ \"quoted\""), mime_type: Some("text/html"), bazaar: None };
+    Sold { description: Some("An article @<Id(0)>@ \"quoted\""), mime_type: Some("text/html"), ..NOTHING };
 
 fn prepared(price: &str, ways: &[Way]) -> PreparedOffer {
     PreparedOffer::new(Money::parse(price).unwrap(), 300, ways, V1, SOLD)
@@ -166,7 +169,7 @@ fn token_entries_are_complete_in_both_versions() {
 fn an_offer_of_every_scheme_fits_into_a_field() {
     let long = "d".repeat(500);
     let ways = [deferred("tollgate:deferred"), batch(), Way::Crawl, usdc("eip155:84532"), usdc("eip155:42161")];
-    let sold = Sold { description: Some(&long), mime_type: Some("text/html"), bazaar: None };
+    let sold = Sold { description: Some(&long), mime_type: Some("text/html"), ..NOTHING };
     let offer = PreparedOffer::new(Money::parse("0.01 USD").unwrap(), 300, &ways, V1, sold);
     let ids = vec!["i".repeat(64); ways.len()];
     let resource = format!("https://a.example/{}", "p".repeat(500));

@@ -28,6 +28,10 @@ impl Exchange {
             limit: permit.limit,
             period: permit.period,
             purchase,
+            payer: match &permit.means {
+                Means::Exact(exact) if exact.payer.is_some() => Some(permit.agent.clone()),
+                _ => None,
+            },
         };
         let claim = store.claim(request).await?;
         let mut guard = ClaimGuard { store: store.clone(), claim: Some(claim), why: Released::ClientLeft };
@@ -100,6 +104,15 @@ pub(super) struct ClaimGuard {
 }
 
 impl ClaimGuard {
+    /// Who pays, as a facilitator says; whether he may.
+    pub(super) fn pays(&mut self, payer: Arc<str>) -> bool {
+        let throttled = self.store.is_throttled(&payer);
+        if let Some(claim) = &mut self.claim {
+            claim.request.payer = Some(payer);
+        }
+        !throttled
+    }
+
     pub(super) async fn capture(mut self, posting: Posting) -> Result<Receipt, CaptureError> {
         match self.claim.take() {
             Some(claim) => self.store.capture(claim, posting).await,

@@ -17,10 +17,15 @@
 //! A claim is released by dropping its guard, so also by a panic. Once `capture` was called the guard is empty. Payments
 //! that move money while the request is served have more states: see `settle`.
 
+mod after_body;
 mod answer;
 mod claim;
+mod come_back;
+mod due;
+mod remember;
 mod settle;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -29,7 +34,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
 use self::answer::make_private;
-use super::body::{AnswerBody, OriginBody};
+use super::answers::Ticket;
+use super::body::{AnswerBody, BodyWatch, OriginBody};
 use super::connection::Client;
 use super::core::Core;
 use super::forward::{self, Outbound};
@@ -77,6 +83,10 @@ pub struct Exchange {
     pub target: Arc<str>,
     /// The method as received.
     pub method: Arc<str>,
+    /// What the request's body is doing.
+    pub upload: BodyWatch,
+    /// The turn of a payment that its client has named.
+    pub ticket: RefCell<Option<Ticket>>,
 }
 
 /// What an exchange runs with.

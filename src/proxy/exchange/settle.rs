@@ -14,23 +14,30 @@
 //! unknown     intent             -                           unresolved
 //! ```
 //!
-//! With `settle = "first"` the origin is asked after `captured`; if it gives no success, the answer is owed.
+//! With `settle = "first"` the origin is asked after `captured`; if it gives no success, the answer is owed. With
+//! `"after_body"` the answer's body is taken between `head` and `intended`; if it breaks off, the payment is released.
 
 use bytes::Bytes;
 use http::StatusCode;
 
+use super::after_body::Taken;
 use super::claim::{ClaimGuard, SettlingGuard};
+use super::due::Due;
+use super::remember::paid_for;
 use super::{Charged, Exchange, No, Scene, left};
 use crate::config::Settle;
 use crate::facilitator::{Kind, SettleOutcome, contradiction};
 use crate::ledger::evidence::WalletEvidence;
-use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent, Receipt, Released};
+use crate::ledger::store::{CaptureError, ClaimError, Intent, Posting, Receipt, Released};
 use crate::payment::offer_receipt;
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
-use crate::proxy::body::{AnswerBody, RequestBody};
+use crate::proxy::answers::Ticket;
+use crate::proxy::body::RequestBody;
 use crate::proxy::core::Core;
 use crate::proxy::forward::Outbound;
+use crate::proxy::named::hold_body;
+use crate::wire::amount::Units;
 use crate::wire::x402::Version;
 use crate::wire::x402::facilitator::{SettleVerdict, Settled, VerifyVerdict, is_definite};
 use crate::wire::x402::receipt;
@@ -44,10 +51,12 @@ const RETRY_SECONDS: u64 = 10;
 struct Verified {
     facilitator: usize,
     answer: Bytes,
+    /// Who pays, as it says.
+    payer: Option<String>,
 }
 
 /// How a settlement ended.
-enum End {
+pub(super) enum End {
     /// Money moved.
     Moved(Settled, Bytes),
     /// It did not, and will not.
@@ -58,7 +67,10 @@ enum End {
 
 impl Exchange {
     /// Claim, verify, origin, intent, settle, capture, answer.
-    pub(super) async fn on_chain(&self, exact: &Exact, outbound: Outbound, mut scene: Scene) {
+    pub(super) async fn on_chain(&self, exact: &Exact, mut outbound: Outbound, mut scene: Scene) {
+        if !matches!(outbound.request.body(), RequestBody::Empty) {
+            self.upload.digest.start();
+        }
         let store = scene.core.shared.store.clone();
         let mut claim = match self.claim(&store).await {
             Ok(claim) => claim,
@@ -78,17 +90,33 @@ impl Exchange {
                 return scene.tell(Err(no));
             }
         };
+        if let Some(payer) = verified.payer.as_deref().filter(|_| exact.payer.is_none())
+            && !claim.pays(format!("{}:{}", exact.requirements.network, short(payer)).into())
+        {
+            drop(claim);
+            return scene.tell(Err(self.claim_refusal(&ClaimError::Throttled)));
+        }
         claim.why = Released::ClientLeft;
         if scene.core.shared.config.routes[self.route].settle == Settle::First {
-            let settled = self.settle(exact, claim, verified, None, &mut scene).await;
+            let due = Due::all(&self.permit, exact);
+            // The same body fetches the answer, should it be owed.
+            let held = tokio::select! {
+                biased;
+                () = left(&mut scene.ear) => return,
+                held = hold_body(&scene.core, &mut outbound) => held,
+            };
+            if let Err(refusal) = held {
+                drop(claim);
+                return scene.tell(Err(refusal.into()));
+            }
+            let settled = self.settle(exact, (claim, due), verified, None, &mut scene).await;
             if let Some((captured, receipt)) = settled {
                 self.serve_settled(exact, outbound, scene, captured, &receipt).await;
             }
             return;
         }
-        let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
-        let response = match self.charged(&scene.core, forwarded) {
+        let mut response = match self.charged(&scene.core, forwarded) {
             Charged::Yes(response) => response,
             Charged::No(verdict, why) => {
                 claim.why = why;
@@ -96,10 +124,37 @@ impl Exchange {
                 return scene.tell(verdict);
             }
         };
-        let settled = self.settle(exact, claim, verified, Some(response.status()), &mut scene).await;
+        let due = match Due::of(&self.permit, exact, &mut response) {
+            Ok(due) => due,
+            Err(error) => {
+                tracing::error!(%error, route = %scene.core.shared.config.routes[self.route].name,
+                    "what the origin takes of an `upto` payment can't be settled; the answer is withheld, uncharged");
+                claim.why = Released::OriginFailed;
+                drop(claim);
+                return scene.tell(Err(Reason::OriginAmount.into()));
+            }
+        };
+        if scene.core.shared.config.routes[self.route].settle == Settle::AfterBody {
+            response = match self.take(exact, response, &mut scene).await {
+                Taken::Ready(response) => response,
+                Taken::Cut(refusal) => {
+                    // A client that breaks its own request off makes the origin give up.
+                    let clients_doing = self.upload.open.get() || self.upload.fault.get().is_some();
+                    claim.why = if clients_doing { Released::ClientLeft } else { Released::OriginFailed };
+                    drop(claim);
+                    return scene.tell(Err(refusal.into()));
+                }
+                Taken::Left => return,
+            };
+        }
+        let status = Some(response.status());
+        let settled = if due.units == Units::ZERO {
+            self.settle_nothing(exact, (claim, due), verified, status, &mut scene).await
+        } else {
+            self.settle(exact, (claim, due), verified, status, &mut scene).await
+        };
         if let Some((captured, receipt)) = settled {
-            let answer = self.answer(&scene.core, &scene.client, response, (captured, upload), Some(&receipt));
-            scene.tell(Ok(answer));
+            self.hand_over(exact, response, (captured, &receipt), scene).await;
         }
     }
 
@@ -113,11 +168,19 @@ impl Exchange {
             },
         };
         let facilitators = &core.shared.facilitators;
-        // A Solana payment names the one that pays its fee.
-        let is_svm = exact.requirements.network.is_svm();
-        let fixed = is_svm.then(|| facilitators.first_for(kind.version, &kind.scheme, &kind.network)).flatten();
+        let fixed = match exact.requirements.extra.get("facilitatorAddress").and_then(|v| v.as_str()) {
+            // Only the one that was signed can settle; the first while none has said what it is called.
+            Some(address) => facilitators.named(&kind, address),
+            // A Solana payment names the one that pays its fee.
+            None if exact.requirements.network.is_svm() => {
+                facilitators.first_for(kind.version, &kind.scheme, &kind.network)
+            }
+            None => None,
+        };
         match facilitators.verify(&kind, Bytes::from(exact.body.clone()), fixed).await {
-            Ok((facilitator, VerifyVerdict::Valid(_), answer)) => Ok(Verified { facilitator, answer }),
+            Ok((facilitator, VerifyVerdict::Valid(said), answer)) => {
+                Ok(Verified { facilitator, answer, payer: said.payer })
+            }
             Ok((_, VerifyVerdict::Invalid(verified), _)) => {
                 let reason = short(verified.reason.as_deref().unwrap_or("unexpected_verify_error"));
                 let code = match reason {
@@ -136,7 +199,7 @@ impl Exchange {
     async fn settle(
         &self,
         exact: &Exact,
-        claim: ClaimGuard,
+        (claim, due): (ClaimGuard, Due),
         verified: Verified,
         status: Option<StatusCode>,
         scene: &mut Scene,
@@ -146,9 +209,9 @@ impl Exchange {
         let facilitators = scene.core.shared.facilitators.clone();
         let known = self.evidence(exact, &verified.answer, status);
         let intent = Intent {
-            posting: self.posting(&scene.core, status, Some(known.clone())),
+            posting: self.posting_of(&due, &scene.core, known.clone()),
             facilitator: facilitators.url(verified.facilitator).into(),
-            payload: exact.body.clone().into_bytes(),
+            payload: due.body.clone().into_bytes(),
             hard_until_ms: exact.hard_until_ms,
         };
         let settling = match claim.intend(intent).await {
@@ -158,15 +221,49 @@ impl Exchange {
                 return None;
             }
         };
-        let end = self.drive(&exact.body, exact, (verified.facilitator, false), &settling, scene).await;
-        self.finish(exact, settling, end, known, false, scene).await
+        self.name(Ticket::bind);
+        let end = self.drive(&due, exact, (verified.facilitator, false), &settling, scene).await;
+        self.finish((exact, &due), settling, end, known, false, scene).await
+    }
+
+    /// The origin takes nothing: nobody is asked to settle, and nothing moves. A capture of nothing is posted all the same,
+    /// for an answer is given, and an authorisation that could be used again would fetch one more each time.
+    async fn settle_nothing(
+        &self,
+        exact: &Exact,
+        (claim, due): (ClaimGuard, Due),
+        verified: Verified,
+        status: Option<StatusCode>,
+        scene: &mut Scene,
+    ) -> Option<(Receipt, String)> {
+        let network = Some(exact.requirements.network.to_string());
+        let (payer, amount) = (exact.payer.clone(), Some("0".to_owned()));
+        let settled = Settled { success: true, reason: None, transaction: String::new(), network, payer, amount };
+        let receipt = self.receipt(&scene.core, exact, &due, &settled);
+        let status = status.map_or(0, |status| status.as_u16());
+        let evidence = WalletEvidence { receipt: receipt.clone(), ..self.evidence(exact, &verified.answer, status) };
+        match claim.capture(self.posting_of(&due, &scene.core, evidence)).await {
+            Ok(captured) => {
+                self.name(Ticket::bind);
+                Some((captured, receipt))
+            }
+            Err(error) => {
+                scene.tell(Err(not_written(&error)));
+                None
+            }
+        }
+    }
+
+    /// The posting of a settlement, or of its intent.
+    fn posting_of(&self, due: &Due, core: &Core, evidence: WalletEvidence) -> Posting {
+        Posting { amount: due.units, ..self.posting(core, evidence.origin_status, Some(evidence)) }
     }
 
     /// Asks the facilitator to settle, once more if it gave no verdict. A client that has waited long enough is told to come
     /// back; the call goes on. `doubtful`: an earlier attempt had no verdict, so only a success resolves it.
-    async fn drive(
+    pub(super) async fn drive(
         &self,
-        body: &str,
+        due: &Due,
         exact: &Exact,
         (facilitator, doubtful): (usize, bool),
         settling: &SettlingGuard,
@@ -178,10 +275,10 @@ impl Exchange {
             let mut doubtful = doubtful;
             let mut why = String::new();
             for _ in 0..2 {
-                match facilitators.settle(facilitator, Bytes::from(body.to_owned())).await {
+                match facilitators.settle(facilitator, Bytes::from(due.body.clone())).await {
                     SettleOutcome::NotSent(reason) => why = reason,
                     SettleOutcome::Verdict(SettleVerdict::Success(settled), raw) => {
-                        return match contradiction(&settled, &exact.requirements, exact.payer.as_deref()) {
+                        return match contradiction(&settled, &due.requirements, exact.payer.as_deref()) {
                             None => End::Moved(settled, raw),
                             Some(what) => End::Unknown(what),
                         };
@@ -219,21 +316,20 @@ impl Exchange {
     }
 
     /// Posts how a settlement ended, and tells the client if there is no answer for it.
-    async fn finish(
+    pub(super) async fn finish(
         &self,
-        exact: &Exact,
+        (exact, due): (&Exact, &Due),
         settling: SettlingGuard,
         end: End,
         known: WalletEvidence,
         owed: bool,
         scene: &mut Scene,
     ) -> Option<(Receipt, String)> {
-        let status = known.origin_status;
         match end {
             End::Moved(settled, raw) => {
-                let receipt = self.receipt(&scene.core, exact, &settled);
+                let receipt = self.receipt(&scene.core, exact, due, &settled);
                 let evidence = WalletEvidence { settled: raw.to_vec(), receipt: receipt.clone(), ..known };
-                let posting = self.posting(&scene.core, status, Some(evidence));
+                let posting = self.posting_of(due, &scene.core, evidence);
                 // Who is gone now is owed from the start: found out on delivery, a client that is back at once would get 409.
                 if scene.ear.as_ref().is_some_and(|ear| ear.is_closed()) {
                     scene.ear = None;
@@ -250,10 +346,12 @@ impl Exchange {
                 }
             }
             End::Refused(settled, raw) => {
+                self.name(Ticket::free);
                 let reason = short(settled.reason.as_deref().unwrap_or("unexpected_settle_error")).to_owned();
-                let response = self.receipt(&scene.core, exact, &Settled { reason: Some(reason.clone()), ..settled });
+                let response =
+                    self.receipt(&scene.core, exact, due, &Settled { reason: Some(reason.clone()), ..settled });
                 let evidence = WalletEvidence { settled: raw.to_vec(), receipt: response.clone(), ..known };
-                let posting = self.posting(&scene.core, status, Some(evidence));
+                let posting = self.posting_of(due, &scene.core, evidence);
                 if let Err(error) = settling.failed(posting).await {
                     tracing::error!(%error, payment = %self.permit.key, "a failed settlement is not durable yet");
                 }
@@ -271,124 +369,23 @@ impl Exchange {
         }
     }
 
-    /// The same payment again, after it was claimed, settled or lost before.
-    async fn come_back(&self, exact: &Exact, outbound: Outbound, mut scene: Scene, error: ClaimError) {
-        let store = scene.core.shared.store.clone();
-        match error {
-            ClaimError::Unresolved => {
-                let stored = store.unresolved().into_iter().find(|open| open.request.key == self.permit.key);
-                // Whoever has seen a payment on the chain knows what was signed, not the id that was offered with it.
-                let same = stored.is_some_and(|open| {
-                    let posting = &open.intent.posting;
-                    open.intent.payload == exact.body.as_bytes()
-                        && self.is_for(Some(&posting.method), Some(&posting.target))
-                });
-                let settling = SettlingGuard::adopt(&store, self.permit.key).filter(|_| same);
-                let Some(settling) = settling else { return scene.tell(Err(self.claim_refusal(&error))) };
-                let (known, url) = match settling.intent() {
-                    Some(intent) => (
-                        WalletEvidence::decode(&intent.posting.evidence).unwrap_or_default(),
-                        intent.facilitator.clone(),
-                    ),
-                    None => return scene.tell(Err(self.claim_refusal(&error))),
-                };
-                // Only the facilitator that was asked before; one that is no longer configured leaves it unresolved.
-                let Some(facilitator) = scene.core.shared.facilitators.find(&url) else {
-                    drop(settling);
-                    return scene.tell(Err(self.claim_refusal(&error)));
-                };
-                let body = known.request.clone();
-                let end = self.drive(&body, exact, (facilitator, true), &settling, &mut scene).await;
-                if self.finish(exact, settling, end, known, true, &mut scene).await.is_some() {
-                    self.redeliver(exact, outbound, scene).await;
-                }
-            }
-            ClaimError::Owed => self.redeliver(exact, outbound, scene).await,
-            ClaimError::AlreadyCaptured(_) => {
-                let mut no = self.claim_refusal(&error);
-                if let Ok(Some(bought)) = store.find(self.permit.key).await {
-                    no = self.bought_before(exact, &bought);
-                }
-                scene.tell(Err(no));
-            }
-            error => scene.tell(Err(self.claim_refusal(&error))),
-        }
-    }
-
     /// The origin's answer to a payment that was settled first; what is no success is owed.
     async fn serve_settled(&self, exact: &Exact, outbound: Outbound, mut scene: Scene, captured: Receipt, x402: &str) {
-        let upload = outbound.watch.clone();
         let (store, key) = (scene.core.shared.store.clone(), self.permit.key);
         let owed = move || store.owe(key, captured);
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return owed() };
         let verdict = match self.charged(&scene.core, forwarded) {
-            Charged::Yes(response) => {
-                Ok(self.answer(&scene.core, &scene.client, response, (captured, upload), Some(x402)))
-            }
+            Charged::Yes(response) => return self.hand_over(exact, response, (captured, x402), scene).await,
             // The money has moved, and the client is to know.
             Charged::No(verdict, _) => {
                 owed();
                 match verdict {
                     Ok(response) => Ok(self.paid(&scene.core, response, captured, Some(x402))),
-                    Err(no) => Err(No {
-                        receipt: Some(captured.n.to_string()),
-                        payment_response: Some((exact.version, x402.to_owned())),
-                        ..no
-                    }),
+                    Err(no) => Err(paid_for(exact, no.refusal, captured, Some(x402.to_owned()))),
                 }
             }
         };
         scene.tell(verdict);
-    }
-
-    /// Serves what was paid for and not given, once: the same payment, method and target, and no body that could differ.
-    async fn redeliver(&self, exact: &Exact, outbound: Outbound, mut scene: Scene) {
-        let store = scene.core.shared.store.clone();
-        let bought = match store.find(self.permit.key).await {
-            Ok(Some(bought)) => bought,
-            Ok(None) => return scene.tell(Err(self.claim_refusal(&ClaimError::AlreadyCaptured(None)))),
-            Err(why) => return scene.tell(Err(self.claim_refusal(&ClaimError::Unavailable(why)))),
-        };
-        let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
-        let same = evidence.is_some_and(|evidence| evidence.request == exact.body)
-            && self.is_for(bought.method.as_deref(), bought.target.as_deref());
-        if !same || !matches!(outbound.request.body(), RequestBody::Empty) {
-            return scene.tell(Err(self.bought_before(exact, &bought)));
-        }
-        let receipt = match store.redeliver(self.permit.key).await {
-            Ok(receipt) => receipt,
-            Err(CaptureError::Lost) => return scene.tell(Err(self.bought_before(exact, &bought))),
-            Err(error) => return scene.tell(Err(not_written(&error))),
-        };
-        let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
-        let x402 = stored_receipt(&bought);
-        let verdict = match forwarded {
-            Ok(response) => {
-                // Whatever the origin says: the money has moved, and the client is to know.
-                let response = response.map(|body| AnswerBody::origin(body, None));
-                Ok(self.paid(&scene.core, response, receipt, x402.as_deref()))
-            }
-            Err(refusal) => Err(No {
-                refusal,
-                receipt: Some(receipt.n.to_string()),
-                payment_response: x402.map(|x402| (exact.version, x402)),
-            }),
-        };
-        scene.tell(verdict);
-    }
-
-    /// Whether this request is for what was bought.
-    fn is_for(&self, method: Option<&str>, target: Option<&str>) -> bool {
-        (method, target) == (Some(&*self.method), Some(&*self.target))
-    }
-
-    /// «Spent», with the receipt.
-    fn bought_before(&self, exact: &Exact, bought: &Bought) -> No {
-        No {
-            refusal: Reason::PaymentAlreadyUsed.into(),
-            receipt: Some(bought.receipt.n.to_string()),
-            payment_response: stored_receipt(bought).map(|x402| (exact.version, x402)),
-        }
     }
 
     fn evidence(&self, exact: &Exact, verified: &[u8], status: u16) -> WalletEvidence {
@@ -404,29 +401,25 @@ impl Exchange {
             method: self.method.to_string(),
             target: self.target.to_string(),
             origin_status: status,
+            body: self.upload.digest.known(),
         }
     }
 
     /// The payment response, base64.
-    fn receipt(&self, core: &Core, exact: &Exact, settled: &Settled) -> String {
+    fn receipt(&self, core: &Core, exact: &Exact, due: &Due, settled: &Settled) -> String {
         let mut receipt = receipt::Receipt::new(settled, &exact.requirements.network, exact.version);
         // What a facilitator says of itself must not break the client's reading of the answer.
         receipt.transaction = short(&receipt.transaction).to_owned();
         receipt.payer = receipt.payer.as_deref().map(short).map(str::to_owned);
         if settled.success {
-            receipt.amount.get_or_insert_with(|| exact.requirements.amount.to_string());
             let payer = receipt.payer.as_deref().or(exact.payer.as_deref());
             let network = exact.requirements.network.as_str();
             let signed = payer.and_then(|payer| self.signed_receipt(core, network, payer, &receipt.transaction));
             receipt.extensions.extend(signed.map(|signed| (offer_receipt::EXTENSION.to_owned(), signed)));
+            receipt.amount.get_or_insert_with(|| due.requirements.amount.to_string());
         }
         receipt.encode(exact.version)
     }
-}
-
-fn stored_receipt(bought: &Bought) -> Option<String> {
-    let evidence = WalletEvidence::decode(bought.evidence.as_deref()?).ok()?;
-    Some(evidence.receipt).filter(|receipt| !receipt.is_empty())
 }
 
 fn unavailable(retry_after: u64, why: &str) -> No {
@@ -434,7 +427,7 @@ fn unavailable(retry_after: u64, why: &str) -> No {
     Refusal::from(Reason::FacilitatorUnavailable).retry_after(retry_after.max(1)).into()
 }
 
-fn not_written(error: &CaptureError) -> No {
+pub(super) fn not_written(error: &CaptureError) -> No {
     match error {
         CaptureError::Lost => Reason::PaymentAlreadyUsed.into(),
         CaptureError::Unavailable(why) => {

@@ -11,6 +11,7 @@ use crate::payment::permit::{Exact, Means, Permit};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::terms::Term;
 use crate::payment::token::Token;
+use crate::payment::upto;
 use crate::wire::amount::Units;
 use crate::wire::x402::facilitator;
 use crate::wire::x402::payload::{Payload, PayloadKind};
@@ -107,8 +108,9 @@ impl Visit<'_> {
                 quote,
                 means: Means::Exact(Box::new(Exact {
                     version: payload.version,
-                    scheme: "exact",
+                    scheme: if requirements.scheme == upto::SCHEME { upto::SCHEME } else { "exact" },
                     requirements,
+                    token,
                     payer: payer_text,
                     proven: payer.is_some() && recovered,
                     body,
@@ -159,6 +161,9 @@ impl Visit<'_> {
         });
         // A token that is no longer configured can't be settled; the client gets the offers of today.
         let configured = configured.filter(|token| token.decimals == template.decimals).ok_or_else(unknown)?;
+        if template.scheme == upto::SCHEME && configured.facilitator.is_none() {
+            return Err(unknown());
+        }
         let token = if configured.pay_to == template.pay_to {
             configured.clone()
         } else {

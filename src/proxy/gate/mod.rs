@@ -19,6 +19,7 @@ use crate::payment::presented::{Presented, Words};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::{batch, crawl};
 use crate::wire::signature::RequestView;
+use crate::wire::x402::payload::Payload;
 
 /// A request at the gate: what offers and refusals are made from.
 pub struct Visit<'a> {
@@ -53,6 +54,14 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
         Presented::Nothing => Err(Reason::PaymentRequired.into()),
     };
     judged.map_err(|refusal| visit.refuse(refusal))
+}
+
+/// The same for a token payment, which needs nothing but itself.
+///
+/// # Errors
+/// The refusal of the first check that failed.
+pub fn judge_token(visit: &Visit<'_>, payload: &Payload) -> Result<Permit, Refused> {
+    visit.exact(payload).map_err(|refusal| visit.refuse(refusal))
 }
 
 /// Whether a client shows that it can sign requests: it names itself as a signing agent, or asks for `deferred`.

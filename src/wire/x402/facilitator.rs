@@ -16,7 +16,7 @@ pub const ANSWER_BYTES_MAX: usize = 256 * 1024;
 pub const SETTLEMENT_PENDING: &str = "settlement_pending";
 
 /// What a facilitator says when it has certainly sent no transaction. Everything else may hide one.
-const DEFINITE: [&str; 16] = [
+const DEFINITE: [&str; 18] = [
     "insufficient_funds",
     "insufficient_balance",
     "payload_signature",
@@ -33,6 +33,8 @@ const DEFINITE: [&str; 16] = [
     "invalid_payload",
     "invalid_payment_requirements",
     "unsupported_scheme",
+    "settlement_exceeds_amount",
+    "upto_unauthorized_facilitator",
 ];
 
 /// Whether a refusal to settle says for certain that no money moved and none will by this attempt: a known reason, and no

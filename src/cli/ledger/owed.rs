@@ -1,0 +1,47 @@
+//! `tollgate ledger list --state owed`: whom to give money back, should their answers never be fetched.
+
+use serde_json::{Value, json};
+
+use super::show::visible;
+use super::{amount, money, symbol, time};
+use crate::agent::offer::shortened;
+use crate::cli::output::table;
+use crate::ledger::owed::Owed;
+
+pub(super) fn to_text(rows: &[Owed]) -> String {
+    let header = ["ENTRY", "OWED SINCE", "AMOUNT", "PAYER", "TRANSACTION", "REQUEST"];
+    let mut cells = vec![header.map(str::to_owned).to_vec()];
+    cells.extend(rows.iter().map(|owed| {
+        vec![
+            owed.n.to_string(),
+            time(owed.since_ms),
+            money(owed.amount, &owed.asset),
+            owed.payer.clone(),
+            owed.transaction.as_deref().map_or_else(|| "-".to_owned(), visible),
+            request(owed).map_or_else(|| "-".to_owned(), |request| shortened(&request)),
+        ]
+    }));
+    table(&cells)
+}
+
+pub(super) fn to_json(owed: &Owed) -> Value {
+    json!({
+        "n": owed.n.to_string(),
+        "payment": owed.key.to_string(),
+        "payer": owed.payer,
+        "network": owed.asset.split_once('/').map(|(network, _)| network),
+        "asset": owed.asset,
+        "symbol": symbol(&owed.asset),
+        "amount": amount(owed.amount, &owed.asset),
+        "units": owed.amount,
+        "transaction": owed.transaction,
+        "paid_at": time(owed.paid_ms),
+        "owed_since": time(owed.since_ms),
+        "route": owed.route,
+        "request": request(owed),
+    })
+}
+
+fn request(owed: &Owed) -> Option<String> {
+    Some(format!("{} {}", owed.method.as_deref()?, owed.target.as_deref().unwrap_or("(target dropped)")))
+}

@@ -1,0 +1,137 @@
+//! A token payment that comes back: spent, owed, or in doubt.
+
+use super::claim::SettlingGuard;
+use super::due::Due;
+use super::remember::paid_for;
+use super::settle::not_written;
+use super::{Charged, Exchange, No, Scene, left};
+use crate::ledger::evidence::{BodyDigest, WalletEvidence};
+use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent};
+use crate::payment::permit::Exact;
+use crate::payment::reason::Reason;
+use crate::proxy::answers::Ticket;
+use crate::proxy::body::AnswerBody;
+use crate::proxy::forward::Outbound;
+use crate::proxy::named::hold_body;
+
+impl Exchange {
+    /// The same payment again, after it was claimed, settled or lost before.
+    pub(super) async fn come_back(&self, exact: &Exact, outbound: Outbound, mut scene: Scene, error: ClaimError) {
+        let store = scene.core.shared.store.clone();
+        match error {
+            ClaimError::Unresolved => {
+                let stored = store.unresolved().into_iter().find(|open| open.request.key == self.permit.key);
+                let known = |intent: &Intent| WalletEvidence::decode(&intent.posting.evidence).unwrap_or_default();
+                // Whoever has seen a payment on the chain knows what was signed, not the id that was offered with it.
+                let same = stored.is_some_and(|open| {
+                    let posting = &open.intent.posting;
+                    known(&open.intent).request == exact.body
+                        && self.is_for(Some(&posting.method), Some(&posting.target))
+                });
+                if !same {
+                    return scene.tell(Err(self.claim_refusal(&error)));
+                }
+                self.name(Ticket::bind);
+                let settling = SettlingGuard::adopt(&store, self.permit.key);
+                let found = settling.and_then(|settling| {
+                    let intent = settling.intent()?;
+                    let (due, known) = (Due::intended(exact, intent), known(intent));
+                    let url = intent.facilitator.clone();
+                    Some((settling, due, known, url))
+                });
+                let Some((settling, due, known, url)) = found else {
+                    return scene.tell(Err(self.claim_refusal(&error)));
+                };
+                // Only the facilitator that was asked before; one that is no longer configured leaves it unresolved.
+                let Some(facilitator) = scene.core.shared.facilitators.find(&url) else {
+                    drop(settling);
+                    return scene.tell(Err(self.claim_refusal(&error)));
+                };
+                let end = self.drive(&due, exact, (facilitator, true), &settling, &mut scene).await;
+                if self.finish((exact, &due), settling, end, known, true, &mut scene).await.is_some() {
+                    self.redeliver(exact, outbound, scene).await;
+                }
+            }
+            ClaimError::Owed => self.redeliver(exact, outbound, scene).await,
+            ClaimError::AlreadyCaptured(_) => {
+                let mut no = self.claim_refusal(&error);
+                if let Ok(Some(bought)) = store.find(self.permit.key).await {
+                    no = self.bought_before(exact, &bought);
+                }
+                scene.tell(Err(no));
+            }
+            error => scene.tell(Err(self.claim_refusal(&error))),
+        }
+    }
+
+    /// Serves what was paid for and not given, once: for the same payment, method, target and body.
+    async fn redeliver(&self, exact: &Exact, mut outbound: Outbound, mut scene: Scene) {
+        let store = scene.core.shared.store.clone();
+        let bought = match store.find(self.permit.key).await {
+            Ok(Some(bought)) => bought,
+            Ok(None) => return scene.tell(Err(self.claim_refusal(&ClaimError::AlreadyCaptured(None)))),
+            Err(why) => return scene.tell(Err(self.claim_refusal(&ClaimError::Unavailable(why)))),
+        };
+        let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
+        let evidence = evidence.filter(|evidence| {
+            evidence.request == exact.body && self.is_for(bought.method.as_deref(), bought.target.as_deref())
+        });
+        let Some(evidence) = evidence else { return scene.tell(Err(self.bought_before(exact, &bought))) };
+        let body = tokio::select! {
+            biased;
+            () = left(&mut scene.ear) => return,
+            body = hold_body(&scene.core, &mut outbound) => body,
+        };
+        match body {
+            // What was not known to its end then can't be told from another now.
+            Ok(body) if body != BodyDigest::Unknown && body == evidence.body => {}
+            Ok(_) => return scene.tell(Err(self.bought_before(exact, &bought))),
+            Err(refusal) => return scene.tell(Err(refusal.into())),
+        }
+        self.name(Ticket::bind);
+        let Some(turn) = store.take_owed(self.permit.key) else {
+            return scene.tell(Err(self.bought_before(exact, &bought)));
+        };
+        let (receipt, x402) = (bought.receipt, stored_receipt(&bought));
+        let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
+        // An origin that fails once more leaves it owed, for the operator to refund. The client is to know that it has paid.
+        let refused = |refusal, x402| Err(paid_for(exact, refusal, receipt, x402));
+        let verdict = match self.charged(&scene.core, forwarded) {
+            Charged::No(Ok(response), _) => Ok(self.paid(&scene.core, response, receipt, x402.as_deref())),
+            Charged::No(Err(no), _) => refused(no.refusal, x402),
+            Charged::Yes(response) => match self.copy(response).await {
+                Err(refusal) => refused(refusal, x402),
+                Ok((response, copy)) => match store.redelivered(turn).await {
+                    Err(CaptureError::Lost) => Err(self.bought_before(exact, &bought)),
+                    Err(error) => Err(not_written(&error)),
+                    Ok(receipt) => {
+                        let response = response.map(|body| AnswerBody::origin(body, None));
+                        let answer = self.paid(&scene.core, response, receipt, x402.as_deref());
+                        self.remember(&answer, copy);
+                        Ok(answer)
+                    }
+                },
+            },
+        };
+        scene.tell(verdict);
+    }
+
+    /// Whether this request is for what was bought.
+    fn is_for(&self, method: Option<&str>, target: Option<&str>) -> bool {
+        (method, target) == (Some(&*self.method), Some(&*self.target))
+    }
+
+    /// «Spent», with the receipt.
+    fn bought_before(&self, exact: &Exact, bought: &Bought) -> No {
+        No {
+            refusal: Reason::PaymentAlreadyUsed.into(),
+            receipt: Some(bought.receipt.n.to_string()),
+            payment_response: stored_receipt(bought).map(|x402| (exact.version, x402)),
+        }
+    }
+}
+
+fn stored_receipt(bought: &Bought) -> Option<String> {
+    let evidence = WalletEvidence::decode(bought.evidence.as_deref()?).ok()?;
+    Some(evidence.receipt).filter(|receipt| !receipt.is_empty())
+}

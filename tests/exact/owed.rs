@@ -1,0 +1,113 @@
+//! The refund list: what moved money, and whose answer nobody got.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::facilitator::{Behaviour, Facilitator};
+use crate::support::gateway::tollgate;
+use crate::support::wallet::{USDC, Wallet, head, receipt, send, token_shop, token_shop_toml};
+use crate::support::*;
+
+/// An origin of which only `/paid/good` works.
+fn broken() -> Origin {
+    Origin::scripted(|seen, socket| {
+        let status = if seen.path() == "/paid/good" { "200 OK" } else { "500 Oops" };
+        write!(socket, "HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\npage").is_ok()
+    })
+}
+
+fn list(dir: &Path, args: &[&str]) -> String {
+    let args = [&["ledger", "list", "--ledger", "tollgate.sqlite"], args].concat();
+    let (code, out, err) = tollgate(dir, &args);
+    assert_eq!(code, 0, "{out}{err}");
+    out
+}
+
+fn owed(dir: &Path) -> Vec<Value> {
+    list(dir, &["--state", "owed", "--json"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn what_was_paid_and_never_served_is_listed_until_it_is() {
+    let (origin, facilitator, wallet) = (broken(), Facilitator::start(), Wallet::new());
+    let toml = token_shop_toml(&origin, &facilitator, "settle = \"first\"\n");
+    let gateway = Gateway::start(&toml);
+    let host = gateway.addr;
+    assert_eq!(wallet.buy(host, "/paid/good").status, 200);
+    let payload = wallet.sign(&wallet.draft(host, "/paid/bad"));
+    let first = send(host, "GET", "/paid/bad", &payload);
+    assert_eq!(first.status, 500);
+    let (_, dir) = gateway.stop();
+    let rows = owed(dir.path());
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let row = &rows[0];
+    let payer = format!("eip155:84532:{}", wallet.address.to_string().to_lowercase());
+    let asset = format!("eip155:84532/erc20:{}", USDC.to_lowercase());
+    for (name, value) in [
+        ("payer", json!(payer)),
+        ("network", json!("eip155:84532")),
+        ("asset", json!(asset)),
+        ("symbol", json!("USDC")),
+        ("amount", json!("0.01")),
+        ("units", json!(10_000)),
+        ("transaction", receipt(&first).unwrap()["transaction"].clone()),
+        ("route", json!("/paid/*")),
+        ("request", json!(format!("GET http://{host}/paid/bad"))),
+    ] {
+        assert_eq!(row[name], value, "{name}: {row}");
+    }
+    assert!(row["owed_since"].as_str().unwrap() >= row["paid_at"].as_str().unwrap(), "{row}");
+    let text = list(dir.path(), &["--state", "owed"]);
+    assert!(text.contains(&payer) && text.contains("0.01 USDC") && !text.contains("/paid/good"), "{text}");
+    assert!(list(dir.path(), &[]).contains("owed"));
+    assert!(list(dir.path(), &["--state", "owed", "--since", "2999-01-01", "--json"]).is_empty());
+
+    // It is tried once more and fails: still owed, and no longer fetched from this process.
+    let gateway = Gateway::start_in(dir, &toml);
+    let again = || exchange(gateway.addr, head(host, "GET", "/paid/bad", &payload));
+    let answer = again();
+    assert_eq!((answer.status, receipt(&answer)), (500, receipt(&first)));
+    let answer = again();
+    assert_eq!((answer.status, answer.reason()), (409, "payment_already_used"));
+    let (_, dir) = gateway.stop();
+    assert_eq!(owed(dir.path()), rows);
+
+    // The origin works again: served, and off the list.
+    let healed = Origin::start();
+    let gateway = Gateway::start_in(dir, &toml.replace(&origin.addr.to_string(), &healed.addr.to_string()));
+    let answer = exchange(gateway.addr, head(host, "GET", "/paid/bad", &payload));
+    assert_eq!((answer.status, healed.last().header("tollgate-attempt")), (200, Some("2")), "{answer:?}");
+    let (_, dir) = gateway.stop();
+    assert_eq!(owed(dir.path()), Vec::<Value>::new());
+    let (code, out, err) = tollgate(dir.path(), &["ledger", "audit", "--ledger", "tollgate.sqlite"]);
+    assert_eq!(code, 0, "{out}{err}");
+}
+
+/// The operator's word that it moved leaves the answer owed; what failed, or is in doubt, is on other lists.
+#[test]
+fn what_may_not_have_moved_is_not_owed() {
+    let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
+    let gateway = token_shop(&origin, &facilitator, "");
+    facilitator.next("/settle", Behaviour::Refused("insufficient_funds"));
+    assert_eq!(wallet.buy(gateway.addr, "/paid/failed").status, 402);
+    for path in ["/paid/doubt", "/paid/moved"] {
+        facilitator.next("/settle", Behaviour::Reset);
+        facilitator.next("/settle", Behaviour::Reset);
+        assert_eq!(wallet.buy(gateway.addr, path).status, 503);
+    }
+    let (_, dir) = gateway.stop();
+    assert_eq!(owed(dir.path()), Vec::<Value>::new());
+    let open = list(dir.path(), &["--state", "unresolved", "--json"]);
+    let open: Vec<Value> = open.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let moved = open.iter().find(|row| row["request"].as_str().unwrap().ends_with("/paid/moved")).unwrap();
+    let payment = moved["payment"].as_str().unwrap();
+    let word = ["--as", "settled", "--transaction", "0xabc", "--reason", "seen on the chain"];
+    let args = [&["ledger", "resolve", payment, "--ledger", "tollgate.sqlite"][..], &word].concat();
+    let (code, out, err) = tollgate(dir.path(), &args);
+    assert_eq!(code, 0, "{out}{err}");
+    let rows = owed(dir.path());
+    assert_eq!((rows.len(), &rows[0]["transaction"]), (1, &json!("0xabc")), "{rows:?}");
+    assert!(rows[0]["request"].as_str().unwrap().ends_with("/paid/moved"));
+}

@@ -1,0 +1,178 @@
+//! An audit that finds postings without what they build on, in books whose chain is whole: somebody has written it anew.
+
+use rusqlite::Connection;
+use tollgate::ledger::{
+    audit::Place,
+    chain::{self, Batch, Hash},
+    entry::{Entry, Kind, PostingKey},
+    read::LedgerReader,
+    store::{Posting, Store},
+};
+
+use crate::settlement::{claim, intend, redeliver, settle, wallet_posting};
+use crate::support::*;
+
+const BASE: i64 = 1 << 48;
+
+/// In this order: intent, capture and owed, served again, of one payment; intent and failure of another; intent and capture of a
+/// third.
+fn books() -> Ledger {
+    let mut ledger = Ledger::new();
+    let settling = intend(&ledger, "a");
+    settle(&ledger, settling, true).unwrap();
+    redeliver(&ledger, "a").unwrap();
+    let settling = intend(&ledger, "b");
+    wait(ledger.store().failed(settling, wallet_posting())).unwrap();
+    let settling = intend(&ledger, "c");
+    settle(&ledger, settling, false).unwrap();
+    ledger.close();
+    ledger
+}
+
+/// Computes every hash of writer 1 anew, as whoever forges books would.
+fn rechain(sql: &Connection) {
+    let id: [u8; 16] = sql.query_row("SELECT ledger_id FROM book", (), |row| row.get(0)).unwrap();
+    let mut hash: Hash = chain::genesis(&id, 1);
+    let mut batches = sql
+        .prepare("SELECT slot, batch_seq, n_first, n_last, at_ms, outcomes FROM batches ORDER BY batch_seq")
+        .unwrap();
+    let mut batches = batches.query(()).unwrap();
+    while let Some(row) = batches.next().unwrap() {
+        let batch = Batch {
+            slot: row.get(0).unwrap(),
+            batch_seq: row.get(1).unwrap(),
+            n_first: row.get(2).unwrap(),
+            n_last: row.get(3).unwrap(),
+            at_ms: row.get(4).unwrap(),
+            outcomes: row.get_ref(5).unwrap().as_blob_or_null().unwrap(),
+        };
+        if let (Some(first), Some(last)) = (batch.n_first, batch.n_last) {
+            (first..=last).for_each(|n| hash = relink(sql, n, &hash));
+        }
+        hash = chain::batch(&hash, &batch);
+        sql.execute("UPDATE batches SET head = ?1 WHERE batch_seq = ?2", (hash, batch.batch_seq)).unwrap();
+    }
+    sql.execute("UPDATE writers SET head = ?1", [hash]).unwrap();
+}
+
+fn relink(sql: &Connection, n: i64, previous: &Hash) -> Hash {
+    let mut statement = sql.prepare("SELECT * FROM entries WHERE n = ?1").unwrap();
+    let mut rows = statement.query([n]).unwrap();
+    let row = rows.next().unwrap().unwrap();
+    let text = |i| row.get_ref(i).unwrap().as_str().unwrap();
+    let maybe_text = |i| row.get_ref(i).unwrap().as_str_or_null().unwrap();
+    let maybe_bytes = |i| row.get_ref(i).unwrap().as_blob_or_null().unwrap();
+    let int = |i| row.get::<_, i64>(i).unwrap();
+    let maybe_int = |i| row.get::<_, Option<i64>>(i).unwrap();
+    let hash = chain::entry(
+        previous,
+        &Entry {
+            n,
+            key: PostingKey::from_bytes(row.get_ref(1).unwrap().as_blob().unwrap()).unwrap(),
+            kind: Kind::from_number(int(2)).unwrap(),
+            at_ms: int(3),
+            wall_ms: int(4),
+            book_day: int(5),
+            account: text(6),
+            agent: text(7),
+            agent_key: maybe_text(8),
+            route: text(9),
+            scheme: text(10),
+            asset: text(11),
+            amount: int(12),
+            list_amount: maybe_int(13),
+            period: int(14),
+            table_hash: maybe_bytes(15),
+            status: maybe_int(16),
+            ref_n: maybe_int(17),
+            method: maybe_text(18),
+            target: maybe_text(19),
+            target_salt: maybe_bytes(20),
+            target_digest: maybe_bytes(21),
+            evidence: maybe_bytes(22),
+            evidence_digest: maybe_bytes(23),
+        },
+    );
+    sql.execute("UPDATE entries SET hash = ?1 WHERE n = ?2", (hash, n)).unwrap();
+    hash
+}
+
+/// Does something to whole books, writes their chain anew, and says where the audit must find it.
+fn check(change: &str, n: i64, said: &str) {
+    let ledger = books();
+    let sql = ledger.sql();
+    let changed = sql.execute(change, ()).unwrap();
+    assert_eq!(changed, 1, "{change}");
+    rechain(&sql);
+    drop(sql);
+    let finding = LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap().finding;
+    let finding = finding.unwrap_or_else(|| panic!("not found: {change}"));
+    assert_eq!(finding.place, Place::Entry(BASE + n), "{change}: {finding}");
+    assert!(finding.to_string().contains(said), "{change}: {finding}");
+}
+
+#[test]
+fn whole_books_whose_chain_is_written_anew_pass() {
+    let ledger = books();
+    rechain(&ledger.sql());
+    let report = LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap();
+    assert_eq!((report.finding, report.entries, report.captures), (None, 8, 2));
+    let kinds: Vec<i64> =
+        (1..=8).map(|n| ledger.number(&format!("SELECT kind FROM entries WHERE n & 255 = {n}"))).collect();
+    assert_eq!(kinds, [4, 1, 6, 9, 4, 5, 4, 1]);
+}
+
+#[test]
+fn what_was_settled_or_failed_was_intended() {
+    // An intent that is another's: of a payment with a key of its own.
+    let cast = |n: i64| format!("UPDATE entries SET key = x'040201010101010101010101010101010101' WHERE n & 255 = {n}");
+    check(&cast(1), 2, "its intent: expected an earlier entry of its payment, found none");
+    check(&cast(5), 6, "its intent");
+    check(
+        "UPDATE entries SET amount = amount - 1 WHERE n & 255 = 7",
+        8,
+        "of what was intended: expected 9999, found 10000",
+    );
+    check("UPDATE entries SET amount = amount + 1 WHERE n & 255 = 6", 6, "of what was intended");
+}
+
+#[test]
+fn a_payment_has_one_end() {
+    // The failure is said to be that of the first payment, which was captured before.
+    let first = "(SELECT substr(key, 2) FROM entries WHERE n & 255 = 1)";
+    let as_kind =
+        |kind: &str, n: i64| format!("UPDATE entries SET key = CAST(x'{kind}' || {first} AS BLOB) WHERE n & 255 = {n}");
+    check(&as_kind("05", 6), 6, "an earlier capture of what failed: expected none");
+}
+
+#[test]
+fn what_is_owed_or_served_again_was_captured() {
+    for n in [3, 4] {
+        let at = |change: &str| format!("UPDATE entries SET {change} WHERE n & 255 = {n}");
+        check(&at("ref_n = NULL"), n, "the capture that it names");
+        check(&at("ref_n = ref_n + 6"), n, "the capture that it names");
+        check(&at("amount = amount + 1"), n, "its amount: expected 10000, found 10001");
+        check(&at("scheme = 'deferred'"), n, "its scheme");
+        let kind = if n == 3 { "06" } else { "09" };
+        let nobody = format!("key = x'{kind}0201010101010101010101010101010101'");
+        check(&at(&nobody), n, "the capture that it is about");
+    }
+}
+
+/// `upto`: what is taken may differ from an intent that was in doubt, but is never above the maximum; nothing needs no intent.
+#[test]
+fn less_than_the_maximum_may_be_taken_and_nothing_without_an_intent() {
+    let upto = |amount: i64| Posting { scheme: "upto", amount: units(amount), ..wallet_posting() };
+    let mut ledger = Ledger::new();
+    wait(ledger.store().capture(claim(&ledger, "a").unwrap(), upto(0))).unwrap();
+    let settling = intend(&ledger, "b");
+    wait(ledger.store().settled(settling, upto(4000), false)).unwrap();
+    ledger.close();
+    let audit = |ledger: &Ledger| LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap().finding;
+    assert_eq!(audit(&ledger), None);
+    ledger.reopen().unwrap();
+    wait(ledger.store().capture(claim(&ledger, "c").unwrap(), upto(1))).unwrap();
+    ledger.close();
+    let finding = audit(&ledger).unwrap();
+    assert!(finding.to_string().contains("its intent"), "{finding}");
+}
