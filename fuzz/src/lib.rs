@@ -249,7 +249,7 @@ pub fn sealed_id(data: &[u8]) {
     let Some(id) = SealedId::parse(text) else { return };
     assert_eq!(id.to_text(), text, "a second spelling");
     let (secrets, terms) = seal();
-    let page = Resource { method: "GET", authority: "a.example", path: "/p", query: "q=1" };
+    let page = Resource { method: "GET", authority: "a.example", path: "/p", query: "q=1", tool: "" };
     let opened = id.open(secrets, terms, 1_700_000_000_000, &page);
     assert_eq!(opened.is_ok(), text == GOLDEN_ID, "{opened:?}");
 }

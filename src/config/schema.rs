@@ -91,6 +91,7 @@ pub const ROOT: &[Key] = &[
     key("identity", Kind::Table(IDENTITY), "Whose signatures count."),
     key("accounts", Kind::List(ACCOUNT), "Who owes what is bought. A section for each account."),
     key("routes", Kind::List(ROUTE), ROUTES_DOC),
+    key("mcp", Kind::Table(MCP), "MCP servers: paths that have a route with `tool`, `prompt` or `resource`."),
     key("ledger", Kind::Table(LEDGER), "The books."),
     key("telemetry", Kind::Table(TELEMETRY), "What the gateway writes about itself."),
 ];
@@ -332,6 +333,14 @@ const ROUTE: &[Key] = &[
         "`/a/b`, `/a/*` (also `/a` and `/a/`), `/users/{id}`. Priced, `/a/b` is also `/a/b/` unless that has a route.",
     ),
     key("methods", Kind::Texts(&[]), "Methods; none: all. GET stands for HEAD too, methods left out get 405."),
+    optional(
+        "tool",
+        "\"add\"",
+        "MCP: only calls of this tool; `a*` for names that begin with `a`. The path's other calls are free, or have routes of \
+         their own.",
+    ),
+    optional("prompt", "\"greet\"", "MCP: only this prompt, likewise."),
+    optional("resource", "\"memo://greeting\"", "MCP: only this resource, by its URI, likewise."),
     required("price", Kind::Text(None), "\"0.01 USD\"", "Amount and currency in quotes, or \"free\"."),
     key(
         "accept",
@@ -352,6 +361,22 @@ const ROUTE: &[Key] = &[
         Kind::Flag(false),
         "Pass X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override on; only where the path is free for all methods. \
          Fields that override the URL are always removed.",
+    ),
+];
+
+const MCP: &[Key] = &[
+    key(
+        "signal",
+        Kind::Choice { of: &["tool_result", "http_402"], default: "tool_result" },
+        "How a payment is asked for: in the call's result, as x402 has it for MCP, or by HTTP's status and fields.",
+    ),
+    count("request_bytes", 1_048_576, 1024, 67_108_864, "Body of a POST; more is answered with 413."),
+    count(
+        "answer_bytes",
+        4_194_304,
+        1024,
+        268_435_456,
+        "JSON answer, or event, of a paid call, which is held until it is paid; more is not charged and answered with an error.",
     ),
 ];
 

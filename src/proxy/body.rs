@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use super::core::Core;
 use super::delivery::Tracker;
 use super::framing;
+use super::held::{Events, Held, Next};
 use super::meter::Meter;
 use super::origin::Lease;
 use super::ticker::Timer;
@@ -34,6 +35,8 @@ pub enum RequestBody {
     Empty,
     /// The client's.
     Client(ClientBody),
+    /// What was read and looked at.
+    Whole(Bytes),
 }
 
 /// The client's body under its deadlines; trailers are dropped.
@@ -151,6 +154,8 @@ impl Body for RequestBody {
         match self.get_mut() {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Client(body) => body.poll_data(cx),
+            RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
         }
     }
 
@@ -158,6 +163,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => true,
             RequestBody::Client(body) => body.incoming.is_end_stream(),
+            RequestBody::Whole(bytes) => bytes.is_empty(),
         }
     }
 
@@ -165,6 +171,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Client(body) => body.incoming.size_hint(),
+            RequestBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }
@@ -179,6 +186,8 @@ pub struct AnswerBody {
 enum Content {
     Made(Option<Bytes>),
     Origin(OriginBody, Option<Box<Tracker>>),
+    /// Events that pass before it is known how they end.
+    Events(Events),
 }
 
 impl AnswerBody {
@@ -193,11 +202,40 @@ impl AnswerBody {
         AnswerBody { content: Content::Origin(body, tracker.map(Box::new)), served: None }
     }
 
+    /// Events as they come, then what follows them.
+    pub fn events(events: Events) -> AnswerBody {
+        AnswerBody { content: Content::Events(events), served: None }
+    }
+
     /// The request counts as served until this body is gone.
     pub fn serving(mut self, served: Served) -> AnswerBody {
         served.waits_for_client(true);
         self.served = Some(served);
         self
+    }
+}
+
+impl AnswerBody {
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Content::Events(events) = &mut self.content {
+            match ready!(events.poll_next(cx)) {
+                Next::Event(event) => return Poll::Ready(Some(Ok(Frame::data(event)))),
+                Next::End(body) => self.take_over(*body),
+                Next::Over => return Poll::Ready(None),
+            }
+        }
+        match &mut self.content {
+            Content::Made(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Content::Origin(body, None) => Pin::new(body).poll_frame(cx),
+            Content::Origin(body, Some(tracker)) => poll_tracked(body, tracker, cx),
+            // Nothing that follows events has events.
+            Content::Events(_) => Poll::Ready(None),
+        }
+    }
+
+    /// Goes on as another body, which is on its way to the client from now on.
+    fn take_over(&mut self, mut end: AnswerBody) {
+        self.content = std::mem::replace(&mut end.content, Content::Made(None));
     }
 }
 
@@ -207,11 +245,7 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = match &mut this.content {
-            Content::Made(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Content::Origin(body, None) => Pin::new(body).poll_frame(cx),
-            Content::Origin(body, Some(tracker)) => poll_tracked(body, tracker, cx),
-        };
+        let polled = this.poll_content(cx);
         if let Some(served) = &this.served {
             served.waits_for_client(polled.is_ready());
         }
@@ -222,11 +256,13 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Made(bytes) => bytes.is_none(),
             Content::Origin(body, _) => body.is_end_stream(),
+            Content::Events(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
+            Content::Events(_) => SizeHint::default(),
             Content::Made(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Content::Origin(body, _) => body.size_hint(),
         }
@@ -275,14 +311,34 @@ pub struct OriginBody {
     idle: Duration,
     timer: Option<Timer>,
     waiting: bool,
+    /// All of it has come.
+    done: bool,
+    /// Bytes of it that were looked at and have not gone on.
+    front: Option<Bytes>,
+    /// What is kept back until it is paid.
+    pub held: Option<Box<Held>>,
 }
 
 impl OriginBody {
     /// Wraps a body that came over `lease`.
     pub fn new(incoming: Incoming, lease: Lease, idle: Duration) -> OriginBody {
-        let mut body = OriginBody { incoming, lease: Some(lease), idle, timer: None, waiting: false };
+        let mut body = OriginBody {
+            incoming,
+            lease: Some(lease),
+            idle,
+            timer: None,
+            waiting: false,
+            done: false,
+            front: None,
+            held: None,
+        };
         body.release_at_end();
         body
+    }
+
+    /// Puts bytes before those that are still to come.
+    pub fn put_in_front(&mut self, bytes: impl Into<Bytes>) {
+        self.front = Some(bytes.into()).filter(|bytes| !bytes.is_empty());
     }
 
     fn release_at_end(&mut self) {
@@ -300,6 +356,12 @@ impl Body for OriginBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
+        if let Some(front) = this.front.take() {
+            return Poll::Ready(Some(Ok(Frame::data(front))));
+        }
+        if this.done {
+            return Poll::Ready(None);
+        }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = false;
@@ -315,6 +377,7 @@ impl Body for OriginBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
+                this.done = true;
                 if let Some(lease) = this.lease.take() {
                     lease.give_back();
                 }
@@ -339,11 +402,15 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.front.is_none() && (self.done || self.incoming.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.front {
+            None => self.incoming.size_hint(),
+            Some(front) if self.done || self.incoming.is_end_stream() => SizeHint::with_exact(front.len() as u64),
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 

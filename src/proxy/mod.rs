@@ -14,6 +14,7 @@ pub mod target;
 
 pub mod drain;
 pub mod gate;
+pub mod mcp;
 
 pub mod exchange;
 
@@ -21,6 +22,7 @@ pub mod delivery;
 pub mod forward;
 
 pub mod body;
+pub mod held;
 pub mod origin;
 
 pub mod core;

@@ -6,6 +6,7 @@ pub mod books;
 pub mod client;
 pub mod facilitator;
 pub mod gateway;
+pub mod mcp;
 pub mod origin;
 pub mod random;
 pub mod wallet;

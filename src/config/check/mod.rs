@@ -2,6 +2,7 @@
 
 mod accounts;
 mod exact;
+mod mcp;
 mod parts;
 mod routes;
 mod server;
@@ -40,7 +41,9 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         let parts = exact::Parts { routes, heads: &heads, ttl: offers.ttl.as_secs() };
         exact::payable(&root, exact, facilitators, &parts);
     }
-    let table = routes::table(&root, server.as_ref(), origins.as_deref(), routes.as_deref());
+    let mcp = mcp::mcp(&root, &root.section("mcp"), routes.as_deref());
+    let sold = (routes.as_deref(), mcp.as_ref());
+    let table = routes::table(&root, server.as_ref(), origins.as_deref(), sold);
     if let (Some(table), Some(routes)) = (&table, &routes) {
         routes::overrides(&root, table, routes);
     }
@@ -58,6 +61,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         identity: identity?,
         accounts: accounts?,
         routes,
+        mcp: mcp?,
         ledger: ledger?,
         telemetry: telemetry?,
         table: table?,

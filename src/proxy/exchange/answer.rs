@@ -21,10 +21,11 @@ impl Exchange {
         &self,
         core: &Core,
         client: &Client,
-        response: Response<OriginBody>,
+        mut response: Response<OriginBody>,
         (receipt, upload): (Receipt, BodyWatch),
         x402: Option<&str>,
     ) -> Response<AnswerBody> {
+        self.let_go(&mut response, receipt, x402);
         let store = core.shared.store.clone();
         let tracker = Tracker::new(store, receipt, client.meter.clone(), client.multiplexed, upload);
         let response = response.map(|body| AnswerBody::origin(body, Some(tracker)));

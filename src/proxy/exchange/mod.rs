@@ -19,6 +19,8 @@
 
 mod answer;
 mod claim;
+mod ear;
+mod mcp;
 mod settle;
 
 use std::rc::Rc;
@@ -29,10 +31,12 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
 use self::answer::make_private;
+use self::ear::Ear;
 use super::body::{AnswerBody, OriginBody};
 use super::connection::Client;
 use super::core::Core;
 use super::forward::{self, Outbound};
+use super::mcp::Call;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
@@ -42,8 +46,6 @@ use crate::wire::x402::Version;
 
 /// What the task sends back: an answer, or why there is none.
 type Verdict = Result<Response<AnswerBody>, No>;
-/// Where it goes; empty once the client was told.
-type Ear = Option<oneshot::Sender<Verdict>>;
 
 /// A refusal, with what the client is told about a payment that has been used or tried.
 pub struct No {
@@ -77,13 +79,17 @@ pub struct Exchange {
     pub target: Arc<str>,
     /// The method as received.
     pub method: Arc<str>,
+    /// What is called, at an MCP server.
+    pub call: Option<Rc<Call>>,
 }
 
 /// What an exchange runs with.
 struct Scene {
     core: Rc<Core>,
     client: Rc<Client>,
-    ear: Ear,
+    /// Where the verdict goes; empty once the client was told.
+    ear: Option<Ear>,
+    call: Option<Rc<Call>>,
 }
 
 impl Exchange {
@@ -93,7 +99,7 @@ impl Exchange {
     /// Why no paid answer came of it; the payment is released unless the refusal says that it was used.
     pub async fn run(self, outbound: Outbound, core: Rc<Core>, client: Rc<Client>) -> Verdict {
         let (answer, heard) = oneshot::channel();
-        let scene = Scene { core, client, ear: Some(answer) };
+        let scene = Scene { core, client, ear: Some(Ear::Head(answer)), call: self.call.clone() };
         tokio::task::spawn_local(async move {
             let _counted = Counted::new(&scene.core);
             match &self.permit.means {
@@ -114,7 +120,8 @@ impl Exchange {
         };
         let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
-        let response = match self.charged(&scene.core, forwarded) {
+        let Some(charged) = self.judge(forwarded, &mut scene).await else { return };
+        let response = match charged {
             Charged::Yes(response) => response,
             Charged::No(verdict, why) => {
                 claim.why = why;
@@ -237,7 +244,7 @@ impl Scene {
     /// Hands the verdict over, once; later ones have nobody who waits for them.
     fn tell(&mut self, verdict: Verdict) {
         if let Some(ear) = self.ear.take() {
-            let _ = ear.send(verdict);
+            ear.tell(verdict, &self.core, self.call.as_deref());
         }
     }
 
@@ -248,7 +255,7 @@ impl Scene {
 }
 
 /// Resolves when the client has left before it was told anything.
-async fn left(ear: &mut Ear) {
+async fn left(ear: &mut Option<Ear>) {
     match ear {
         Some(ear) => ear.closed().await,
         None => std::future::pending().await,

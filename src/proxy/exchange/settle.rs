@@ -27,9 +27,9 @@ use crate::ledger::evidence::WalletEvidence;
 use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent, Receipt, Released};
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
-use crate::proxy::body::{AnswerBody, RequestBody};
+use crate::proxy::body::RequestBody;
 use crate::proxy::core::Core;
-use crate::proxy::forward::Outbound;
+use crate::proxy::forward::{self, Outbound};
 use crate::wire::x402::Version;
 use crate::wire::x402::facilitator::{SettleVerdict, Settled, VerifyVerdict, is_definite};
 use crate::wire::x402::receipt;
@@ -87,7 +87,8 @@ impl Exchange {
         }
         let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
-        let response = match self.charged(&scene.core, forwarded) {
+        let Some(charged) = self.judge(forwarded, &mut scene).await else { return };
+        let response = match charged {
             Charged::Yes(response) => response,
             Charged::No(verdict, why) => {
                 claim.why = why;
@@ -351,7 +352,13 @@ impl Exchange {
         let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
         let same = evidence.is_some_and(|evidence| evidence.request == exact.body)
             && self.is_for(bought.method.as_deref(), bought.target.as_deref());
-        if !same || !matches!(outbound.request.body(), RequestBody::Empty) {
+        // A body that could differ was not bought; that of a call is part of the target.
+        let is_same_body = match outbound.request.body() {
+            RequestBody::Empty => true,
+            RequestBody::Whole(_) => self.call.is_some(),
+            RequestBody::Client(_) => false,
+        };
+        if !same || !is_same_body {
             return scene.tell(Err(self.bought_before(exact, &bought)));
         }
         let receipt = match store.redeliver(self.permit.key).await {
@@ -360,17 +367,19 @@ impl Exchange {
             Err(error) => return scene.tell(Err(not_written(&error))),
         };
         let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
+        let Some(judged) = self.judge_at_leisure(forwarded, &mut scene).await else { return };
         let x402 = stored_receipt(&bought);
-        let verdict = match forwarded {
-            Ok(response) => {
-                // Whatever the origin says: the money has moved, and the client is to know.
-                let response = response.map(|body| AnswerBody::origin(body, None));
-                Ok(self.paid(&scene.core, response, receipt, x402.as_deref()))
+        // Whatever the origin says: the money has moved, and the client is to know.
+        let verdict = match judged {
+            Charged::Yes(mut response) => {
+                self.let_go(&mut response, receipt, x402.as_deref());
+                Ok(self.paid(&scene.core, forward::unpaid(response), receipt, x402.as_deref()))
             }
-            Err(refusal) => Err(No {
-                refusal,
+            Charged::No(Ok(response), _) => Ok(self.paid(&scene.core, response, receipt, x402.as_deref())),
+            Charged::No(Err(no), _) => Err(No {
                 receipt: Some(receipt.n.to_string()),
                 payment_response: x402.map(|x402| (exact.version, x402)),
+                ..no
             }),
         };
         scene.tell(verdict);

@@ -1,0 +1,12 @@
+//! An MCP server behind the real binary: what is called is sold, what its result says decides.
+
+mod support;
+
+#[path = "mcp/hostile.rs"]
+mod hostile;
+#[path = "mcp/pays.rs"]
+mod pays;
+#[path = "mcp/refused.rs"]
+mod refused;
+#[path = "mcp/streams.rs"]
+mod streams;
