@@ -5,6 +5,8 @@ mod support;
 
 #[path = "interop/answers.rs"]
 mod answers;
+#[path = "interop/mcp.rs"]
+mod mcp;
 #[path = "interop/purchases.rs"]
 mod purchases;
 #[path = "interop/stage.rs"]

@@ -1,0 +1,81 @@
+//! The official MCP server behind the gateway, unchanged, and the official MCP clients that pay for its tool.
+
+use serde_json::{Value, json};
+
+use crate::stage::Stage;
+use crate::support::client::get;
+use crate::support::*;
+
+/// 0.01 USD in atomic units of USDC.
+const PRICE: u64 = 10_000;
+/// The ways in which the server answers: event streams with sessions, JSON with sessions, event streams without.
+const MODES: [&str; 3] = ["session", "json", "stateless"];
+
+fn calls(server: &crate::stage::Server) -> Value {
+    get(server.addr("calls"), "/calls").json()
+}
+
+#[test]
+fn every_mcp_client_pays_for_a_tool_of_an_unchanged_server() {
+    let Some(stage) = Stage::enter() else { return };
+    for mode in MODES {
+        let server = stage.mcp_server(mode);
+        let gateway = stage.mcp_gateway(server.addr("url"), "");
+        let url = format!("http://{}/mcp", gateway.addr);
+        let mut bought = 0;
+        for script in ["mcp_client.mjs", "mcp_client.py"] {
+            let before = stage.tally();
+            let Some(line) = stage.run_mcp(script, &url, &[]) else { continue };
+            bought += 1;
+            assert_eq!(
+                (&line["result"]["content"][0]["text"], &line["paid"]),
+                (&json!("5"), &json!(true)),
+                "{mode} {script}: {line}"
+            );
+            assert_eq!(line["tools"], json!(["add", "echo", "fail"]), "the list is the server's own");
+            let paid = &line["receipt"];
+            assert_eq!(
+                (&paid["success"], &paid["network"]),
+                (&json!(true), &stage.facilitator.facts["network"]),
+                "{line}"
+            );
+            assert_eq!(paid["transaction"].as_str().map(str::len), Some(66), "{line}");
+            let after = stage.tally();
+            let moved = (after.payee - before.payee, before.payer - after.payer, after.settled - before.settled);
+            assert_eq!(moved, (PRICE, PRICE, 1), "{mode} {script}");
+            assert_eq!(calls(&server)["add"], bought, "{mode} {script}");
+            // What has no price passes without a word about payments.
+            let echo = [("TOOL", "echo"), ("ARGUMENTS", "{\"text\":\"hi\"}")];
+            let line = stage.run_mcp(script, &url, &echo).unwrap();
+            assert_eq!((&line["result"]["content"][0]["text"], &line["paid"]), (&json!("hi"), &json!(false)), "{line}");
+        }
+        let (_, dir) = gateway.stop();
+        let books = Books::read(dir.path());
+        assert_eq!((books.captures.len(), books.intents, books.voids.len()), (bought, bought, 0), "{books:?}");
+    }
+}
+
+#[test]
+fn a_tool_that_fails_costs_nothing() {
+    let Some(stage) = Stage::enter() else { return };
+    let server = stage.mcp_server("session");
+    let gateway = stage.mcp_gateway(server.addr("url"), "");
+    let url = format!("http://{}/mcp", gateway.addr);
+    let before = stage.tally();
+    let fail = [("TOOL", "fail"), ("ARGUMENTS", "{}")];
+    let line = stage.run_mcp("mcp_client.mjs", &url, &fail).unwrap();
+    assert_eq!((&line["result"]["isError"], &line["receipt"]), (&json!(true), &Value::Null), "{line}");
+    assert_eq!(line["result"]["content"][0]["text"], "it did not work", "{line}");
+    assert_eq!((stage.tally(), calls(&server)["fail"].as_u64()), (before, Some(1)));
+    // Clients that know nothing of payments can read what they are told about prompts and resources.
+    for (name, value, member) in [("READ", "memo://greeting", "contents"), ("PROMPT", "greet", "messages")] {
+        let line = stage.run_mcp("mcp_client.mjs", &url, &[(name, value)]).unwrap();
+        assert_eq!(line["result"]["isError"], true, "{line}");
+        assert!(
+            line["result"][member].is_array() && line["result"]["structuredContent"]["accepts"].is_array(),
+            "{line}"
+        );
+    }
+    let (_, dir) = gateway.stop();
+    assert_eq!(Books::read(dir.path()).captures.len(), 0);
+}
