@@ -287,3 +287,39 @@ fn evm() {
         ["0x036CbD53842c5426634e7929541eC2318f3dCF7e", "10000", "0", max, "eip155:84532", "solana:EtWTRABZaYq6"];
     run(targets::evm, &texts(&seeds), &["0", "0x", "9", "F", ":", "eip155:", "-"]);
 }
+
+#[test]
+fn mcp() {
+    let seeds = [
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":1.50},"_meta":{"t":1,"x402/payment":{"a":[1]},"z":2}}}"#,
+        r#"{"jsonrpc":"2.0","id":"a","method":"resources/read","params":{"uri":"memo://a","_meta":{"x402/payment":null}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"_meta":{"x402/payment-response":1,"t":2},"isError":false}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        r#"[{"method":"notifications/initialized"},{"id":2,"error":{"code":-32600}}]"#,
+        ": hi\r\n\r\nid: 1\r\ndata: {\r\ndata: }\r\n\r\ndata\n\ndata: b\r\r",
+        "https://a.example:8443/x/%C3%BC?q=1",
+    ];
+    let words = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ",",
+        ":",
+        "\\u006d",
+        "\"method\":\"tools/call\",",
+        "\"name\":\"b\",",
+        "\"NAME\":1,",
+        "\"_meta\":{},",
+        "\"x402\\/payment\":{},",
+        "\"id\":1,",
+        "\"result\":{},",
+        "\r",
+        "\n",
+        "\r\n\r\n",
+        "data:",
+        "1e999",
+    ];
+    run(targets::mcp, &texts(&seeds), &words);
+}

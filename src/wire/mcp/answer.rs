@@ -55,6 +55,12 @@ pub fn judge(text: &str, id: &Id) -> Judged {
             return Ok(Judged::Unclear("its `result` is no object"));
         }
         let members = scan::members(text, &result, &[])?;
+        // The receipt goes in there.
+        if let Some(meta) = members.iter().find(|member| member.name == "_meta")
+            && text[meta.value.clone()].starts_with('{')
+        {
+            scan::members(text, &meta.value, &[])?;
+        }
         let of = |name: &str| members.iter().find(|member| member.name == name).map(|m| &text[m.value.clone()]);
         Ok(match (of("isError"), of("resultType").and_then(scan::unquoted).as_deref()) {
             (Some("true"), _) => Judged::Failure,
@@ -176,6 +182,7 @@ mod tests {
             r#"{"id":1,"result":{},"result":{"isError":true}}"#,
             r#"{"id":1,"result":{"isError":true,"isError":false}}"#,
             r#"{"id":1,"Result":{}}"#,
+            r#"{"id":1,"result":{"_meta":{"t":1,"t":2}}}"#,
             r#"[{"id":1,"result":{}}]"#,
         ] {
             assert!(matches!(judge(unclear, &Id::Number(1)), Judged::Unclear(_)), "{unclear}");
