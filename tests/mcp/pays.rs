@@ -62,10 +62,10 @@ fn what_is_free_passes_byte_for_byte() {
     let (server, facilitator) = (server(), Facilitator::start());
     let gateway = shop(&server, &facilitator);
     let list = " {\"jsonrpc\":\"2.0\" ,\"id\":1,\"method\":\"tools/list\",\"params\":{\"n\":1.50}}";
-    let answer = post(gateway.addr, "Mcp-Session-Id: s1\r\n", list);
+    let answer = post(gateway.addr, "Mcp-Session-Id: s1\r\nLast-Event-ID: 1\r\n", list);
     assert_eq!((answer.status, answer.text().as_str()), (200, TOOLS));
     assert_eq!(server.last().body, list.as_bytes());
-    assert_eq!(server.last().header("mcp-session-id"), Some("s1"));
+    assert_eq!((server.last().header("mcp-session-id"), server.last().header("last-event-id")), (Some("s1"), None));
     let note = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
     assert_eq!(post(gateway.addr, "", note).status, 202);
     assert_eq!(post(gateway.addr, "", &call("free").to_string()).json()["result"]["n"], 1.5);

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use bytes::Bytes;
@@ -13,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::support::client::{Connection, exchange};
 use crate::support::facilitator::{Behaviour, Facilitator, Gate};
-use crate::support::mcp::{answer_of, asked, begin_events, call, head, offer, paid, post, result_of, shop};
+use crate::support::mcp::{
+    answer_of, asked, begin_events, call, head, offer, paid, post, reply, result_of, shop, shop_toml,
+};
 use crate::support::wallet::Wallet;
 use crate::support::*;
 
@@ -144,6 +147,52 @@ fn a_client_that_leaves_during_the_settlement_is_owed_its_result() {
     assert_eq!(answer_of(&answer)["result"]["_meta"]["x402/payment-response"]["success"], true);
     assert_eq!((server.calls(), server.last().header("tollgate-attempt")), (2, Some("2")));
     assert_eq!(reason(&body).0, "payment_already_used");
+    assert_eq!((server.calls(), facilitator.count("/settle")), (2, 1));
+}
+
+#[test]
+fn a_crash_after_the_capture_leaves_a_result_that_the_same_call_fetches_once() {
+    let calls = AtomicUsize::new(0);
+    let server = Origin::scripted(move |seen, socket| {
+        let result = result_of(&asked(seen)["id"], "slow");
+        if calls.fetch_add(1, Ordering::Relaxed) > 0 {
+            return reply(socket, "application/json", &result);
+        }
+        begin_events(socket);
+        write!(socket, "data: {result}\n\n").unwrap();
+        // Until the gateway is gone.
+        let _ = socket.read(&mut [0]);
+        false
+    });
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let toml = shop_toml(&server, &facilitator, "https://signer.example", "");
+    let gateway = Gateway::start(&toml);
+    let host = gateway.addr;
+    let mut call = call("slow");
+    let payment = payment(&wallet, host, &call);
+    let mut connection = Connection::open(host);
+    connection.write(head(host, "", &paid(&call, &payment).to_string()));
+    facilitator.arrived("/settle", 1);
+    let captured = "SELECT count(*) FROM entries WHERE kind = 1";
+    let sql = rusqlite::Connection::open(gateway.dir.path().join("tollgate.sqlite")).unwrap();
+    while sql.query_row(captured, (), |row| row.get::<_, i64>(0)).unwrap() == 0 {
+        std::thread::yield_now();
+    }
+    drop(sql);
+    let gateway = Gateway::start_in(gateway.kill(), &toml);
+    call["id"] = json!("again");
+    // Ids are sealed for a host, whose port is another one now.
+    let send = |body: &Value| {
+        let request = head(gateway.addr, "", &body.to_string());
+        exchange(gateway.addr, request.replace(&format!("Host: {}", gateway.addr), &format!("Host: {host}")))
+    };
+    let mut other = call.clone();
+    other["params"]["arguments"]["a"] = json!(3);
+    assert_eq!(send(&paid(&other, &payment)).json()["error"]["data"]["reason"], "payment_already_used");
+    let answer = send(&paid(&call, &payment));
+    assert_eq!(answer.json()["result"]["_meta"]["x402/payment-response"]["success"], true, "{answer:?}");
+    assert_eq!((server.calls(), server.last().header("tollgate-attempt")), (2, Some("2")));
+    assert_eq!(send(&paid(&call, &payment)).json()["error"]["data"]["reason"], "payment_already_used");
     assert_eq!((server.calls(), facilitator.count("/settle")), (2, 1));
 }
 

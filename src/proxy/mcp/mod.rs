@@ -58,12 +58,12 @@ pub(super) async fn serve(
         refused.extra.allow = Some("GET, HEAD, POST, DELETE, OPTIONS".to_owned());
         return Err(refused);
     }
+    // A stream that resumes another could bring the result of a call that was given up before it was paid.
+    request.headers_mut().remove(events::LAST_EVENT_ID);
     if request.method() != Method::POST {
         if !request.body().is_end_stream() {
             return Err(Refusal::new(Reason::BadRequest, "only POST carries a message").into());
         }
-        // A stream that resumes another could bring the result of a call that was given up before it was paid.
-        request.headers_mut().remove(events::LAST_EVENT_ID);
         let outbound = Outbound::new(core, client, target, origin, false, request)?;
         return Ok(forward::unpaid(forward::forward(core, outbound).await?));
     }
