@@ -8,5 +8,7 @@ mod hostile;
 mod pays;
 #[path = "mcp/refused.rs"]
 mod refused;
+#[path = "mcp/storm.rs"]
+mod storm;
 #[path = "mcp/streams.rs"]
 mod streams;

@@ -10,7 +10,7 @@ use super::body::AnswerBody;
 use crate::wire::mcp::{answer, events};
 
 /// Events that wait for a client that is slow; more wait at the origin.
-const EVENTS_WAITING: usize = 8;
+const EVENTS_WAITING: usize = 2;
 
 /// The result of a call, and what came behind it.
 pub enum Held {

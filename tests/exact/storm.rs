@@ -2,80 +2,22 @@
 //! is killed, retries. The facilitator keeps the chain's truth: an authorisation moves money once, whatever it answers. In
 //! the end the books are held against that truth and against what clients got.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use rusqlite::Connection as Sql;
 use serde_json::Value;
-use tollgate::payment::key::PaymentKey;
-use tollgate::wire::evm::address::Address;
-use tollgate::wire::x402::network::Network;
 
+use crate::support::chain::{Chain, Postings, key_of_transfer};
 use crate::support::client::Connection;
-use crate::support::facilitator::{Behaviour, Call, Facilitator};
+use crate::support::facilitator::Facilitator;
 use crate::support::gateway::tollgate;
 use crate::support::random::is_long;
-use crate::support::wallet::{USDC, Wallet, head, receipt, token_shop_toml};
+use crate::support::wallet::{Wallet, head, receipt, token_shop_toml};
 use crate::support::*;
 
 const PAYMENTS: usize = 8;
 const LEDGER: [&str; 2] = ["--ledger", "tollgate.sqlite"];
-
-/// What is true on the chain, and how the facilitator misbehaves.
-struct Chain {
-    random: Random,
-    calm: bool,
-    /// Transfers by nonce; never more than one each, for the token sees to it.
-    moved: HashMap<String, u32>,
-}
-
-impl Chain {
-    fn settle(&mut self, call: &Call) -> Behaviour {
-        let nonce = call.body["paymentPayload"]["payload"]["authorization"]["nonce"].as_str().unwrap().to_owned();
-        let dice = if self.calm { 0 } else { self.random.below(10) };
-        if self.moved.contains_key(&nonce) {
-            // Some look the first transaction up, some only see that the nonce is gone.
-            return match dice {
-                8 => Behaviour::Refused("invalid_exact_evm_nonce_already_used"),
-                9 => Behaviour::Reset,
-                _ => Behaviour::Good,
-            };
-        }
-        match dice {
-            0..=3 => {
-                self.moved.insert(nonce, 1);
-                Behaviour::Good
-            }
-            // It moves, and nobody hears of it.
-            4 => {
-                self.moved.insert(nonce, 1);
-                Behaviour::Reset
-            }
-            5 => {
-                self.moved.insert(nonce, 1);
-                Behaviour::Pending(500)
-            }
-            6 => [Behaviour::Reset, Behaviour::Garbage][self.random.below(2)].clone(),
-            7 => Behaviour::Status(502),
-            8 => {
-                // A refusal that hides a transfer.
-                self.moved.insert(nonce, 1);
-                Behaviour::Refused("settle_exact_node_failure")
-            }
-            _ => Behaviour::Refused("insufficient_funds"),
-        }
-    }
-
-    fn verify(&mut self) -> Behaviour {
-        match if self.calm { 0 } else { self.random.below(8) } {
-            6 => Behaviour::Invalid("insufficient_funds"),
-            7 => Behaviour::Reset,
-            _ => Behaviour::Good,
-        }
-    }
-}
 
 /// One payment, and what its client got for it.
 struct Life {
@@ -129,15 +71,10 @@ fn no_payer_pays_twice_and_no_content_leaves_unpaid() {
 }
 
 fn live(round: u64) {
-    let chain = Arc::new(Mutex::new(Chain { random: Random::new(100 + round), calm: false, moved: HashMap::new() }));
+    let chain = Arc::new(Mutex::new(Chain::new(Random::new(100 + round))));
     let mut random = Random::new(1000 + round);
     let facilitator = Facilitator::start();
-    let truth = chain.clone();
-    facilitator.rule(move |call| match call.path.as_str() {
-        "/settle" => truth.lock().unwrap().settle(call),
-        "/verify" => truth.lock().unwrap().verify(),
-        _ => Behaviour::Good,
-    });
+    Chain::rules(&chain, &facilitator);
     let origin_dice = Mutex::new(Random::new(2000 + round));
     let truth = chain.clone();
     let origin = Origin::scripted(move |_, socket| {
@@ -183,12 +120,12 @@ fn live(round: u64) {
     let (_, dir) = gateway.stop();
     let (code, out, err) = tollgate(dir.path(), &[&["ledger", "audit"][..], &LEDGER].concat());
     assert_eq!(code, 0, "{out}{err}");
-    let books = Books::of(dir.path());
-    let moved = &chain.lock().unwrap().moved;
+    let books = Postings::of(dir.path());
+    let chain = chain.lock().unwrap();
     for life in &lives {
-        let of = |kind: i64| books.0.get(&(kind, life.key.clone())).copied().unwrap_or_default();
+        let of = |kind: i64| books.count(kind, &life.key);
         let (captures, intents, failures, owed, again) = (of(1), of(4), of(5), of(6), of(9));
-        let moves = moved.get(&life.nonce).copied().unwrap_or_default();
+        let moves = chain.moves(&life.nonce);
         let seen = life.seen.lock().unwrap();
         let all = format!(
             "round {round}, {}: moved {moves}, captures {captures}, intents {intents}, failures {failures}, owed {owed}, \
@@ -205,23 +142,7 @@ fn live(round: u64) {
         assert_eq!(seen.unpaid, 0, "{all}");
     }
     // (1) Nothing is left in between.
-    assert_eq!(books.1, 0, "claims are left");
-}
-
-/// Postings by kind and payment, and how many claims are open.
-struct Books(BTreeMap<(i64, String), i64>, i64);
-
-impl Books {
-    fn of(dir: &std::path::Path) -> Books {
-        let sql = Sql::open(dir.join("tollgate.sqlite")).unwrap();
-        let mut rows = sql.prepare("SELECT kind, lower(hex(substr(key, 2, 17))) FROM entries").unwrap();
-        let mut found = BTreeMap::new();
-        for row in rows.query_map((), |row| Ok((row.get(0)?, row.get(1)?))).unwrap() {
-            *found.entry(row.unwrap()).or_default() += 1;
-        }
-        let open = sql.query_row("SELECT count(*) FROM claims", (), |row| row.get(0)).unwrap();
-        Books(found, open)
-    }
+    assert_eq!(books.open, 0, "claims are left");
 }
 
 fn life(gateway: SocketAddr, path: &str) -> Life {
@@ -229,13 +150,8 @@ fn life(gateway: SocketAddr, path: &str) -> Life {
     let offer = exchange(gateway, format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n"));
     let draft = wallet.draft_of(&offer);
     let payload: Value = wallet.sign(&draft);
-    let key = PaymentKey::from_eip3009(
-        &Network::parse("eip155:84532").unwrap(),
-        &Address::parse(USDC).unwrap(),
-        &wallet.address,
-        &draft.authorization.nonce,
-    );
+    let key = key_of_transfer(&wallet, &draft);
     let nonce = payload["payload"]["authorization"]["nonce"].as_str().unwrap().to_owned();
     let text = head(gateway, "GET", path, &payload).replace(&format!("Host: {gateway}"), "Host: shop.example");
-    Life { head: Box::new(move || text.clone()), key: key.to_string(), nonce, seen: Mutex::default() }
+    Life { head: Box::new(move || text.clone()), key, nonce, seen: Mutex::default() }
 }

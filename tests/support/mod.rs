@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod books;
+pub mod chain;
 pub mod client;
 pub mod facilitator;
 pub mod gateway;

@@ -7,6 +7,8 @@ pub const LAST_EVENT_ID: &str = "last-event-id";
 #[derive(Debug)]
 pub struct Splitter {
     bytes: Vec<u8>,
+    /// Where the event begins that is being looked at.
+    from: usize,
     /// How far the bytes have been looked through.
     looked: usize,
     /// Where the line begins that is being looked at.
@@ -25,11 +27,15 @@ pub struct TooLong(pub usize);
 impl Splitter {
     /// A splitter for events of at most so many bytes.
     pub fn new(most: usize) -> Splitter {
-        Splitter { bytes: Vec::new(), looked: 0, line: 0, after_cr: false, most }
+        Splitter { bytes: Vec::new(), from: 0, looked: 0, line: 0, after_cr: false, most }
     }
 
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.from);
+        self.looked -= self.from;
+        self.line -= self.from;
+        self.from = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
@@ -38,10 +44,10 @@ impl Splitter {
     /// # Errors
     /// [`TooLong`]; the stream can't be cut any further.
     pub fn event(&mut self) -> Result<Option<Vec<u8>>, TooLong> {
-        if self.after_cr && !self.bytes.is_empty() {
+        if self.after_cr && self.from < self.bytes.len() {
             self.after_cr = false;
-            if self.bytes[0] == b'\n' {
-                return Ok(Some(self.take(1)));
+            if self.bytes[self.from] == b'\n' {
+                return Ok(Some(self.take(self.from + 1)));
             }
         }
         while let Some(byte) = self.bytes.get(self.looked).copied() {
@@ -62,22 +68,22 @@ impl Splitter {
                 }
             };
             if is_blank {
-                return if end > self.most { Err(TooLong(self.most)) } else { Ok(Some(self.take(end))) };
+                return if end - self.from > self.most { Err(TooLong(self.most)) } else { Ok(Some(self.take(end))) };
             }
             (self.looked, self.line) = (end, end);
         }
-        if self.bytes.len() > self.most { Err(TooLong(self.most)) } else { Ok(None) }
+        if self.bytes.len() - self.from > self.most { Err(TooLong(self.most)) } else { Ok(None) }
     }
 
     /// What is left when the stream continues elsewhere: bytes of an event that is not whole yet.
-    pub fn rest(self) -> Vec<u8> {
-        self.bytes
+    pub fn rest(mut self) -> Vec<u8> {
+        self.bytes.split_off(self.from)
     }
 
     fn take(&mut self, end: usize) -> Vec<u8> {
-        let left = self.bytes.split_off(end);
-        (self.looked, self.line) = (0, 0);
-        std::mem::replace(&mut self.bytes, left)
+        let event = self.bytes[self.from..end].to_vec();
+        (self.from, self.looked, self.line) = (end, end, end);
+        event
     }
 }
 
