@@ -54,6 +54,7 @@ pub struct Selectors {
     exact: HashMap<(Kind, String), usize>,
     /// The longest first.
     prefixes: Vec<(Kind, String, usize)>,
+    resources: bool,
 }
 
 impl Selectors {
@@ -63,6 +64,7 @@ impl Selectors {
     /// The route that has the same selector.
     pub fn insert(&mut self, selector: &Selector, route: usize) -> Result<(), usize> {
         let Selector { kind, name, prefix } = selector;
+        self.resources |= *kind == Kind::Resource;
         if !prefix {
             let key = (*kind, name.clone());
             if let Some(other) = self.exact.get(&key) {
@@ -90,8 +92,7 @@ impl Selectors {
 
     /// Whether resources are sold, so that a URI must have one spelling.
     pub fn sells_resources(&self) -> bool {
-        let kinds = self.exact.keys().map(|(kind, _)| kind).chain(self.prefixes.iter().map(|(kind, ..)| kind));
-        kinds.into_iter().any(|kind| *kind == Kind::Resource)
+        self.resources
     }
 }
 

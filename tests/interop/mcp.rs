@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::stage::Stage;
 use crate::support::client::get;
+use crate::support::mcp::{answer_of, offer, paid, post};
 use crate::support::*;
 
 /// 0.01 USD in atomic units of USDC.
@@ -78,4 +79,43 @@ fn a_tool_that_fails_costs_nothing() {
     }
     let (_, dir) = gateway.stop();
     assert_eq!(Books::read(dir.path()).captures.len(), 0);
+}
+
+/// Our answers have what those of x402's own wrapper for MCP servers have.
+#[test]
+fn offers_and_receipts_are_those_of_an_official_shop() {
+    let Some(stage) = Stage::enter() else { return };
+    let Some(shop) = stage.mcp_shop() else { return };
+    let server = stage.mcp_server("json");
+    let gateway = stage.mcp_gateway(server.addr("url"), "");
+    let session = {
+        let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25",
+            "capabilities": {}, "clientInfo": {"name": "a", "version": "1"}}});
+        let answer = post(gateway.addr, "", &hello.to_string());
+        format!("Mcp-Session-Id: {}\r\n", answer.header("mcp-session-id").unwrap())
+    };
+    let call = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+        "params": {"name": "add", "arguments": {"a": 2, "b": 3}}});
+    let asked = [(gateway.addr, &*session), (shop.addr("url"), "")].map(|(addr, fields)| {
+        let offer = offer(&post(addr, fields, &call.to_string()));
+        let payment = stage.payer.sign(&stage.payer.draft_from(&offer));
+        let bought = post(addr, fields, &paid(&call, &payment).to_string());
+        let result = answer_of(&bought)["result"].clone();
+        assert_eq!(result["content"][0]["text"], "5", "{bought:?}");
+        (offer, result["_meta"]["x402/payment-response"].clone())
+    });
+    let [(ours, our_receipt), (theirs, their_receipt)] = asked;
+    assert_eq!((&ours["x402Version"], &ours["resource"]["url"]), (&theirs["x402Version"], &theirs["resource"]["url"]));
+    let names = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(names(&ours), names(&theirs));
+    let (entry, their_entry) = (&ours["accepts"][0], &theirs["accepts"][0]);
+    assert_eq!(names(entry), names(their_entry));
+    for name in ["scheme", "network", "asset", "amount", "payTo"] {
+        assert_eq!(entry[name], their_entry[name], "{name}");
+    }
+    assert!(names(&our_receipt).is_superset(&names(&their_receipt)), "{our_receipt} {their_receipt}");
+    assert_eq!(
+        (&our_receipt["success"], &our_receipt["network"]),
+        (&their_receipt["success"], &their_receipt["network"])
+    );
 }

@@ -112,6 +112,17 @@ impl Stage {
         Server::start(Command::new("node").arg("mcp_server.mjs").current_dir(&self.dir).env("MODE", mode))
     }
 
+    /// The official server that sells its tool itself; `None` where it can't run.
+    pub fn mcp_shop(&self) -> Option<Server> {
+        let mut command = Command::new(self.python.as_deref()?);
+        command.arg("mcp_shop.py").current_dir(&self.dir);
+        command.env("FACILITATOR_URL", self.facilitator.text("facilitator"));
+        for (variable, fact) in [("NETWORK", "network"), ("PAY_TO", "payTo")] {
+            command.env(variable, self.facilitator.text(fact));
+        }
+        Some(Server::start(&mut command))
+    }
+
     /// Lets an MCP client call something, by its variables: the line that it prints. `None` where it can't run.
     pub fn run_mcp(&self, script: &str, url: &str, variables: &[(&str, &str)]) -> Option<Value> {
         let program = if script.ends_with(".py") { self.python.as_deref()? } else { "node".as_ref() };

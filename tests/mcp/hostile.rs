@@ -59,7 +59,7 @@ fn escapes_of_a_name_are_the_name() {
         assert_eq!(offer(&post(gateway.addr, "", body))["accepts"][0]["amount"], "1000000");
     }
     // However the path is spelled.
-    for path in ["/mcp/", "/%6dcp", "/x/../mcp", "/mcp?q=1"] {
+    for path in ["/mcp/", "/MCP", "/Mcp/", "/mcp/sub/path", "/%6dcp", "/x/../mcp", "/mcp?q=1"] {
         let request = head(gateway.addr, "", &call("dear").to_string()).replace("POST /mcp ", &format!("POST {path} "));
         let answer = exchange(gateway.addr, request);
         assert!(answer.status == 400 || answer.text().contains("1000000"), "{path}: {answer:?}");

@@ -134,7 +134,8 @@ pub fn offer(answer: &Answer) -> Value {
     let said = answer.json();
     let result = &said["result"];
     assert_eq!((answer.status, &result["isError"]), (200, &json!(true)), "{answer:?}");
-    assert_eq!(result["content"][0]["text"], result["structuredContent"].to_string());
+    let copy: Value = serde_json::from_str(result["content"][0]["text"].as_str().unwrap()).unwrap();
+    assert_eq!(copy, result["structuredContent"]);
     assert_eq!(result["structuredContent"]["x402Version"], 2, "{said}");
     result["structuredContent"].clone()
 }
@@ -169,7 +170,7 @@ pub fn buy(wallet: &Wallet, gateway: SocketAddr, call: &Value) -> Answer {
 pub fn shop_toml(server: &Origin, facilitator: &Facilitator, agent: &str, more: &str) -> String {
     let route = |selector: &str, price: &str| {
         format!(
-            "[[routes]]\npath = \"/mcp\"\n{selector}\nprice = \"{price}\"\n{}",
+            "[[routes]]\npath = \"/mcp/*\"\n{selector}\nprice = \"{price}\"\n{}",
             if price == "free" { "" } else { "accept = [\"exact\", \"deferred\"]\n" }
         )
     };

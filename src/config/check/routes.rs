@@ -326,7 +326,8 @@ pub(super) fn table(
                 path: section.text("path")?.to_owned(),
                 methods: section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect(),
                 priced: sells_parts || checked.is_none_or(|route| route.price.is_some()),
-                case_insensitive: checked.is_some_and(|route| ignores_case(route.origin)),
+                // Express, on which many MCP servers stand, ignores the case of paths.
+                case_insensitive: sells_parts || checked.is_some_and(|route| ignores_case(route.origin)),
             })
         })
         .collect();
