@@ -322,6 +322,8 @@ pub struct Route {
 pub struct Mcp {
     /// `signal` (`"tool_result"`): how a payment is asked for.
     pub signal: Signal,
+    /// `structured` (true): offers stand in `structuredContent`, too.
+    pub structured: bool,
     /// `request_bytes` (1048576): of a POST's body; more is 413.
     pub request_bytes: usize,
     /// `answer_bytes` (4194304): of a JSON answer or an event that is held.

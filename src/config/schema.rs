@@ -370,6 +370,12 @@ const MCP: &[Key] = &[
         Kind::Choice { of: &["tool_result", "http_402"], default: "tool_result" },
         "How a payment is asked for: in the call's result, as x402 has it for MCP, or by HTTP's status and fields.",
     ),
+    key(
+        "structured",
+        Kind::Flag(true),
+        "Also put the offer into `structuredContent`. Off where tools have an output schema: clients on MCP's TypeScript SDK hold \
+         it against that. The text is always there.",
+    ),
     count("request_bytes", 1_048_576, 1024, 67_108_864, "Body of a POST; more is answered with 413."),
     count(
         "answer_bytes",

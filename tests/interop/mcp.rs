@@ -20,7 +20,7 @@ fn calls(server: &crate::stage::Server) -> Value {
 fn every_mcp_client_pays_for_a_tool_of_an_unchanged_server() {
     let Some(stage) = Stage::enter() else { return };
     for mode in MODES {
-        let server = stage.mcp_server(mode);
+        let server = stage.mcp_server(mode, "");
         let gateway = stage.mcp_gateway(server.addr("url"), "");
         let url = format!("http://{}/mcp", gateway.addr);
         let mut bought = 0;
@@ -59,7 +59,7 @@ fn every_mcp_client_pays_for_a_tool_of_an_unchanged_server() {
 #[test]
 fn a_tool_that_fails_costs_nothing() {
     let Some(stage) = Stage::enter() else { return };
-    let server = stage.mcp_server("session");
+    let server = stage.mcp_server("session", "");
     let gateway = stage.mcp_gateway(server.addr("url"), "");
     let url = format!("http://{}/mcp", gateway.addr);
     let before = stage.tally();
@@ -86,7 +86,7 @@ fn a_tool_that_fails_costs_nothing() {
 fn offers_and_receipts_are_those_of_an_official_shop() {
     let Some(stage) = Stage::enter() else { return };
     let Some(shop) = stage.mcp_shop() else { return };
-    let server = stage.mcp_server("json");
+    let server = stage.mcp_server("json", "");
     let gateway = stage.mcp_gateway(server.addr("url"), "");
     let session = {
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-11-25",
@@ -118,4 +118,23 @@ fn offers_and_receipts_are_those_of_an_official_shop() {
         (&our_receipt["success"], &our_receipt["network"]),
         (&their_receipt["success"], &their_receipt["network"])
     );
+}
+
+/// The SDK's client for TypeScript refuses a result whose `structuredContent` is not of the tool's output schema.
+#[test]
+fn a_tool_with_an_output_schema_is_sold_by_its_text() {
+    let Some(stage) = Stage::enter() else { return };
+    let server = stage.mcp_server("session", "yes");
+    for (more, sells) in [("", false), ("[mcp]\nstructured = false\n", true)] {
+        let gateway = stage.mcp_gateway(server.addr("url"), more);
+        let url = format!("http://{}/mcp", gateway.addr);
+        let line = stage.run_mcp("mcp_client.mjs", &url, &[("TOOL", "sum")]).unwrap();
+        assert_eq!(line["result"]["structuredContent"] == json!({"sum": 5}), sells, "{line}");
+        assert_eq!(line["error"].as_str().is_some_and(|error| error.contains("output schema")), !sells, "{line}");
+    }
+    let gateway = stage.mcp_gateway(server.addr("url"), "");
+    let url = format!("http://{}/mcp", gateway.addr);
+    if let Some(line) = stage.run_mcp("mcp_client.py", &url, &[("TOOL", "sum")]) {
+        assert_eq!(line["result"]["structuredContent"], json!({"sum": 5}), "{line}");
+    }
 }

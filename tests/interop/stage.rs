@@ -107,9 +107,11 @@ impl Stage {
         Server::start(Command::new("node").arg(script).current_dir(&self.dir).env("FACILITATOR_URL", url))
     }
 
-    /// The official MCP SDK's server, which knows nothing of payments.
-    pub fn mcp_server(&self, mode: &str) -> Server {
-        Server::start(Command::new("node").arg("mcp_server.mjs").current_dir(&self.dir).env("MODE", mode))
+    /// The official MCP SDK's server, which knows nothing of payments; with any `schema`, a tool has an output schema.
+    pub fn mcp_server(&self, mode: &str, schema: &str) -> Server {
+        Server::start(
+            Command::new("node").arg("mcp_server.mjs").current_dir(&self.dir).env("MODE", mode).env("SCHEMA", schema),
+        )
     }
 
     /// The official server that sells its tool itself; `None` where it can't run.
@@ -137,7 +139,8 @@ impl Stage {
 
     /// A gateway before an MCP server that sells its tools `add` and `fail`, the prompt and the resource at 0.01 USD.
     pub fn mcp_gateway(&self, server: SocketAddr, more: &str) -> Gateway {
-        let sold = ["tool = \"add\"", "tool = \"fail\"", "prompt = \"greet\"", "resource = \"memo://*\""];
+        let sold =
+            ["tool = \"add\"", "tool = \"sum\"", "tool = \"fail\"", "prompt = \"greet\"", "resource = \"memo://*\""];
         let routes: String = sold
             .iter()
             .map(|sold| format!("[[routes]]\npath = \"/mcp\"\n{sold}\nprice = \"0.01 USD\"\naccept = [\"exact\"]\n"))

@@ -120,13 +120,21 @@ fn a_signed_request_pays_a_tool_on_credit() {
         let entries = offer["accepts"].as_array().unwrap();
         let id =
             entries.iter().find(|e| e["scheme"] == "deferred").unwrap()["extra"]["id"].as_str().unwrap().to_owned();
-        let signed = agent.signed(&authority, "POST", "/mcp", &id);
-        let fields: String = signed.fields().iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        let signed = agent.signed(&authority, "POST", "/mcp", &id).with(|r| {
+            r.signed = vec![("accept-encoding".into(), "gzip, br".into()), ("content-md5".into(), "x".into())];
+            r.covers.extend(["accept-encoding".into(), "content-md5".into()]);
+        });
+        let mut fields: String = signed.fields().iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        fields += "accept-encoding: gzip, br\r\ncontent-md5: x\r\n";
         let bought = post(gateway.addr, &fields, &body);
         let answer = answer_of(&bought);
         let paid = &answer["result"]["_meta"][RECEIPT];
         assert_eq!((&paid["success"], &paid["network"]), (&json!(true), &json!("tollgate:deferred")), "{answer}");
         assert_eq!((server.calls(), server.last().header("tollgate-account")), (i + 1, Some("acme")));
+        assert_eq!(
+            (server.last().header("accept-encoding"), server.last().has("content-md5")),
+            (Some("identity"), true)
+        );
         let again = post(gateway.addr, &fields, &body);
         assert_eq!((again.reason(), server.calls()), ("already_used", i + 1));
     }
@@ -186,6 +194,21 @@ fn by_setting_http_asks_for_the_payment() {
     let cut = post(gateway.addr, "", &paid(&call, &payment).to_string());
     assert_eq!((cut.status, answer_of(&cut)["error"]["data"]["reason"].clone()), (200, json!("origin_invalid")));
     assert!(head(gateway.addr, "", "").starts_with("POST /mcp"));
+}
+
+/// Clients that hold `structuredContent` against a tool's output schema read the text.
+#[test]
+fn by_setting_the_offer_stands_in_the_text_alone() {
+    let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());
+    let toml = shop_toml(&server, &facilitator, "https://signer.example", "[mcp]\nstructured = false\n");
+    let gateway = Gateway::start(&toml);
+    let answer = post(gateway.addr, "", &call("add").to_string()).json();
+    let result = &answer["result"];
+    assert_eq!((&result["isError"], result.get("structuredContent")), (&json!(true), None), "{answer}");
+    let offer: Value = serde_json::from_str(result["content"][0]["text"].as_str().unwrap()).unwrap();
+    let payment = wallet.sign(&wallet.draft_from(&offer));
+    let bought = post(gateway.addr, "", &paid(&call("add"), &payment).to_string());
+    assert_eq!(bought.json()["result"]["_meta"][RECEIPT]["success"], true, "{bought:?}");
 }
 
 #[test]

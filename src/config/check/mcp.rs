@@ -46,6 +46,7 @@ pub(super) fn mcp(root: &Section<'_>, section: &Section<'_>, routes: Option<&[Ro
     };
     let mut mcp = Mcp {
         signal,
+        structured: section.flag("structured"),
         request_bytes: section.number("request_bytes"),
         answer_bytes: section.number("answer_bytes"),
         endpoints: Vec::new(),
@@ -89,7 +90,7 @@ fn complete(section: &Section<'_>, route: &Route) {
     if !route.methods.is_empty() {
         remove("methods", "calls of an MCP server are always POST");
     }
-    if route.settle == Settle::First {
+    if route.settle != Settle::OnHead {
         remove("settle", "a call is settled when its result is there, since many fail with a status of success");
     }
     if route.charge_on != ChargeOn::Success {

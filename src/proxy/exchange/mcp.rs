@@ -11,7 +11,8 @@
 //! captured         receipt and result      as on any route      the rest of the stream passes
 //! ```
 //!
-//! Claim, settlement and capture are those of every exchange: see the module above and `settle`.
+//! Claim, settlement and capture are those of every exchange, so are their crash points: see the module above and `settle`.
+//! `tests/mcp/storm.rs` walks them.
 
 use std::future::poll_fn;
 use std::time::Duration;

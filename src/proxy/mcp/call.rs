@@ -30,6 +30,8 @@ pub struct Call {
     pub typed: bool,
     /// How a payment is asked for.
     pub signal: Signal,
+    /// Offers stand in `structuredContent`, too.
+    pub structured: bool,
     /// The route that sells it, by its index.
     pub route: usize,
     /// The HTTP request's target.
@@ -52,11 +54,12 @@ pub(super) struct Carrier {
     pub(super) words: Words,
     pub(super) typed: bool,
     pub(super) signal: Signal,
+    pub(super) structured: bool,
 }
 
 impl Call {
     pub(super) fn new(message: &Message<'_>, (kind, name): (Kind, &str), route: usize, carrier: Carrier) -> Call {
-        let Carrier { target, scheme, signs, words, typed, signal } = carrier;
+        let Carrier { target, scheme, signs, words, typed, signal, structured } = carrier;
         let mut digest = Sha256::new();
         for member in message.bought() {
             digest.update((member.len() as u64).to_be_bytes());
@@ -70,6 +73,7 @@ impl Call {
             tool: format!("{}/{name}", kind.word()),
             typed,
             signal,
+            structured,
             route,
             target,
             scheme,

@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
@@ -95,16 +95,13 @@ pub(super) async fn serve(
     fields::check(&head.headers, message).map_err(|detail| {
         refusal::of_message(Refusal::new(Reason::HeaderMismatch, detail), HEADER_MISMATCH, message.id_text)
     })?;
-    let mut head = head;
-    if message.is_cut() {
-        for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
-            head.headers.remove(name);
-        }
-    }
     let priced = called(message, sold)?.filter(|(_, _, index)| config.routes[*index].price.is_some());
     let Some((kind, name, index)) = priced else {
-        let body = if message.is_cut() { message.forwarded().into() } else { body.clone() };
-        let request = Request::from_parts(head, RequestBody::Whole(body));
+        let whole = if message.is_cut() { message.forwarded().into() } else { body.clone() };
+        let mut request = Request::from_parts(head, RequestBody::Whole(whole));
+        if message.is_cut() {
+            forget_digests(request.headers_mut());
+        }
         return pass(core, client, target, origin, request).await;
     };
     if !matches!(message.id, Id::Text(_) | Id::Number(_)) {
@@ -119,11 +116,10 @@ pub(super) async fn serve(
         words: Words::of_request(&head.headers, &presented),
         typed: fields::is_typed(&head.headers),
         signal: config.mcp.signal,
+        structured: config.mcp.structured,
     };
     let call = Rc::new(Call::new(message, (kind, name), index, carrier));
-    // As it is, or its result could not be looked at.
-    head.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    let request = Request::from_parts(head, RequestBody::Whole(message.forwarded().into()));
+    let request = (Request::from_parts(head, RequestBody::Whole(message.forwarded().into())), message.is_cut());
     buy(core, client, call.clone(), presented, request).await.map_err(|refused| refusal::of_call(&call, refused))
 }
 
@@ -147,12 +143,17 @@ async fn buy(
     client: &Rc<Client>,
     call: Rc<Call>,
     presented: Result<Presented, Refusal>,
-    request: Request<RequestBody>,
+    (mut request, is_cut): (Request<RequestBody>, bool),
 ) -> Result<Response<AnswerBody>, Refused> {
     stack::open(core).await?;
     let visit = call.visit(core).ok_or_else(|| Refusal::from(Reason::Internal))?;
     let presented = presented.map_err(|refusal| visit.refuse(refusal))?;
     let permit = gate::judge(&visit, presented, request.headers()).await?;
+    // Not before: a signature may cover what changes here. Encoded, the result could not be looked at.
+    request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if is_cut {
+        forget_digests(request.headers_mut());
+    }
     let origin = core.shared.config.routes[call.route].origin;
     let outbound = Outbound::of(core, client, &call.target, (origin, false), request, BodyWatch::default())?;
     let target = Arc::from(visit.booked());
@@ -170,6 +171,13 @@ async fn pass(
 ) -> Result<Response<AnswerBody>, Refused> {
     let outbound = Outbound::of(core, client, target, (origin, false), request, BodyWatch::default())?;
     Ok(forward::unpaid(forward::forward(core, outbound).await?))
+}
+
+/// Fields about bytes from which a payment was cut.
+fn forget_digests(headers: &mut HeaderMap) {
+    for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
+        headers.remove(name);
+    }
 }
 
 /// Reads a body, as far as it may go.

@@ -57,6 +57,7 @@ fn message(call: &Call, refused: &Refused) -> String {
                 offer,
                 receipt: receipt.as_deref(),
                 typed: call.typed,
+                structured: call.structured,
             })
         }
         None => error(refused, REFUSED, &call.id_text),

@@ -121,14 +121,18 @@ pub struct Offered<'a> {
     pub receipt: Option<&'a str>,
     /// Results say of which type they are (from revision 2026-07-28).
     pub typed: bool,
+    /// The offer stands in `structuredContent`, too: not where a client would hold it against the tool's output schema.
+    pub structured: bool,
 }
 
 /// The result that asks for a payment: an error to clients that know nothing of payments, with the offer twice for those
 /// that do. Results for prompts and resources must have members of their own besides, or client libraries refuse them.
 pub fn payment_required(offered: &Offered<'_>) -> String {
     let offer: Value = serde_json::from_str(offered.offer).unwrap_or_default();
-    let mut result = json!({"isError": true, "structuredContent": offer,
-        "content": [{"type": "text", "text": offered.offer}]});
+    let mut result = json!({"isError": true, "content": [{"type": "text", "text": offered.offer}]});
+    if offered.structured {
+        result["structuredContent"] = offer;
+    }
     match offered.kind {
         Kind::Tool => {}
         Kind::Prompt => result["messages"] = json!([]),
@@ -215,6 +219,7 @@ mod tests {
             offer,
             receipt: Some("{\"success\":false}"),
             typed: true,
+            structured: true,
         };
         let said: Value = serde_json::from_str(&payment_required(&offered)).unwrap();
         let result = &said["result"];
