@@ -134,6 +134,11 @@ fn batches_hold_nothing_that_has_a_price() {
         refused(&post(gateway.addr, "", &batch), 400, -32600);
     }
     refused(&post(gateway.addr, "", &format!("[[{add}]]")), 400, -32600);
+    // Nor in another spelling.
+    for (method, params) in [("resources/read", r#"{"uri":"MEMO://a"}"#), ("tools/call", r#"{"name":1}"#)] {
+        let odd = format!(r#"[{list},{{"id":2,"method":"{method}","params":{params}}}]"#);
+        refused(&post(gateway.addr, "", &odd), 400, -32602);
+    }
     assert_eq!(server.calls(), 0);
 }
 

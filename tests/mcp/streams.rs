@@ -12,6 +12,9 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 
+use tollgate::wire::evm::u256::U256;
+
+use crate::support::agent::now;
 use crate::support::client::{Connection, exchange};
 use crate::support::facilitator::{Behaviour, Facilitator, Gate};
 use crate::support::mcp::{
@@ -148,6 +151,22 @@ fn a_client_that_leaves_during_the_settlement_is_owed_its_result() {
     assert_eq!((server.calls(), server.last().header("tollgate-attempt")), (2, Some("2")));
     assert_eq!(reason(&body).0, "payment_already_used");
     assert_eq!((server.calls(), facilitator.count("/settle")), (2, 1));
+}
+
+/// The authorisation ends 15 s from now, and a settlement needs 10 of them.
+#[test]
+fn a_result_that_comes_too_late_to_be_paid_is_not_waited_for() {
+    let (server, _tell, _left) = slow_server();
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let toml = shop_toml(&server, &facilitator, "https://signer.example", "");
+    let gateway = Gateway::start(&toml.replace("[origin]\n", "[origin]\nhead_seconds = 1\n"));
+    let call = call("slow");
+    let mut draft = wallet.draft_from(&offer(&post(gateway.addr, "", &call.to_string())));
+    draft.authorization.valid_before = U256::from(now() as u64 + 15);
+    let answer = post(gateway.addr, "", &paid(&call, &wallet.sign(&draft)).to_string());
+    assert!(answer.text().contains("notifications/progress"), "{answer:?}");
+    assert_eq!(answer_of(&answer)["error"]["data"]["reason"], "origin_timeout", "{answer:?}");
+    assert_eq!((server.calls(), facilitator.count("/settle")), (1, 0));
 }
 
 #[test]

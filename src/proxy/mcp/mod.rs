@@ -80,13 +80,12 @@ pub(super) async fn serve(
     let message = match &messages {
         Body::One(message) => message,
         Body::Batch(messages) => {
-            let is_paid = |message: &Message<'_>| {
-                let called = message.call.as_ref().and_then(|(kind, name)| sold.find(*kind, name));
-                message.is_cut() || called.is_some_and(|index| config.routes[index].price.is_some())
-            };
-            if messages.iter().any(is_paid) {
-                let detail = "a batch can't hold calls that have a price, nor payments; send each by itself";
-                return Err(invalid(INVALID_REQUEST, detail, ""));
+            for message in messages {
+                let called = called(message, sold)?;
+                if message.is_cut() || called.is_some_and(|(_, _, index)| config.routes[index].price.is_some()) {
+                    let detail = "a batch can't hold calls that have a price, nor payments; send each by itself";
+                    return Err(invalid(INVALID_REQUEST, detail, ""));
+                }
             }
             let request = Request::from_parts(head, RequestBody::Whole(body));
             return pass(core, client, target, origin, request).await;
