@@ -22,7 +22,7 @@ use tollgate::wire::signature::{Component, ComponentName, RequestView, Signature
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const RESOURCE: Resource<'static> =
-    Resource { method: "GET", authority: "www.example.com", path: "/articles/1", query: "" };
+    Resource { method: "GET", authority: "www.example.com", path: "/articles/1", query: "", tool: "" };
 
 fn offer() -> PreparedOffer {
     let terms = DeferredTerms {

@@ -94,7 +94,10 @@ fn what_the_commented_file_calls_a_default_is_the_default() {
     let expected = format!("{:#?}", good(&full));
     let found = format!("{:#?}", good(&defaults));
     assert_eq!(found, expected);
-    let examples = good(&uncommented(&defaults, "## "));
+    // A route sells one thing: its tool stands for the others.
+    let one = defaults.replace("## prompt = ", "#! prompt = ").replace("## resource = ", "#! resource = ");
+    let examples = good(&uncommented(&one, "## "));
+    assert_eq!(examples.mcp.endpoints.len(), 1);
     assert_eq!((examples.identity.pins.len(), examples.origins.len(), examples.server.cores), (1, 2, 4));
 }
 

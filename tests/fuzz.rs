@@ -297,3 +297,39 @@ fn origin_amount() {
     ];
     run(targets::origin_amount, &texts(&seeds), &["0", "9", "99999999", "%", "$", ".", "-", "\"", "{", "}", ":", "\n"]);
 }
+
+#[test]
+fn mcp() {
+    let seeds = [
+        r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":1.50},"_meta":{"t":1,"x402/payment":{"a":[1]},"z":2}}}"#,
+        r#"{"jsonrpc":"2.0","id":"a","method":"resources/read","params":{"uri":"memo://a","_meta":{"x402/payment":null}}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"_meta":{"x402/payment-response":1,"t":2},"isError":false}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
+        r#"[{"method":"notifications/initialized"},{"id":2,"error":{"code":-32600}}]"#,
+        ": hi\r\n\r\nid: 1\r\ndata: {\r\ndata: }\r\n\r\ndata\n\ndata: b\r\r",
+        "https://a.example:8443/x/%C3%BC?q=1",
+    ];
+    let words = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ",",
+        ":",
+        "\\u006d",
+        "\"method\":\"tools/call\",",
+        "\"name\":\"b\",",
+        "\"NAME\":1,",
+        "\"_meta\":{},",
+        "\"x402\\/payment\":{},",
+        "\"id\":1,",
+        "\"result\":{},",
+        "\r",
+        "\n",
+        "\r\n\r\n",
+        "data:",
+        "1e999",
+    ];
+    run(targets::mcp, &texts(&seeds), &words);
+}

@@ -7,6 +7,8 @@ mod support;
 mod answers;
 #[path = "interop/chain.rs"]
 mod chain;
+#[path = "interop/mcp.rs"]
+mod mcp;
 #[path = "interop/purchases.rs"]
 mod purchases;
 #[path = "interop/stage.rs"]

@@ -24,6 +24,7 @@ use tollgate::wire::deferred::Payment;
 use tollgate::wire::directory::Directory;
 use tollgate::wire::evm::address::Address;
 use tollgate::wire::evm::u256::U256;
+use tollgate::wire::mcp::{self as mcp_wire, answer, events, request, uri};
 use tollgate::wire::signature::{LabelledSignature, RequestView};
 use tollgate::wire::signature_agent::covered_agent;
 use tollgate::wire::x402::facilitator::{self, SettleVerdict, VerifyVerdict};
@@ -251,7 +252,7 @@ pub fn sealed_id(data: &[u8]) {
     let Some(id) = SealedId::parse(text) else { return };
     assert_eq!(id.to_text(), text, "a second spelling");
     let (secrets, terms) = seal();
-    let page = Resource { method: "GET", authority: "a.example", path: "/p", query: "q=1" };
+    let page = Resource { method: "GET", authority: "a.example", path: "/p", query: "q=1", tool: "" };
     let opened = id.open(secrets, terms, 1_700_000_000_000, &page);
     assert_eq!(opened.is_ok(), text == GOLDEN_ID, "{opened:?}");
 }
@@ -410,4 +411,56 @@ pub fn origin_amount(data: &[u8]) {
     if let Ok(actual) = said.actual(token, maximum) {
         assert!(actual.units <= maximum && actual.atomic == token.atomic(actual.units));
     }
+}
+
+/// A message of MCP: what is cut out is the payment and nothing else, and what goes on is read again as the same call. A
+/// success can take a receipt. A stream is the same in one piece and in many.
+pub fn mcp(data: &[u8]) {
+    let value = |text: &[u8]| serde_json::from_slice::<serde_json::Value>(text).ok();
+    if let Ok(request::Body::One(message)) = request::read(data) {
+        let forwarded = message.forwarded();
+        let Ok(request::Body::One(again)) = request::read(&forwarded) else {
+            panic!("the server would read no message")
+        };
+        assert_eq!((&again.call, &again.method, again.is_cut()), (&message.call, &message.method, false));
+        assert_eq!(again.bought(), message.bought());
+        if let (Some(mut before), Some(after)) = (value(data), value(&forwarded)) {
+            if let Some(meta) = before.pointer_mut("/params/_meta").and_then(serde_json::Value::as_object_mut) {
+                meta.shift_remove(mcp_wire::PAYMENT);
+            }
+            assert_eq!(before, after);
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if answer::judge(text, &request::Id::Number(1)) == answer::Judged::Success {
+        let paid = answer::with_receipt(text, "{\"success\":true}").expect("a success takes no receipt");
+        assert_eq!(answer::judge(&paid, &request::Id::Number(1)), answer::Judged::Success);
+        if let (Some(before), Some(after)) = (value(data), value(paid.as_bytes())) {
+            assert_eq!(after["result"]["_meta"][mcp_wire::PAYMENT_RESPONSE]["success"], true);
+            assert!(
+                before["result"]
+                    .as_object()
+                    .unwrap()
+                    .keys()
+                    .all(|name| !after["result"][name].is_null() || before["result"][name].is_null())
+            );
+        }
+        let event = events::with_data(&events::event(text), &paid);
+        assert_eq!(value(events::data(&event).unwrap_or_default().as_bytes()), value(paid.as_bytes()));
+    }
+    let split = |size: usize| {
+        let (mut splitter, mut found) = (events::Splitter::new(1 << 20), Vec::new());
+        for chunk in data.chunks(size) {
+            splitter.push(chunk);
+            while let Ok(Some(event)) = splitter.event() {
+                found.push(event);
+            }
+        }
+        let said: Vec<String> = found.iter().filter_map(|event| events::data(event)).collect();
+        (said, [found.concat(), splitter.rest()].concat())
+    };
+    let whole = split(data.len().max(1));
+    assert_eq!(whole.1, data);
+    assert_eq!((split(1), split(3)), (whole.clone(), whole));
+    let _ = uri::is_normal(text);
 }

@@ -65,7 +65,8 @@ fn summary(path: &Path, config: &Config) -> String {
     }
     for route in &config.routes {
         let methods = if route.methods.is_empty() { "any".to_owned() } else { route.methods.join(",") };
-        let place = format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path);
+        let sold = route.selector.as_ref().map(|selector| format!("#{selector}")).unwrap_or_default();
+        let place = format!("{}{}{sold}", route.host.as_deref().unwrap_or_default(), route.path);
         let price = route.price.map_or_else(|| "free".to_owned(), |price| price.to_string());
         let origin = &config.origins[route.origin].name;
         let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
@@ -94,6 +95,7 @@ fn summary_json(config: &Config) -> Value {
                 "host": route.host,
                 "path": route.path,
                 "methods": route.methods,
+                "sells": route.selector.as_ref().map(ToString::to_string),
                 "price": route.price.map(|price| price.to_string()),
                 "accept": accepts_json(config, route),
                 "origin": &*config.origins[route.origin].name,

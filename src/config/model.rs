@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use super::ConfigErrors;
 use crate::{
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
-    pricing::Table,
+    pricing::{Selector, Selectors, Table},
     wire::amount::{Asset, Money, Units},
 };
 
@@ -37,6 +37,8 @@ pub struct Config {
     pub signing: Signing,
     /// `[discovery]`: `serve` (`"fallback"`).
     pub discovery: Discovery,
+    /// `[mcp]`
+    pub mcp: Mcp,
     /// `[ledger]`
     pub ledger: Ledger,
     /// `[telemetry]`
@@ -305,6 +307,8 @@ pub struct Route {
     pub path: String,
     /// `methods`: upper case; empty for all. GET stands for HEAD too.
     pub methods: Vec<String>,
+    /// `tool`, `prompt`, `resource`: what of an MCP server it sells. None: everything at its path.
+    pub selector: Option<Selector>,
     /// `price`, required: `"0.01 USD"` (never zero), or `"free"` (None).
     pub price: Option<Money>,
     /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
@@ -326,6 +330,39 @@ pub struct Route {
     /// `allow_method_override` (false): pass X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override on. Free routes only,
     /// whose path has no price for another method; fields that override the URL are always removed.
     pub allow_method_override: bool,
+}
+
+/// `[mcp]`, and the paths at which MCP servers sell.
+#[derive(Clone, Debug)]
+pub struct Mcp {
+    /// `signal` (`"tool_result"`): how a payment is asked for.
+    pub signal: Signal,
+    /// `structured` (true): offers stand in `structuredContent`, too.
+    pub structured: bool,
+    /// `request_bytes` (1048576): of a POST's body; more is 413.
+    pub request_bytes: usize,
+    /// `answer_bytes` (4194304): of a JSON answer or an event that is held.
+    pub answer_bytes: usize,
+    /// What is sold at each of these paths.
+    pub endpoints: Vec<Selectors>,
+    /// The path of each route, by the route's index; an index into `endpoints`.
+    pub endpoint_of: Vec<Option<usize>>,
+}
+
+/// How an MCP client is asked for a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// By the result of its call.
+    ToolResult,
+    /// By HTTP's 402, as on any route.
+    Http402,
+}
+
+impl Mcp {
+    /// What is sold at the path of a route, if it is an MCP server's.
+    pub fn endpoint(&self, route: usize) -> Option<&Selectors> {
+        self.endpoints.get((*self.endpoint_of.get(route)?)?)
+    }
 }
 
 /// Statuses of the origin that count as a success and are charged.

@@ -35,6 +35,8 @@ pub struct Resource<'a> {
     pub path: &'a str,
     /// The query as received; absent and empty are one.
     pub query: &'a str,
+    /// What is called there, of an MCP server: `tool/add`; else empty.
+    pub tool: &'a str,
 }
 
 impl Resource<'_> {
@@ -45,14 +47,13 @@ impl Resource<'_> {
 
     fn digest(&self, term: &Term) -> [u8; 12] {
         let mut hash = Sha256::new();
-        // The last member is the tool of an MCP server.
         let members = [
             &term.digest[..],
             self.priced_method().as_bytes(),
             self.authority.as_bytes(),
             self.path.as_bytes(),
             self.query.as_bytes(),
-            b"",
+            self.tool.as_bytes(),
         ];
         for member in members {
             hash.update((member.len() as u32).to_be_bytes());
@@ -202,7 +203,8 @@ mod tests {
     use crate::payment::terms::Template;
 
     const NOW: u64 = 1_700_000_000_000;
-    const PAGE: Resource<'static> = Resource { method: "GET", authority: "a.example", path: "/p", query: "q=1" };
+    const PAGE: Resource<'static> =
+        Resource { method: "GET", authority: "a.example", path: "/p", query: "q=1", tool: "" };
 
     fn term(network: &str) -> Arc<Term> {
         Term::new(Template {
@@ -242,6 +244,7 @@ mod tests {
             Resource { authority: "b.example", ..PAGE },
             Resource { path: "/p/", ..PAGE },
             Resource { query: "", ..PAGE },
+            Resource { tool: "tool/add", ..PAGE },
             // The same characters, split differently.
             Resource { path: "/pq", query: "=1", ..PAGE },
         ] {

@@ -224,6 +224,11 @@ impl PreparedOffer {
         signed
     }
 
+    /// x402 v2's PaymentRequired as JSON, for carriers that are no field; else what the body has.
+    pub fn json(&self, filling: &Filling<'_>) -> String {
+        self.field.as_ref().unwrap_or(&self.body).fill(filling)
+    }
+
     /// Whether the body is text: nobody but crawlers can pay, who read the fields.
     pub fn is_text(&self) -> bool {
         self.crawl.is_some() && self.entries.is_empty()

@@ -7,7 +7,7 @@ use super::crawl::{self, Bid};
 use super::reason::{Reason, Refusal};
 use crate::wire::deferred::Payment;
 use crate::wire::signature;
-use crate::wire::x402::payload::Payload;
+use crate::wire::x402::payload::{FIELD_BYTES_MAX, Payload, PayloadError};
 use crate::wire::x402::{self, Version};
 
 /// The fields that carry a payment, of any scheme; stripped before a request is forwarded.
@@ -88,6 +88,37 @@ pub fn presented(headers: &HeaderMap) -> Result<Presented, Refusal> {
     }
 }
 
+/// The one payment of an MCP call: in its fields, or in its body (JSON, `params._meta["x402/payment"]`), or the same in
+/// both, as some clients send it.
+///
+/// # Errors
+/// As [`presented`]; 400 for two that differ.
+pub fn presented_in_call(headers: &HeaderMap, payment: Option<&str>) -> Result<Presented, Refusal> {
+    let in_fields = presented(headers)?;
+    let Some(payment) = payment else { return Ok(in_fields) };
+    let invalid = |error: PayloadError| {
+        Refusal::new(Reason::InvalidPayment, format!("`_meta[\"x402/payment\"]`: {error}")).error(error.code())
+    };
+    if payment.len() > FIELD_BYTES_MAX / 4 * 3 {
+        return Err(invalid(PayloadError::TooLong));
+    }
+    let raw = x402::json::parse(payment.as_bytes()).map_err(|e| invalid(PayloadError::Json(e.to_string())))?;
+    let version =
+        if raw.get("x402Version").and_then(serde_json::Value::as_u64) == Some(1) { Version::V1 } else { Version::V2 };
+    let payload = Payload::from_json(raw, version).map_err(invalid)?;
+    if payload.scheme == "deferred" {
+        return Err(Reason::UsePaymentField.into());
+    }
+    match in_fields {
+        Presented::Nothing => Ok(Presented::X402(Box::new(payload))),
+        Presented::X402(other) if other.raw == payload.raw => Ok(Presented::X402(other)),
+        _ => {
+            let detail = "a field and `_meta` carry different payments";
+            Err(Refusal::new(Reason::SeveralPayments, detail))
+        }
+    }
+}
+
 /// An x402 payload; a `deferred` one is told where it belongs, whole or not.
 fn payload(headers: &HeaderMap, name: &'static str) -> Result<Payload, Refusal> {
     let mut lines = headers.get_all(name).iter();
@@ -127,6 +158,32 @@ mod tests {
         }
         let found = presented(&headers).map(|p| p != Presented::Nothing).map_err(|r| r.reason);
         assert_eq!(found, expect, "{fields:?}");
+    }
+
+    #[test]
+    fn a_call_carries_its_payment_once_or_the_same_twice() {
+        let v1 = r#"{"x402Version":1,"scheme":"exact","network":"base","payload":{"a":1}}"#;
+        let spaced = v1.replace(',', ", ");
+        let other = v1.replace("\"a\":1", "\"a\":2");
+        use base64::Engine as _;
+        let field = base64::engine::general_purpose::STANDARD.encode(v1);
+        let check = |fields: &[(&'static str, &str)], payment: Option<&str>| {
+            let fields = fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()));
+            let headers: HeaderMap = fields.collect();
+            presented_in_call(&headers, payment).map(|p| p != Presented::Nothing).map_err(|r| r.reason)
+        };
+        assert_eq!(check(&[], None), Ok(false));
+        assert_eq!(check(&[], Some(v1)), Ok(true));
+        assert_eq!(check(&[("x-payment", &field)], Some(&spaced)), Ok(true));
+        assert_eq!(check(&[("x-payment", &field)], Some(&other)), Err(Reason::SeveralPayments));
+        let payment = r#"scheme="deferred", network="n", id="a""#;
+        assert_eq!(check(&[("payment", payment)], Some(v1)), Err(Reason::SeveralPayments));
+        assert_eq!(check(&[("payment", payment)], None), Ok(true));
+        for wrong in ["[]", "{}", r#"{"x402Version":2,"x402Version":1}"#, &format!("\"{}\"", "a".repeat(20_000))] {
+            assert_eq!(check(&[], Some(wrong)), Err(Reason::InvalidPayment), "{wrong}");
+        }
+        let deferred = v1.replace("exact", "deferred");
+        assert_eq!(check(&[], Some(&deferred)), Err(Reason::UsePaymentField));
     }
 
     #[test]

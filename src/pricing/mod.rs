@@ -17,6 +17,7 @@
 
 mod host;
 mod pattern;
+mod selector;
 #[cfg(test)]
 mod tests;
 mod trie;
@@ -25,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 pub use host::HostPattern;
 pub use pattern::{Pattern, normal_path};
+pub use selector::{Selector, Selectors};
 
 use self::trie::{Entry, Trie, fold};
 use crate::wire::host::Complaint;

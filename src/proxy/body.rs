@@ -1,8 +1,8 @@
 //! Bodies on their way through: requests to the origin, answers to the client. Both stream with backpressure.
 
-use std::cell::Cell;
+mod upload;
+
 use std::fmt;
-use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,195 +12,15 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+pub use self::upload::{BodyWatch, ClientBody, Fault, RequestBody};
 use super::core::Core;
 use super::delivery::Tracker;
-use super::digest::Digesting;
 use super::framing;
 use super::hold::Held;
 use super::meter::Meter;
 use super::origin::Lease;
+use super::results::{Events, HeldResult, Next};
 use super::ticker::Timer;
-
-/// What ended a request body early, so that the answer can say whose fault it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It stopped, or came too slowly.
-    Slow,
-    /// The client broke off, or its framing was wrong.
-    Broken,
-}
-
-/// A request body towards the origin.
-pub enum RequestBody {
-    /// None; such a request may be sent again.
-    Empty,
-    /// The client's.
-    Client(ClientBody),
-    /// What was taken of it before, and what is left of it.
-    Held(Box<Held>, Option<ClientBody>),
-}
-
-/// The client's body under its deadlines; trailers are dropped.
-pub struct ClientBody {
-    incoming: Incoming,
-    idle: Duration,
-    min_rate: u64,
-    timer: Timer,
-    started_ms: u64,
-    bytes: u64,
-    watch: BodyWatch,
-}
-
-/// What the forwarding side can see of a body that it has handed away.
-#[derive(Clone, Debug, Default)]
-pub struct BodyWatch(Rc<Watched>);
-
-/// See [`BodyWatch`].
-#[derive(Debug, Default)]
-pub struct Watched {
-    /// Why it ended early.
-    pub fault: Cell<Option<Fault>>,
-    /// When the last of it went on, ms since the core started: the origin's deadline starts anew with each byte.
-    pub moved_ms: Cell<Option<u64>>,
-    /// The origin took all there is and the client has to send more: its deadline runs, not the origin's.
-    pub waiting: Cell<bool>,
-    /// The client still has to send some of it.
-    pub open: Cell<bool>,
-    /// Its digest, where somebody asks for it.
-    pub digest: Digesting,
-}
-
-impl Deref for BodyWatch {
-    type Target = Watched;
-
-    fn deref(&self) -> &Watched {
-        &self.0
-    }
-}
-
-impl RequestBody {
-    /// The same body with what was taken of it in front again.
-    pub fn with(self, held: Held) -> RequestBody {
-        match self {
-            RequestBody::Client(rest) if !held.is_whole() => RequestBody::Held(Box::new(held), Some(rest)),
-            // It was too long before already: nothing was taken of it.
-            RequestBody::Held(before, rest) if !held.is_whole() && held.is_empty() => RequestBody::Held(before, rest),
-            RequestBody::Held(_, rest) if !held.is_whole() => RequestBody::Held(Box::new(held), rest),
-            _ => RequestBody::Held(Box::new(held), None),
-        }
-    }
-
-    /// Puts a client's body under the deadlines of the configuration.
-    pub fn client(core: &Core, incoming: Incoming, watch: &BodyWatch) -> RequestBody {
-        if incoming.is_end_stream() {
-            return RequestBody::Empty;
-        }
-        let limits = &core.shared.config.server.limits;
-        watch.open.set(true);
-        RequestBody::Client(ClientBody {
-            incoming,
-            idle: limits.body_idle,
-            min_rate: limits.body_min_rate,
-            timer: core.ticker.timer(),
-            started_ms: core.ticker.now_ms(),
-            bytes: 0,
-            watch: watch.clone(),
-        })
-    }
-}
-
-impl ClientBody {
-    fn too_slow(&self) -> bool {
-        let ms = self.timer.now_ms().saturating_sub(self.started_ms);
-        ms > self.idle.as_millis() as u64 && self.bytes < self.min_rate.saturating_mul(ms) / 1000
-    }
-
-    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    self.watch.waiting.set(false);
-                    self.watch.moved_ms.set(Some(self.timer.now_ms()));
-                    // Trailers could smuggle fields past the gate.
-                    let Ok(data) = frame.into_data() else { continue };
-                    self.bytes += data.len() as u64;
-                    self.watch.digest.feed(&data);
-                    self.watch.open.set(!self.incoming.is_end_stream());
-                    if self.incoming.is_end_stream() {
-                        self.watch.digest.finish();
-                    }
-                    if self.too_slow() {
-                        return self.fail(Fault::Slow);
-                    }
-                    return Poll::Ready(Some(Ok(Frame::data(data))));
-                }
-                Poll::Ready(Some(Err(_))) => return self.fail(Fault::Broken),
-                Poll::Ready(None) => {
-                    self.watch.waiting.set(false);
-                    self.watch.open.set(false);
-                    self.watch.digest.finish();
-                    return Poll::Ready(None);
-                }
-                Poll::Pending => {
-                    if !self.watch.waiting.replace(true) {
-                        self.timer.arm(self.idle);
-                    }
-                    ready!(self.timer.poll_due(cx));
-                    return self.fail(Fault::Slow);
-                }
-            }
-        }
-    }
-
-    fn fail(&self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.watch.fault.set(Some(fault));
-        Poll::Ready(Some(Err(BodyError::Client(fault))))
-    }
-}
-
-impl Drop for ClientBody {
-    fn drop(&mut self) {
-        // Nobody waits for the client any more.
-        self.watch.waiting.set(false);
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.get_mut() {
-            RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Client(body) => body.poll_data(cx),
-            RequestBody::Held(held, rest) => match (held.frame(), rest) {
-                (Some(frame), _) => Poll::Ready(Some(Ok(frame))),
-                (None, Some(rest)) => rest.poll_data(cx),
-                (None, None) => Poll::Ready(None),
-            },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            RequestBody::Empty => true,
-            RequestBody::Client(body) => body.incoming.is_end_stream(),
-            RequestBody::Held(held, rest) => {
-                held.is_empty() && rest.as_ref().is_none_or(|rest| rest.incoming.is_end_stream())
-            }
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Client(body) => body.incoming.size_hint(),
-            RequestBody::Held(held, rest) => {
-                held.hint(&rest.as_ref().map_or(SizeHint::with_exact(0), |rest| rest.incoming.size_hint()))
-            }
-        }
-    }
-}
 
 /// An answer's body.
 pub struct AnswerBody {
@@ -212,6 +32,8 @@ pub struct AnswerBody {
 enum Content {
     Made(Option<Bytes>),
     Origin(OriginBody, Option<Box<Tracker>>),
+    /// Events that pass before it is known how they end.
+    Events(Events),
 }
 
 impl AnswerBody {
@@ -226,11 +48,40 @@ impl AnswerBody {
         AnswerBody { content: Content::Origin(body, tracker.map(Box::new)), served: None }
     }
 
+    /// Events as they come, then what follows them.
+    pub fn events(events: Events) -> AnswerBody {
+        AnswerBody { content: Content::Events(events), served: None }
+    }
+
     /// The request counts as served until this body is gone.
     pub fn serving(mut self, served: Served) -> AnswerBody {
         served.waits_for_client(true);
         self.served = Some(served);
         self
+    }
+}
+
+impl AnswerBody {
+    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Content::Events(events) = &mut self.content {
+            match ready!(events.poll_next(cx)) {
+                Next::Event(event) => return Poll::Ready(Some(Ok(Frame::data(event)))),
+                Next::End(body) => self.take_over(*body),
+                Next::Over => return Poll::Ready(None),
+            }
+        }
+        match &mut self.content {
+            Content::Made(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Content::Origin(body, None) => Pin::new(body).poll_frame(cx),
+            Content::Origin(body, Some(tracker)) => poll_tracked(body, tracker, cx),
+            // Nothing that follows events has events.
+            Content::Events(_) => Poll::Ready(None),
+        }
+    }
+
+    /// Goes on as another body, which is on its way to the client from now on.
+    fn take_over(&mut self, mut end: AnswerBody) {
+        self.content = std::mem::replace(&mut end.content, Content::Made(None));
     }
 }
 
@@ -240,11 +91,7 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        let polled = match &mut this.content {
-            Content::Made(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Content::Origin(body, None) => Pin::new(body).poll_frame(cx),
-            Content::Origin(body, Some(tracker)) => poll_tracked(body, tracker, cx),
-        };
+        let polled = this.poll_content(cx);
         if let Some(served) = &this.served {
             served.waits_for_client(polled.is_ready());
         }
@@ -255,11 +102,13 @@ impl Body for AnswerBody {
         match &self.content {
             Content::Made(bytes) => bytes.is_none(),
             Content::Origin(body, _) => body.is_end_stream(),
+            Content::Events(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
+            Content::Events(_) => SizeHint::default(),
             Content::Made(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
             Content::Origin(body, _) => body.size_hint(),
         }
@@ -308,14 +157,27 @@ pub struct OriginBody {
     idle: Duration,
     timer: Option<Timer>,
     waiting: bool,
-    /// What was taken before the answer was given.
+    /// All of it has come.
+    done: bool,
+    /// What was taken of it before the answer was given.
     held: Option<Box<Held>>,
+    /// The result of a call, kept back until it is paid.
+    pub result: Option<Box<HeldResult>>,
 }
 
 impl OriginBody {
     /// Wraps a body that came over `lease`.
     pub fn new(incoming: Incoming, lease: Lease, idle: Duration) -> OriginBody {
-        let mut body = OriginBody { incoming, lease: Some(lease), idle, timer: None, waiting: false, held: None };
+        let mut body = OriginBody {
+            incoming,
+            lease: Some(lease),
+            idle,
+            timer: None,
+            waiting: false,
+            done: false,
+            held: None,
+            result: None,
+        };
         body.release_at_end();
         body
     }
@@ -324,6 +186,11 @@ impl OriginBody {
     pub fn with(mut self, held: Held) -> OriginBody {
         self.held = Some(Box::new(held));
         self
+    }
+
+    /// Puts bytes before those that are still to come.
+    pub fn put_in_front(&mut self, bytes: impl Into<Bytes>) {
+        self.held = Some(Box::new(Held::of(bytes.into(), self.done)));
     }
 
     fn release_at_end(&mut self) {
@@ -348,6 +215,9 @@ impl Body for OriginBody {
                 frame => return Poll::Ready(frame.map(Ok)),
             }
         }
+        if this.done {
+            return Poll::Ready(None);
+        }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = false;
@@ -363,6 +233,7 @@ impl Body for OriginBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(None) => {
+                this.done = true;
                 if let Some(lease) = this.lease.take() {
                     lease.give_back();
                 }
@@ -387,15 +258,16 @@ impl Body for OriginBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        let over = self.done || self.incoming.is_end_stream();
         match &self.held {
-            Some(held) => held.is_empty() && (held.is_whole() || self.incoming.is_end_stream()),
-            None => self.incoming.is_end_stream(),
+            Some(held) => held.is_empty() && (held.is_whole() || over),
+            None => over,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.held {
-            Some(held) if held.is_whole() => held.hint(&SizeHint::with_exact(0)),
+            Some(held) if held.is_whole() || self.done => held.hint(&SizeHint::with_exact(0)),
             Some(held) => held.hint(&self.incoming.size_hint()),
             None => self.incoming.size_hint(),
         }

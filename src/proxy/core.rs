@@ -142,7 +142,8 @@ impl Shared {
                 description: route.description.as_deref(),
                 mime_type: route.mime_type.as_deref(),
                 bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.method())),
-                identifier: if takes_tokens { config.exact.identifier } else { Mode::Off },
+                // Calls are not looked up by name: their ids are their own.
+                identifier: if takes_tokens && route.selector.is_none() { config.exact.identifier } else { Mode::Off },
             };
             let forms = Forms { v1: config.exact.v1, signed: config.signing.offers };
             Some(PreparedOffer::new(price, ttl, &ways, forms, sold))

@@ -48,8 +48,23 @@ impl Outbound {
         request: Request<hyper::body::Incoming>,
     ) -> Result<Outbound, Refusal> {
         let watch = BodyWatch::default();
-        let (mut head, incoming) = request.into_parts();
-        let body = RequestBody::client(core, incoming, &watch);
+        let request = request.map(|incoming| RequestBody::client(core, incoming, &watch));
+        Outbound::of(core, client, target, (origin, keep_overrides), request, watch)
+    }
+
+    /// The same for a request whose body has been looked at.
+    ///
+    /// # Errors
+    /// As [`Outbound::new`].
+    pub fn of(
+        core: &Core,
+        client: &Client,
+        target: &Target,
+        (origin, keep_overrides): (usize, bool),
+        request: Request<RequestBody>,
+        watch: BodyWatch,
+    ) -> Result<Outbound, Refusal> {
+        let (mut head, body) = request.into_parts();
         let bad = |_| Refusal::new(Reason::BadRequest, "the request target can't be forwarded");
         let config = core.pools[origin].config();
         framing::strip_request(&mut head.headers, keep_overrides);
@@ -69,6 +84,9 @@ impl Outbound {
         }
         head.version = Version::HTTP_11;
         head.extensions.clear();
+        if let RequestBody::Held(held, None) = &body {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(held.bytes().len()));
+        }
         if matches!(body, RequestBody::Client(_)) && !head.headers.contains_key(header::CONTENT_LENGTH) {
             // hyper would take a GET without either for one without a body.
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));

@@ -28,6 +28,11 @@ pub struct Held {
 }
 
 impl Held {
+    /// These bytes, and whether nothing comes after them.
+    pub fn of(bytes: Bytes, whole: bool) -> Held {
+        Held { bytes, trailers: None, whole }
+    }
+
     /// The next of it.
     pub fn frame(&mut self) -> Option<Frame<Bytes>> {
         if self.bytes.is_empty() {

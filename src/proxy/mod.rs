@@ -14,6 +14,7 @@ pub mod target;
 
 pub mod drain;
 pub mod gate;
+pub mod mcp;
 
 pub mod answers;
 pub mod exchange;
@@ -27,6 +28,7 @@ pub mod body;
 pub mod digest;
 pub mod hold;
 pub mod origin;
+pub mod results;
 
 pub mod core;
 pub mod rescue;

@@ -44,6 +44,8 @@ pub struct Extra {
     pub allow: Option<String>,
     /// Where an unknown agent registers.
     pub registration_url: Option<String>,
+    /// What is answered to an MCP client instead, with the status.
+    pub message: Option<(u16, String)>,
     /// The body is text for people.
     pub is_text: bool,
     /// `crawler-price`.
@@ -74,7 +76,8 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     let extra = *extra;
     let reason = refusal.reason;
     tracing::debug!(reason = reason.code(), detail = refusal.detail, "refused");
-    let body = extra.offer_body.unwrap_or_else(|| {
+    let (status, message) = extra.message.unzip();
+    let body = message.or(extra.offer_body).unwrap_or_else(|| {
         let message = if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail };
         let error = refusal.error.as_deref().unwrap_or(reason.code());
         let mut body = json!({"error": error, "message": message, "advice": reason.advice()});
@@ -85,7 +88,8 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     });
     let mut response = Response::new(AnswerBody::made(body));
     // Every status of the table is a valid one.
-    *response.status_mut() = StatusCode::from_u16(reason.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status.unwrap_or(reason.status())).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     let kind = if extra.is_text { "text/plain; charset=utf-8" } else { "application/json" };
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

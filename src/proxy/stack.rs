@@ -20,7 +20,7 @@ use super::forward::{self, Outbound};
 use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
-use super::{drain, framing, named};
+use super::{drain, framing, mcp, named};
 use crate::config::{Discovery, Route};
 use crate::payment::permit::Permit;
 use crate::payment::presented::{Presented, Words, presented};
@@ -69,21 +69,24 @@ async fn answer(
         At::Free => None,
         At::Preflight(methods) => return Ok(rescue::preflight(&methods, config.server.cors)),
     };
+    if let Some((index, sold)) = route.and_then(|index| Some((index, config.mcp.endpoint(index)?))) {
+        // Boxed: other requests do not carry what it needs.
+        return Box::pin(mcp::serve(core, client, &target, (index, sold), request)).await;
+    }
     let offer = route.and_then(|index| Some((index, core.shared.offers[index].as_ref()?)));
     let Some((index, offer)) = offer else {
         return pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
     };
-    // Boxed: free requests do not carry what waits.
-    if !core.shared.is_open() && !Box::pin(handed_over(core)).await {
+    if let Err(refusal) = open(core).await {
         drain::request_body(core, request).await;
-        return Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5).into());
+        return Err(refusal.into());
     }
     let method = request.method().clone();
     let signs = gate::signs(request.headers());
     let presented = presented(request.headers());
     let words = Words::of_request(request.headers(), &presented);
     let scheme = client.scheme(core);
-    let visit = Visit { core, scheme, target: &target, route: index, offer, method: &method, signs, words };
+    let visit = Visit { core, scheme, target: &target, route: index, offer, method: &method, signs, words, call: None };
     let refused = match presented {
         Ok(Presented::Nothing) => visit.refuse(Reason::PaymentRequired.into()),
         // Boxed: what a payment needs must not make the future of a free request larger.
@@ -92,6 +95,15 @@ async fn answer(
     };
     drain::request_body(core, request).await;
     Err(refused)
+}
+
+/// Whether the books are open, soon.
+pub(super) async fn open(core: &Core) -> Result<(), Refusal> {
+    // Boxed: free requests do not carry what waits.
+    if core.shared.is_open() || Box::pin(handed_over(core)).await {
+        return Ok(());
+    }
+    Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5))
 }
 
 /// Waits for the books while the gateway is young: another process may be handing them over. Whether they are open.
@@ -157,15 +169,10 @@ pub(super) async fn buy(
     ticket: Option<Ticket>,
 ) -> Result<Response<AnswerBody>, Refused> {
     let core = visit.core;
-    let (target, method) = (Arc::from(visit.target.url(visit.scheme)), Arc::from(visit.method.as_str()));
+    let (target, method) = (Arc::from(visit.booked()), Arc::from(visit.method.as_str()));
     let (upload, ticket) = (outbound.watch.clone(), RefCell::new(ticket));
-    let exchange = Exchange { permit, route: visit.route, target, method, upload, ticket };
-    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| {
-        let mut refused = visit.refuse(no.refusal);
-        refused.extra.receipt = no.receipt;
-        refused.extra.payment_response = no.payment_response;
-        refused
-    })
+    let exchange = Exchange { permit, route: visit.route, target, method, call: None, upload, ticket };
+    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
 }
 
 /// A free request: straight to the origin.
@@ -218,7 +225,8 @@ fn find(config: &crate::config::Config, target: &Target, request: &Request<Incom
         return if served { Ok(At::Free) } else { Err(Refusal::from(Reason::MisdirectedHost).into()) };
     }
     let find = |method: &str| config.table.find(target.host(), target.path(), method);
-    let priced = |index: usize| config.routes[index].price.is_some();
+    // A preflight for an MCP server is its own to answer: it knows what fields its clients send.
+    let priced = |index: usize| config.routes[index].price.is_some() && config.mcp.endpoint(index).is_none();
     // What a preflight asks for decides: priced → answered here; free → the origin's to answer.
     if let Some(wanted) = preflight_for(request.method(), request.headers())
         && let Found::Route(index) = find(wanted)

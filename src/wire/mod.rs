@@ -7,6 +7,7 @@ pub mod directory;
 pub mod evm;
 pub mod host;
 pub mod jwk;
+pub mod mcp;
 pub mod signature;
 pub mod signature_agent;
 pub mod x402;

@@ -87,7 +87,7 @@ fn past(was: Was, facilitator: &Facilitator) -> Past {
     let file = Secrets::new_file([5; 32]);
     std::fs::write(dir.path().join("tollgate-secret.json"), &file).unwrap();
     let units = token.units(Money::parse("0.01 USD").unwrap()).unwrap();
-    let resource = Resource { method: "GET", authority: "shop.example", path: "/paid/a", query: "" };
+    let resource = Resource { method: "GET", authority: "shop.example", path: "/paid/a", query: "", tool: "" };
     let term = Term::new(token.template("exact", TTL_S));
     let secrets = Secrets::parse(&file).unwrap();
     let id = SealedId::seal(&secrets, then_ms, [7; 7], &term, units, &resource).unwrap();

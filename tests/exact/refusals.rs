@@ -288,7 +288,7 @@ fn sealed(gateway: &Gateway, age_s: i64) -> String {
     let offers = tollgate::proxy::core::Shared::offers_of(&config);
     let entry = &offers[0].as_ref().unwrap().entries[0];
     let authority = gateway.addr.to_string();
-    let resource = Resource { method: "GET", authority: &authority, path: "/paid/a", query: "" };
+    let resource = Resource { method: "GET", authority: &authority, path: "/paid/a", query: "", tool: "" };
     let made_ms = ((now() - age_s) * 1000) as u64;
     SealedId::seal(&secrets, made_ms, [1; 7], &entry.term, entry.amount, &resource).unwrap().to_text()
 }

@@ -2,91 +2,27 @@
 //! is killed, retries. The facilitator keeps the chain's truth: an authorisation moves money once, whatever it answers. In
 //! the end the books are held against that truth and against what clients got.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use rusqlite::Connection as Sql;
-use serde_json::{Value, json};
+use serde_json::json;
 use tollgate::payment::key::PaymentKey;
-use tollgate::wire::evm::address::Address;
 use tollgate::wire::evm::permit2::PERMIT2;
 use tollgate::wire::x402::network::Network;
 
+use crate::support::chain::{Chain, Postings, key_of_transfer, nonce_of};
 use crate::support::client::Connection;
-use crate::support::facilitator::{Behaviour, Call, Facilitator};
+use crate::support::facilitator::Facilitator;
 use crate::support::gateway::tollgate;
 use crate::support::permit::upto_shop_toml;
 use crate::support::random::is_long;
-use crate::support::wallet::{USDC, Wallet, head, receipt};
+use crate::support::wallet::{Wallet, head, receipt};
 use crate::support::*;
 
 const PAYMENTS: usize = 8;
 const LEDGER: [&str; 2] = ["--ledger", "tollgate.sqlite"];
-
-/// What is true on the chain, and how the facilitator misbehaves.
-struct Chain {
-    random: Random,
-    calm: bool,
-    /// Transfers by nonce, what they moved; never more than one each, for the token sees to it.
-    moved: HashMap<String, i64>,
-}
-
-impl Chain {
-    fn settle(&mut self, call: &Call) -> Behaviour {
-        let nonce = nonce_of(&call.body["paymentPayload"]);
-        let amount = call.body["paymentRequirements"]["amount"].as_str().unwrap().parse().unwrap();
-        let dice = if self.calm { 0 } else { self.random.below(10) };
-        if self.moved.contains_key(&nonce) {
-            // Some look the first transaction up, some only see that the nonce is gone.
-            return match dice {
-                8 => Behaviour::Refused("invalid_exact_evm_nonce_already_used"),
-                9 => Behaviour::Reset,
-                _ => Behaviour::Good,
-            };
-        }
-        match dice {
-            0..=3 => {
-                self.moved.insert(nonce, amount);
-                Behaviour::Good
-            }
-            // It moves, and nobody hears of it.
-            4 => {
-                self.moved.insert(nonce, amount);
-                Behaviour::Reset
-            }
-            5 => {
-                self.moved.insert(nonce, amount);
-                Behaviour::Pending(500)
-            }
-            6 => [Behaviour::Reset, Behaviour::Garbage][self.random.below(2)].clone(),
-            7 => Behaviour::Status(502),
-            8 => {
-                // A refusal that hides a transfer.
-                self.moved.insert(nonce, amount);
-                Behaviour::Refused("settle_exact_node_failure")
-            }
-            _ => Behaviour::Refused("insufficient_funds"),
-        }
-    }
-
-    fn verify(&mut self) -> Behaviour {
-        match if self.calm { 0 } else { self.random.below(8) } {
-            6 => Behaviour::Invalid("insufficient_funds"),
-            7 => Behaviour::Reset,
-            _ => Behaviour::Good,
-        }
-    }
-}
-
-/// What the chain tells payments apart by.
-fn nonce_of(payload: &Value) -> String {
-    let kinds = ["authorization", "permit2Authorization"].into_iter();
-    let nonce = kinds.filter_map(|kind| payload["payload"][kind]["nonce"].as_str()).next();
-    nonce.unwrap().to_owned()
-}
 
 /// One payment, and what its client got for it.
 struct Life {
@@ -141,15 +77,10 @@ fn no_payer_pays_twice_and_no_content_leaves_unpaid() {
 }
 
 fn live(round: u64) {
-    let chain = Arc::new(Mutex::new(Chain { random: Random::new(100 + round), calm: false, moved: HashMap::new() }));
+    let chain = Arc::new(Mutex::new(Chain::new(Random::new(100 + round))));
     let mut random = Random::new(1000 + round);
     let facilitator = Facilitator::start();
-    let truth = chain.clone();
-    facilitator.rule(move |call| match call.path.as_str() {
-        "/settle" => truth.lock().unwrap().settle(call),
-        "/verify" => truth.lock().unwrap().verify(),
-        _ => Behaviour::Good,
-    });
+    Chain::rules(&chain, &facilitator);
     let amounts = AtomicUsize::new(0);
     let origin_dice = Mutex::new(Random::new(2000 + round));
     let truth = chain.clone();
@@ -210,13 +141,12 @@ fn live(round: u64) {
     let (_, dir) = gateway.stop();
     let (code, out, err) = tollgate(dir.path(), &[&["ledger", "audit"][..], &LEDGER].concat());
     assert_eq!(code, 0, "{out}{err}");
-    let books = Books::of(dir.path());
-    let moved = &chain.lock().unwrap().moved;
+    let books = Postings::of(dir.path());
+    let chain = chain.lock().unwrap();
     for life in &lives {
-        let sums = |kind: i64| books.0.get(&(kind, life.key.clone())).copied().unwrap_or_default();
-        let of = |kind: i64| sums(kind).0;
+        let of = |kind: i64| books.count(kind, &life.key);
         let (captures, intents, failures, owed, again) = (of(1), of(4), of(5), of(6), of(9));
-        let amount = moved.get(&life.nonce).copied();
+        let amount = chain.moved(&life.nonce);
         let moves = i64::from(amount.is_some());
         let seen = life.seen.lock().unwrap();
         let all = format!(
@@ -226,7 +156,7 @@ fn live(round: u64) {
         );
         // (4) What moved is captured, what is captured moved, each after its intent.
         assert_eq!(moves, captures, "{all}");
-        assert_eq!(amount.unwrap_or_default(), sums(1).1, "{all}");
+        assert_eq!(amount.unwrap_or_default(), books.sum(1, &life.key).1, "{all}");
         assert!(captures <= intents, "{all}");
         // (5) One end for each payment.
         assert!(captures + failures <= 1 && again <= captures && owed <= captures, "{all}");
@@ -237,40 +167,21 @@ fn live(round: u64) {
         assert_eq!(seen.unpaid, 0, "{all}");
     }
     // (1) Nothing is left in between.
-    assert_eq!(books.1, 0, "claims are left");
-}
-
-/// Postings by kind and payment, how many and how much, and how many claims are open.
-struct Books(BTreeMap<(i64, String), (i64, i64)>, i64);
-
-impl Books {
-    fn of(dir: &std::path::Path) -> Books {
-        let sql = Sql::open(dir.join("tollgate.sqlite")).unwrap();
-        let mut rows = sql.prepare("SELECT kind, lower(hex(substr(key, 2, 17))), amount FROM entries").unwrap();
-        let mut found = BTreeMap::new();
-        for row in rows.query_map((), |row| Ok(((row.get(0)?, row.get(1)?), row.get::<_, i64>(2)?))).unwrap() {
-            let (key, amount) = row.unwrap();
-            let sums: &mut (i64, i64) = found.entry(key).or_default();
-            *sums = (sums.0 + 1, sums.1 + amount);
-        }
-        let open = sql.query_row("SELECT count(*) FROM claims", (), |row| row.get(0)).unwrap();
-        Books(found, open)
-    }
+    assert_eq!(books.open, 0, "claims are left");
 }
 
 fn life(gateway: SocketAddr, scheme: &str, number: usize) -> Life {
     let path = &format!("/paid/{number}");
     let wallet = Wallet::new();
     let offer = exchange(gateway, format!("GET {path} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n"));
-    let network = Network::parse("eip155:84532").unwrap();
     let (mut payload, key) = if scheme == "upto" {
         let permit = wallet.permit_of(&offer);
+        let network = Network::parse("eip155:84532").unwrap();
         let key = PaymentKey::from_permit2(&network, &PERMIT2, &wallet.address, permit.authorization.nonce);
-        (wallet.sign_permit(&permit), key)
+        (wallet.sign_permit(&permit), key.to_string())
     } else {
         let draft = wallet.draft_of(&offer);
-        let (asset, nonce) = (Address::parse(USDC).unwrap(), draft.authorization.nonce);
-        (wallet.sign(&draft), PaymentKey::from_eip3009(&network, &asset, &wallet.address, &nonce))
+        (wallet.sign(&draft), key_of_transfer(&wallet, &draft))
     };
     let nonce = nonce_of(&payload);
     let is_named = number % 2 == 1;
@@ -279,5 +190,5 @@ fn life(gateway: SocketAddr, scheme: &str, number: usize) -> Life {
         payload["extensions"] = json!({"payment-identifier": {"info": info}});
     }
     let text = head(gateway, "GET", path, &payload).replace(&format!("Host: {gateway}"), "Host: shop.example");
-    Life { head: Box::new(move || text.clone()), key: key.to_string(), nonce, is_named, seen: Mutex::default() }
+    Life { head: Box::new(move || text.clone()), key, nonce, is_named, seen: Mutex::default() }
 }

@@ -107,6 +107,65 @@ impl Stage {
         Server::start(Command::new("node").arg(script).current_dir(&self.dir).env("FACILITATOR_URL", url))
     }
 
+    /// The official MCP SDK's server, which knows nothing of payments; with any `schema`, a tool has an output schema.
+    pub fn mcp_server(&self, mode: &str, schema: &str) -> Server {
+        Server::start(
+            Command::new("node").arg("mcp_server.mjs").current_dir(&self.dir).env("MODE", mode).env("SCHEMA", schema),
+        )
+    }
+
+    /// The official server that sells its tool itself; `None` where it can't run.
+    pub fn mcp_shop(&self) -> Option<Server> {
+        let mut command = Command::new(self.python.as_deref()?);
+        command.arg("mcp_shop.py").current_dir(&self.dir);
+        command.env("FACILITATOR_URL", self.facilitator.text("facilitator"));
+        for (variable, fact) in [("NETWORK", "network"), ("PAY_TO", "payTo")] {
+            command.env(variable, self.facilitator.text(fact));
+        }
+        Some(Server::start(&mut command))
+    }
+
+    /// Lets an MCP client call something, by its variables: the line that it prints. `None` where it can't run.
+    pub fn run_mcp(&self, script: &str, url: &str, variables: &[(&str, &str)]) -> Option<Value> {
+        let program = if script.ends_with(".py") { self.python.as_deref()? } else { "node".as_ref() };
+        let mut command = Command::new(program);
+        command.arg(script).arg(url).current_dir(&self.dir).stdin(Stdio::null());
+        command.env("PRIVATE_KEY", self.facilitator.facts["payer"]["privateKey"].as_str().unwrap());
+        let output = command.envs(variables.iter().copied()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        Some(serde_json::from_str(&out).unwrap_or_else(|e| panic!("{script}: {e}\n{out}{err}")))
+    }
+
+    /// A gateway before an MCP server that sells its tools `add` and `fail`, the prompt and the resource at 0.01 USD.
+    pub fn mcp_gateway(&self, server: SocketAddr, more: &str) -> Gateway {
+        let sold =
+            ["tool = \"add\"", "tool = \"sum\"", "tool = \"fail\"", "prompt = \"greet\"", "resource = \"memo://*\""];
+        let routes: String = sold
+            .iter()
+            .map(|sold| format!("[[routes]]\npath = \"/mcp\"\n{sold}\nprice = \"0.01 USD\"\naccept = [\"exact\"]\n"))
+            .collect();
+        Gateway::start(&format!(
+            r#"
+[server]
+listen = ["127.0.0.1:0"]
+cores = 2
+drain_seconds = 2
+[origin]
+url = "http://{server}"
+[facilitators.local]
+url = "{facilitator}"
+[[exact.assets]]
+network = "{network}"
+pay_to = "{pay_to}"
+{routes}
+{more}"#,
+            facilitator = self.facilitator.text("facilitator"),
+            network = self.facilitator.text("network"),
+            pay_to = self.facilitator.text("payTo"),
+        ))
+    }
+
     pub fn tally(&self) -> Tally {
         let seen = get(self.facilitator.addr("facilitator"), "/balances").json();
         let number = |value: &Value| match value {

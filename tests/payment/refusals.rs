@@ -218,8 +218,13 @@ fn an_expired_offer() {
     let config = tollgate::config::load(&gateway.dir.path().join("tollgate.toml"), std::iter::empty()).unwrap();
     let offers = tollgate::proxy::core::Shared::offers_of(&config);
     let authority = gateway.addr.to_string();
-    let resource =
-        tollgate::payment::id::Resource { method: "GET", authority: &authority, path: "/paid/page", query: "" };
+    let resource = tollgate::payment::id::Resource {
+        method: "GET",
+        authority: &authority,
+        path: "/paid/page",
+        query: "",
+        tool: "",
+    };
     let offer = offers[0].as_ref().unwrap();
     let seal = |age_s: i64| {
         let ms = ((now() - age_s) * 1000) as u64;

@@ -3,9 +3,11 @@
 
 pub mod agent;
 pub mod books;
+pub mod chain;
 pub mod client;
 pub mod facilitator;
 pub mod gateway;
+pub mod mcp;
 pub mod origin;
 pub mod permit;
 pub mod random;

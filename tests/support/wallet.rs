@@ -64,7 +64,11 @@ impl Wallet {
 
     pub fn draft_of(&self, offer: &Answer) -> Draft {
         assert_eq!(offer.status, 402, "{offer:?}");
-        let field = field_offer(offer);
+        self.draft_from(&field_offer(offer))
+    }
+
+    /// The offer of v2 in x402's PaymentRequired, ready to be signed.
+    pub fn draft_from(&self, field: &Value) -> Draft {
         let entries = field["accepts"].as_array().unwrap();
         let entry = entries.iter().find(|entry| entry["scheme"] == "exact").expect("no exact offer").clone();
         let network = Network::parse(entry["network"].as_str().unwrap()).unwrap();

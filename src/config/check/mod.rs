@@ -3,6 +3,7 @@
 mod accounts;
 mod discovery;
 mod exact;
+mod mcp;
 mod parts;
 mod routes;
 mod server;
@@ -43,7 +44,9 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         let parts = exact::Parts { routes, heads: &heads, ttl: offers.ttl.as_secs() };
         exact::payable(&root, exact, facilitators, &parts);
     }
-    let table = routes::table(&root, server.as_ref(), origins.as_deref(), routes.as_deref());
+    let mcp = mcp::mcp(&root, &root.section("mcp"), routes.as_deref());
+    let sold = (routes.as_deref(), mcp.as_ref());
+    let table = routes::table(&root, server.as_ref(), origins.as_deref(), sold);
     if let (Some(table), Some(routes)) = (&table, &routes) {
         routes::overrides(&root, table, routes);
     }
@@ -63,6 +66,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         routes,
         signing: signing?,
         discovery,
+        mcp: mcp?,
         ledger: ledger?,
         telemetry: telemetry?,
         table: table?,

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::discovery;
 use crate::{
     config::{
-        Account, BatchSettlement, ChargeOn, Deferred, Exact, Origin, Route, Scheme, Server, Settle,
+        Account, BatchSettlement, ChargeOn, Deferred, Exact, Mcp, Origin, Route, Scheme, Server, Settle,
         read::Section,
         walk::{nearest, quote},
     },
@@ -24,8 +24,6 @@ const DESCRIPTION_BYTES_MAX: usize = 500;
 const MIME_BYTES_MAX: usize = 100;
 /// Longest name that a route is given, in bytes.
 const NAME_BYTES_MAX: usize = 200;
-/// Schemes of the specification that are not in this version.
-const LATER: [&str; 1] = ["mcp"];
 /// Schemes of this version, as the file names them.
 const SCHEMES: [(&str, Scheme); 5] = [
     ("deferred", Scheme::Deferred),
@@ -77,6 +75,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         }),
     };
     let charge_on = charge_on(section);
+    let selector = super::mcp::selector(section);
     let allow_method_override = section.flag("allow_method_override");
     if allow_method_override && priced {
         let help = "remove it, or put it on a route with `price = \"free\"`".to_owned();
@@ -96,6 +95,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         host,
         path: path?.to_owned(),
         methods,
+        selector: selector?,
         price: price?,
         accept: accept?,
         settle: match section.text("settle") {
@@ -149,11 +149,7 @@ fn accept(section: &Section<'_>, priced: bool) -> Option<Vec<Scheme>> {
             continue;
         }
         whole = false;
-        let message = if LATER.contains(text) {
-            format!("`{text}` is not in this version")
-        } else {
-            format!("no scheme is named `{}`", quote(text))
-        };
+        let message = format!("no scheme is named `{}`", quote(text));
         section.layers.complain(path, message, Some(schemes_of_this_version()));
     }
     if texts.is_empty() && priced {
@@ -220,7 +216,8 @@ fn name_routes(root: &Section<'_>, sections: &[Section<'_>], routes: &mut [Route
         }
     }
     for route in routes.iter_mut().filter(|route| route.name.is_empty()) {
-        let place = format!("{}{}", route.host.as_deref().unwrap_or_default(), route.path);
+        let sold = route.selector.as_ref().map(|selector| format!("#{selector}")).unwrap_or_default();
+        let place = format!("{}{}{sold}", route.host.as_deref().unwrap_or_default(), route.path);
         let with_methods = format!("{} {place}", route.methods.join(","));
         let numbered = (2..).map(|n| format!("{place} #{n}"));
         let free =
@@ -312,22 +309,32 @@ pub(super) fn table(
     root: &Section<'_>,
     server: Option<&Server>,
     origins: Option<&[Origin]>,
-    routes: Option<&[Route]>,
+    (routes, mcp): (Option<&[Route]>, Option<&Mcp>),
 ) -> Option<Arc<Table>> {
     let sections = root.list("routes");
     let ignores_case = |index: usize| origins.and_then(|all| all.get(index)).is_some_and(|o| o.case_insensitive);
+    let standing = routes.zip(mcp).map(|(routes, mcp)| super::mcp::standing(routes, mcp));
     let specs: Vec<RouteSpec> = sections
         .iter()
         .enumerate()
         .filter_map(|(index, section)| {
             let checked = routes.and_then(|routes| routes.get(index));
+            let stands = match &standing {
+                Some(standing) => standing.get(index).copied().unwrap_or(true),
+                None => !super::mcp::sells_part(section),
+            };
+            if !stands {
+                return None;
+            }
+            let sells_parts = mcp.is_some_and(|mcp| mcp.endpoint(index).is_some());
             Some(RouteSpec {
                 index,
                 host: section.text("host").map(str::to_owned),
                 path: section.text("path")?.to_owned(),
                 methods: section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect(),
-                priced: checked.is_none_or(|route| route.price.is_some()),
-                case_insensitive: checked.is_some_and(|route| ignores_case(route.origin)),
+                priced: sells_parts || checked.is_none_or(|route| route.price.is_some()),
+                // Express, on which many MCP servers stand, ignores the case of paths.
+                case_insensitive: sells_parts || checked.is_some_and(|route| ignores_case(route.origin)),
             })
         })
         .collect();
@@ -375,7 +382,7 @@ pub(super) fn hash(
         let mut methods = route.methods.clone();
         methods.sort();
         let origin = origins.get(route.origin);
-        json!([
+        let mut line = json!([
             "route",
             route.host,
             path,
@@ -386,8 +393,11 @@ pub(super) fn hash(
             route.description,
             route.mime_type,
             origin.is_some_and(|origin| origin.case_insensitive),
-        ])
-        .to_string()
+        ]);
+        if let (Some(selector), Some(line)) = (&route.selector, line.as_array_mut()) {
+            line.push(json!(selector.to_string()));
+        }
+        line.to_string()
     };
     let mut lines: Vec<String> = routes.iter().map(line).collect();
     lines.sort();

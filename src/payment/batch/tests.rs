@@ -60,7 +60,7 @@ fn the_golden_payment_holds() {
 #[test]
 fn keys_of_signatures_are_golden() {
     let (_, mut candidate) = read();
-    let page = Resource { method: "GET", authority: "example.com", path: "/", query: "" };
+    let page = Resource { method: "GET", authority: "example.com", path: "/", query: "", tool: "" };
     let key = |candidate: &Candidate, page| {
         candidate.key("https://signer.example.com", "poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U", &page)
     };

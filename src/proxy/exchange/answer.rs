@@ -22,10 +22,11 @@ impl Exchange {
         &self,
         core: &Core,
         client: &Client,
-        response: Response<OriginBody>,
+        mut response: Response<OriginBody>,
         (receipt, upload): (Receipt, BodyWatch),
         x402: Option<&str>,
     ) -> Response<AnswerBody> {
+        self.let_go(&mut response, receipt, x402);
         let store = core.shared.store.clone();
         let tracker = Tracker::new(store, receipt, client.meter.clone(), client.multiplexed, upload);
         let response = response.map(|body| AnswerBody::origin(body, Some(tracker)));
@@ -43,14 +44,22 @@ impl Exchange {
     ) -> Option<serde_json::Value> {
         let signing = &core.shared.config.signing;
         let key = core.shared.key.as_ref().filter(|_| signing.receipts)?;
-        let resource = &*self.target;
-        let authority = resource.split("://").nth(1)?.split(['/', '?']).next()?;
+        let authority = self.target.split("://").nth(1)?.split(['/', '?', '#']).next()?;
+        // As the offer named it.
+        let resource = match &self.call {
+            Some(call) if call.tells_in_result() => call.url(),
+            Some(_) => self.target.split('#').next()?.to_owned(),
+            None => self.target.to_string(),
+        };
         if resource.len() > RESOURCE_BYTES_MAX {
             return None;
         }
         let transaction = signing.transaction.then_some(transaction);
         let issued_at = core.shared.clock.now_ms() / 1000;
-        Some(offer_receipt::Bought { resource, network, payer, issued_at, transaction }.extension(key, authority))
+        Some(
+            offer_receipt::Bought { resource: &resource, network, payer, issued_at, transaction }
+                .extension(key, authority),
+        )
     }
 
     /// Adds what a paid answer carries; `x402` is the facilitator's receipt, where there is one.

@@ -77,16 +77,19 @@ impl Exchange {
             evidence.request == exact.body && self.is_for(bought.method.as_deref(), bought.target.as_deref())
         });
         let Some(evidence) = evidence else { return scene.tell(Err(self.bought_before(exact, &bought))) };
-        let body = tokio::select! {
-            biased;
-            () = left(&mut scene.ear) => return,
-            body = hold_body(&scene.core, &mut outbound) => body,
-        };
-        match body {
-            // What was not known to its end then can't be told from another now.
-            Ok(body) if body != BodyDigest::Unknown && body == evidence.body => {}
-            Ok(_) => return scene.tell(Err(self.bought_before(exact, &bought))),
-            Err(refusal) => return scene.tell(Err(refusal.into())),
+        // What a call asks for is part of its target; its body has an id that is another each time.
+        if self.call.is_none() {
+            let body = tokio::select! {
+                biased;
+                () = left(&mut scene.ear) => return,
+                body = hold_body(&scene.core, &mut outbound) => body,
+            };
+            match body {
+                // What was not known to its end then can't be told from another now.
+                Ok(body) if body != BodyDigest::Unknown && body == evidence.body => {}
+                Ok(_) => return scene.tell(Err(self.bought_before(exact, &bought))),
+                Err(refusal) => return scene.tell(Err(refusal.into())),
+            }
         }
         self.name(Ticket::bind);
         let Some(turn) = store.take_owed(self.permit.key) else {
@@ -96,15 +99,17 @@ impl Exchange {
         let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
         // An origin that fails once more leaves it owed, for the operator to refund. The client is to know that it has paid.
         let refused = |refusal, x402| Err(paid_for(exact, refusal, receipt, x402));
-        let verdict = match self.charged(&scene.core, forwarded) {
+        let Some(judged) = self.judge_at_leisure(forwarded, &mut scene).await else { return };
+        let verdict = match judged {
             Charged::No(Ok(response), _) => Ok(self.paid(&scene.core, response, receipt, x402.as_deref())),
             Charged::No(Err(no), _) => refused(no.refusal, x402),
             Charged::Yes(response) => match self.copy(response).await {
                 Err(refusal) => refused(refusal, x402),
-                Ok((response, copy)) => match store.redelivered(turn).await {
+                Ok((mut response, copy)) => match store.redelivered(turn).await {
                     Err(CaptureError::Lost) => Err(self.bought_before(exact, &bought)),
                     Err(error) => Err(not_written(&error)),
                     Ok(receipt) => {
+                        self.let_go(&mut response, receipt, x402.as_deref());
                         let response = response.map(|body| AnswerBody::origin(body, None));
                         let answer = self.paid(&scene.core, response, receipt, x402.as_deref());
                         self.remember(&answer, copy);

@@ -22,6 +22,8 @@ mod answer;
 mod claim;
 mod come_back;
 mod due;
+mod ear;
+mod mcp;
 mod remember;
 mod settle;
 
@@ -34,11 +36,13 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
 use self::answer::make_private;
+use self::ear::Ear;
 use super::answers::Ticket;
 use super::body::{AnswerBody, BodyWatch, OriginBody};
 use super::connection::Client;
 use super::core::Core;
 use super::forward::{self, Outbound};
+use super::mcp::Call;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
@@ -48,8 +52,6 @@ use crate::wire::x402::Version;
 
 /// What the task sends back: an answer, or why there is none.
 type Verdict = Result<Response<AnswerBody>, No>;
-/// Where it goes; empty once the client was told.
-type Ear = Option<oneshot::Sender<Verdict>>;
 
 /// A refusal, with what the client is told about a payment that has been used or tried.
 pub struct No {
@@ -87,13 +89,17 @@ pub struct Exchange {
     pub upload: BodyWatch,
     /// The turn of a payment that its client has named.
     pub ticket: RefCell<Option<Ticket>>,
+    /// What is called, at an MCP server.
+    pub call: Option<Rc<Call>>,
 }
 
 /// What an exchange runs with.
 struct Scene {
     core: Rc<Core>,
     client: Rc<Client>,
-    ear: Ear,
+    /// Where the verdict goes; empty once the client was told.
+    ear: Option<Ear>,
+    call: Option<Rc<Call>>,
 }
 
 impl Exchange {
@@ -103,7 +109,7 @@ impl Exchange {
     /// Why no paid answer came of it; the payment is released unless the refusal says that it was used.
     pub async fn run(self, outbound: Outbound, core: Rc<Core>, client: Rc<Client>) -> Verdict {
         let (answer, heard) = oneshot::channel();
-        let scene = Scene { core, client, ear: Some(answer) };
+        let scene = Scene { core, client, ear: Some(Ear::Head(answer)), call: self.call.clone() };
         tokio::task::spawn_local(async move {
             let _counted = Counted::new(&scene.core);
             match &self.permit.means {
@@ -124,7 +130,8 @@ impl Exchange {
         };
         let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
-        let response = match self.charged(&scene.core, forwarded) {
+        let Some(charged) = self.judge(forwarded, &mut scene).await else { return };
+        let response = match charged {
             Charged::Yes(response) => response,
             Charged::No(verdict, why) => {
                 claim.why = why;
@@ -247,7 +254,7 @@ impl Scene {
     /// Hands the verdict over, once; later ones have nobody who waits for them.
     fn tell(&mut self, verdict: Verdict) {
         if let Some(ear) = self.ear.take() {
-            let _ = ear.send(verdict);
+            ear.tell(verdict, &self.core, self.call.as_deref());
         }
     }
 
@@ -258,7 +265,7 @@ impl Scene {
 }
 
 /// Resolves when the client has left before it was told anything.
-async fn left(ear: &mut Ear) {
+async fn left(ear: &mut Option<Ear>) {
     match ear {
         Some(ear) => ear.closed().await,
         None => std::future::pending().await,

@@ -116,7 +116,8 @@ impl Exchange {
             return;
         }
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
-        let mut response = match self.charged(&scene.core, forwarded) {
+        let Some(charged) = self.judge(forwarded, &mut scene).await else { return };
+        let mut response = match charged {
             Charged::Yes(response) => response,
             Charged::No(verdict, why) => {
                 claim.why = why;

@@ -58,7 +58,7 @@ impl Visit<'_> {
     /// As it is judged at this time; a `fresh` one must leave the origin its time.
     fn exact_at(&self, payload: &Payload, now_ms: u64, fresh: bool) -> Result<Permit, Refusal> {
         let shared = &*self.core.shared;
-        let resource = self.target.url(self.scheme);
+        let resource = self.url();
         if payload.resource_url.as_ref().is_some_and(|url| *url != resource) {
             let detail = format!("`resource.url` is not {resource}");
             return Err(Refusal::new(Reason::OtherResource, detail).error("invalid_payment_requirements"));
@@ -86,7 +86,7 @@ impl Visit<'_> {
             };
             let body = body.to_string();
             // Before any call: what the books can't hold can't be sold.
-            limits::fits_wallet(self.method.as_str(), &resource, &body)
+            limits::fits_wallet(self.method.as_str(), &self.booked(), &body)
                 .map_err(|detail| Refusal::new(Reason::InvalidPayment, detail).error("invalid_payload"))?;
             let ends_s = valid_before.unwrap_or(now_ms / 1000 + requirements.max_timeout_seconds);
             let payer_text = payer.map(|payer| payer.to_string().to_ascii_lowercase());

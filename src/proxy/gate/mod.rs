@@ -9,6 +9,8 @@ use http::Method;
 use http::header::{self, HeaderMap};
 
 use super::core::Core;
+use super::exchange::No;
+use super::mcp::Call;
 use super::rescue::{Extra, Refused};
 use super::target::Target;
 use crate::payment::id::{Resource, SealedId};
@@ -39,6 +41,8 @@ pub struct Visit<'a> {
     pub signs: bool,
     /// Whose words refusals are told in.
     pub words: Words,
+    /// What it calls, at an MCP server.
+    pub call: Option<&'a Call>,
 }
 
 /// Decides about a request to a priced route that carries a payment.
@@ -92,7 +96,7 @@ impl Visit<'_> {
             reason if matches!(reason.status(), 400 | 402 | 412) => {
                 // Without randomness or a signing key there is no offer to make.
                 let Some(ids) = self.fresh_ids() else { return Refusal::from(Reason::Internal).into() };
-                let resource = self.target.url(self.scheme);
+                let resource = self.url();
                 let signed = match &shared.key {
                     Some(key) => {
                         let now = shared.clock.now_ms() / 1000;
@@ -107,6 +111,10 @@ impl Visit<'_> {
                     error: refusal.error.as_deref().unwrap_or(reason.code()),
                     message: if refusal.detail.is_empty() { reason.meaning() } else { &refusal.detail },
                 };
+                if self.call.is_some_and(Call::tells_in_result) {
+                    extra.offer_body = Some(self.offer.json(&filling));
+                    return Refused { refusal, extra: Box::new(extra) };
+                }
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
                 extra.is_text = self.offer.is_text();
                 extra.varies = self.offer.has_two_bodies();
@@ -115,6 +123,14 @@ impl Visit<'_> {
             _ => {}
         }
         Refused { refusal, extra: Box::new(extra) }
+    }
+
+    /// The refusal of an exchange, likewise.
+    pub fn refuse_ended(&self, no: No) -> Refused {
+        let mut refused = self.refuse(no.refusal);
+        refused.extra.receipt = no.receipt;
+        refused.extra.payment_response = no.payment_response;
+        refused
     }
 
     /// An id for each entry of the offer.
@@ -134,7 +150,22 @@ impl Visit<'_> {
             authority: self.target.authority(),
             path: self.target.path(),
             query: self.target.query().unwrap_or(""),
+            tool: self.call.map_or("", |call| &call.tool),
         }
+    }
+
+    /// What is sold, as offers name it.
+    fn url(&self) -> String {
+        match self.call {
+            Some(call) if call.tells_in_result() => call.url(),
+            _ => self.target.url(self.scheme),
+        }
+    }
+
+    /// What is sold, as the books name it.
+    pub fn booked(&self) -> String {
+        let url = self.target.url(self.scheme);
+        self.call.map_or_else(|| url.clone(), |call| call.booked(&url))
     }
 
     fn view<'h>(&'h self, headers: &'h HeaderMap) -> RequestView<'h> {

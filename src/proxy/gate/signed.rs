@@ -95,7 +95,7 @@ impl Visit<'_> {
             proven.candidate.is_fresh(shared.rules.skew, now_ms)?;
         }
         batch::accepts(accepted, &term.template, price.amount)?;
-        let url = self.target.url(self.scheme);
+        let url = self.url();
         if payload.resource_url.as_ref().is_some_and(|named| *named != url) {
             return Err(Refusal::new(Reason::OtherResource, format!("`resource.url` is not {url}")));
         }
@@ -189,7 +189,7 @@ impl Visit<'_> {
         let shared = &*self.core.shared;
         let invalid = |detail: String| Refusal::new(Reason::InvalidSignature, detail);
         // Before any origin call: what the books can't hold can't be sold.
-        limits::fits(self.method.as_str(), &self.target.url(self.scheme), &candidate.base).map_err(invalid)?;
+        limits::fits(self.method.as_str(), &self.booked(), &candidate.base).map_err(invalid)?;
         let agent = AgentUrl::parse(&candidate.agent).map_err(|e| invalid(format!("`Signature-Agent`: {e}")))?;
         // Before any fetch: only agents that may owe make us connect anywhere.
         let account = self.account(shared, &agent)?;

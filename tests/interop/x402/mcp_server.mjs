@@ -2,7 +2,7 @@
 // front of it sells `add`. Tools `add {a, b}` (text result) and `echo {text}`, `fail` (a result with isError), resource
 // `memo://greeting`, prompt `greet {name}`.
 //
-// Environment: MODE, `session` (default; stateful, event streams), `json` (stateful, application/json answers) or
+// Environment: SCHEMA for one more tool, `sum {a, b}`, whose results have an output schema; MODE, `session` (default; stateful, event streams), `json` (stateful, application/json answers) or
 // `stateless`. Listens on a free port of 127.0.0.1 and prints `{"url":"http://127.0.0.1:…/mcp","calls":"…/calls"}`;
 // GET /calls says how often each tool ran, `{"add":1}`. Ends when standard input closes or on SIGTERM.
 
@@ -29,6 +29,10 @@ function serverOfTools() {
   tool('add', 'Adds two numbers', { a: z.number(), b: z.number() }, ({ a, b }) => text(`${a + b}`));
   tool('echo', 'Says it again', { text: z.string() }, (args) => text(args.text));
   tool('fail', 'Never works', {}, () => ({ ...text('it did not work'), isError: true }));
+  if (process.env.SCHEMA) {
+    const schema = { inputSchema: { a: z.number(), b: z.number() }, outputSchema: { sum: z.number() } };
+    server.registerTool('sum', schema, ({ a, b }) => ({ ...text(`${a + b}`), structuredContent: { sum: a + b } }));
+  }
   server.registerResource('greeting', 'memo://greeting', { mimeType: 'text/plain' }, (uri) => ({
     contents: [{ uri: uri.href, text: 'hello' }],
   }));

@@ -1,0 +1,217 @@
+//! The way of a request to an MCP server that sells tools, prompts or resources: the body is read, for it alone says what
+//! is called.
+//!
+//! ```text
+//! representation, size → messages → fields against body → what is called → free: on, byte for byte
+//!                                                                        → a price: the gate, then an exchange
+//! ```
+//!
+//! Nothing here trusts what a server might read differently: see `wire::mcp`.
+
+mod call;
+pub mod refusal;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+pub use self::call::Call;
+use self::call::Carrier;
+use super::body::{AnswerBody, BodyError, BodyWatch, Fault, RequestBody};
+use super::connection::Client;
+use super::core::Core;
+use super::exchange::Exchange;
+use super::forward::{self, Outbound};
+use super::gate;
+use super::rescue::Refused;
+use super::stack;
+use super::target::Target;
+use crate::payment::presented::{Presented, Words, presented_in_call};
+use crate::payment::reason::{Reason, Refusal};
+use crate::pricing::Selectors;
+use crate::wire::mcp::request::{self, Body, Id, Message};
+use crate::wire::mcp::{HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, Kind, events, fields, uri};
+
+/// Methods that an MCP server may be sent: calls, streams, the end of a session, preflights.
+const METHODS: [Method; 5] = [Method::POST, Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS];
+/// Longest name or URI that is sold, bytes.
+const NAME_BYTES_MAX: usize = 2048;
+
+/// Serves a request to the path of an MCP server; `route` is what the table has there, and `sold` what has a price.
+pub(super) async fn serve(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    target: &Target,
+    (route, sold): (usize, &Selectors),
+    mut request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let config = &core.shared.config;
+    let origin = config.routes[route].origin;
+    if !METHODS.contains(request.method()) {
+        let mut refused = Refused::from(Refusal::from(Reason::MethodNotAllowed));
+        refused.extra.allow = Some("GET, HEAD, POST, DELETE, OPTIONS".to_owned());
+        return Err(refused);
+    }
+    // A stream that resumes another could bring the result of a call that was given up before it was paid.
+    request.headers_mut().remove(events::LAST_EVENT_ID);
+    if request.method() != Method::POST {
+        if !request.body().is_end_stream() {
+            return Err(Refusal::new(Reason::BadRequest, "only POST carries a message").into());
+        }
+        let outbound = Outbound::new(core, client, target, origin, false, request)?;
+        return Ok(forward::unpaid(forward::forward(core, outbound).await?));
+    }
+    let (head, incoming) = request.into_parts();
+    if let Err(detail) = fields::representation(&head.headers) {
+        let refusal = Refusal::new(Reason::UnsupportedMediaType, detail);
+        return Err(refusal::of_message(refusal, INVALID_REQUEST, ""));
+    }
+    let body = match read(core, incoming).await {
+        Ok(body) => body,
+        Err(refusal) => return Err(refusal::of_message(refusal, INVALID_REQUEST, "")),
+    };
+    let messages = request::read(&body).map_err(|error| invalid(error.code(), error.to_string(), ""))?;
+    let message = match &messages {
+        Body::One(message) => message,
+        Body::Batch(messages) => {
+            for message in messages {
+                let called = called(message, sold)?;
+                if message.is_cut() || called.is_some_and(|(_, _, index)| config.routes[index].price.is_some()) {
+                    let detail = "a batch can't hold calls that have a price, nor payments; send each by itself";
+                    return Err(invalid(INVALID_REQUEST, detail, ""));
+                }
+            }
+            let request = Request::from_parts(head, RequestBody::whole(body));
+            return pass(core, client, target, origin, request).await;
+        }
+    };
+    fields::check(&head.headers, message).map_err(|detail| {
+        refusal::of_message(Refusal::new(Reason::HeaderMismatch, detail), HEADER_MISMATCH, message.id_text)
+    })?;
+    let priced = called(message, sold)?.filter(|(_, _, index)| config.routes[*index].price.is_some());
+    let Some((kind, name, index)) = priced else {
+        let whole = if message.is_cut() { message.forwarded().into() } else { body.clone() };
+        let mut request = Request::from_parts(head, RequestBody::whole(whole));
+        if message.is_cut() {
+            forget_digests(request.headers_mut());
+        }
+        return pass(core, client, target, origin, request).await;
+    };
+    if !matches!(message.id, Id::Text(_) | Id::Number(_)) {
+        let detail = "a call that has a price needs an id: a text, or a whole number up to 2^53";
+        return Err(invalid(INVALID_REQUEST, detail, message.id_text));
+    }
+    let presented = presented_in_call(&head.headers, message.payment);
+    let carrier = Carrier {
+        target: target.clone(),
+        scheme: client.scheme(core),
+        signs: gate::signs(&head.headers),
+        words: Words::of_request(&head.headers, &presented),
+        typed: fields::is_typed(&head.headers),
+        signal: config.mcp.signal,
+        structured: config.mcp.structured,
+    };
+    let call = Rc::new(Call::new(message, (kind, name), index, carrier));
+    let request = (Request::from_parts(head, RequestBody::whole(message.forwarded().into())), message.is_cut());
+    buy(core, client, call.clone(), presented, request).await.map_err(|refused| refusal::of_call(&call, refused))
+}
+
+/// What a message calls that is sold.
+fn called<'m>(message: &'m Message<'_>, sold: &Selectors) -> Result<Option<(Kind, &'m str, usize)>, Refused> {
+    let Some((kind, name)) = &message.call else { return Ok(None) };
+    let invalid = |detail| Err(invalid(INVALID_PARAMS, detail, message.id_text));
+    if *kind == Kind::Resource && sold.sells_resources() && !uri::is_normal(name) {
+        return invalid("the URI could name a resource that has another spelling; send it as URL parsers leave it");
+    }
+    let Some(index) = sold.find(*kind, name) else { return Ok(None) };
+    if name.len() > NAME_BYTES_MAX {
+        return invalid("the name is longer than 2048 bytes");
+    }
+    Ok(Some((*kind, name, index)))
+}
+
+/// A call that has a price: to the gate with its payment, then an exchange.
+async fn buy(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    call: Rc<Call>,
+    presented: Result<Presented, Refusal>,
+    (mut request, is_cut): (Request<RequestBody>, bool),
+) -> Result<Response<AnswerBody>, Refused> {
+    stack::open(core).await?;
+    let visit = call.visit(core).ok_or_else(|| Refusal::from(Reason::Internal))?;
+    let presented = presented.map_err(|refusal| visit.refuse(refusal))?;
+    let permit = gate::judge(&visit, presented, request.headers()).await?;
+    // Not before: a signature may cover what changes here. Encoded, the result could not be looked at.
+    request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if is_cut {
+        forget_digests(request.headers_mut());
+    }
+    let origin = core.shared.config.routes[call.route].origin;
+    let outbound = Outbound::of(core, client, &call.target, (origin, false), request, BodyWatch::default())?;
+    let target = Arc::from(visit.booked());
+    let exchange = Exchange {
+        permit,
+        route: call.route,
+        target,
+        method: Arc::from("POST"),
+        call: Some(call.clone()),
+        upload: outbound.watch.clone(),
+        ticket: RefCell::default(),
+    };
+    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
+}
+
+/// What is free goes on as it came, and its answer as it comes.
+async fn pass(
+    core: &Rc<Core>,
+    client: &Client,
+    target: &Target,
+    origin: usize,
+    request: Request<RequestBody>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let outbound = Outbound::of(core, client, target, (origin, false), request, BodyWatch::default())?;
+    Ok(forward::unpaid(forward::forward(core, outbound).await?))
+}
+
+/// Fields about bytes from which a payment was cut.
+fn forget_digests(headers: &mut HeaderMap) {
+    for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
+        headers.remove(name);
+    }
+}
+
+/// Reads a body, as far as it may go.
+async fn read(core: &Core, incoming: Incoming) -> Result<bytes::Bytes, Refusal> {
+    let most = core.shared.config.mcp.request_bytes;
+    let too_large = || Refusal::new(Reason::BodyTooLarge, format!("the body has more than {most} bytes"));
+    if incoming.size_hint().lower() > most as u64 {
+        return Err(too_large());
+    }
+    let mut body = RequestBody::client(core, incoming, &BodyWatch::default());
+    let mut bytes = Vec::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let data = match frame.map(http_body::Frame::into_data) {
+            Ok(Ok(data)) => data,
+            Ok(Err(_)) => continue,
+            Err(BodyError::Client(Fault::Slow)) => return Err(Reason::BodyTooSlow.into()),
+            Err(_) => return Err(Refusal::new(Reason::BadRequest, "the request body broke off or is malformed")),
+        };
+        if bytes.len() + data.len() > most {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.into())
+}
+
+fn invalid(code: i32, detail: impl Into<String>, id: &str) -> Refused {
+    refusal::of_message(Refusal::new(Reason::InvalidMessage, detail), code, id)
+}
