@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `amount` is text: atomic units (`"4000"`), hundredths of the maximum (`"40%"`, at most two decimals, rounded down), or
-//! dollars (`"$0.004"`, for tokens that are worth dollars, rounded down). Absent, the maximum is taken.
+//! dollars (`"$0.004"`, for tokens that are worth dollars, rounded down). Absent or above it, the maximum is taken.
 //! Source: `resolveSettlementOverrideAmount` of `@x402/core` 2.27; x402 `specs/schemes/upto/scheme_upto.md`.
 
 use http::HeaderMap;
@@ -37,6 +37,8 @@ pub struct Actual {
     pub units: Units,
     /// In the token's smallest unit: the same.
     pub atomic: u128,
+    /// More was named than was signed; the maximum is settled.
+    pub capped: bool,
 }
 
 /// Why what an origin said is not followed.
@@ -51,14 +53,6 @@ pub enum SaidError {
     /// Not one of the three forms.
     #[error("expected atomic units such as `4000`, `40%`, or `$0.004` for a token worth dollars; found `{0}`")]
     Amount(String),
-    /// More than was signed.
-    #[error("{found} is more than the maximum, {maximum}, in the token's smallest unit")]
-    TooMuch {
-        /// What was named.
-        found: String,
-        /// What was signed.
-        maximum: u128,
-    },
 }
 
 impl Said {
@@ -98,11 +92,10 @@ impl Said {
         } else {
             whole(text).ok_or_else(unread)?
         };
-        let atomic = atomic.filter(|atomic| *atomic <= most);
-        let atomic =
-            atomic.ok_or_else(|| SaidError::TooMuch { found: text.chars().take(40).collect(), maximum: most })?;
-        let units = token.units_below(atomic).unwrap_or_default();
-        Ok(Actual { units, atomic: token.atomic(units) })
+        // The client signed no more, whatever the origin would like.
+        let within = atomic.filter(|atomic| *atomic <= most);
+        let units = token.units_below(within.unwrap_or(most)).unwrap_or_default();
+        Ok(Actual { units, atomic: token.atomic(units), capped: within.is_none() })
     }
 }
 
@@ -192,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_amount_or_too_much_is_refused() {
+    fn what_is_no_amount_is_refused_and_what_is_too_much_is_the_maximum() {
         for text in ["", "-1", "+1", "1.5", "0x10", "1e3", " 1", "$", "%", "$-1", "$1%", "1 USD", "٣", "$.5", ".5%"] {
             assert!(matches!(of_a_cent(text), Err(SaidError::Amount(_))), "{text}");
         }
         for text in ["10001", "100.01%", "101%", "$0.010001", "$1000000000", &"9".repeat(39), &"9".repeat(99)] {
-            assert!(matches!(of_a_cent(text), Err(SaidError::TooMuch { maximum: 10_000, .. })), "{text}");
+            assert_eq!(of_a_cent(text), Ok(10_000), "{text}");
         }
         assert!(of_a_cent(&format!("{}%", "9".repeat(60))).is_err());
         let euro = token(6, "EUR");
@@ -235,10 +228,10 @@ mod tests {
         };
         assert_eq!(
             of("4000000000000000"),
-            Actual { units: Units::new(4_000_000).unwrap(), atomic: 4_000_000_000_000_000 }
+            Actual { units: Units::new(4_000_000).unwrap(), atomic: 4_000_000_000_000_000, capped: false }
         );
         assert_eq!(of("4000000000999999").atomic, 4_000_000_000_000_000);
-        assert_eq!(of("999999999"), Actual { units: Units::ZERO, atomic: 0 });
+        assert_eq!(of("999999999"), Actual { units: Units::ZERO, atomic: 0, capped: false });
     }
 
     proptest! {

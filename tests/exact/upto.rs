@@ -110,10 +110,27 @@ fn an_origin_that_takes_nothing_moves_nothing() {
 }
 
 #[test]
+fn an_origin_that_takes_more_than_was_signed_gets_what_was_signed() {
+    for lines in
+        ["Settlement-Overrides: {\"amount\":\"10001\"}\r\n", "PAYMENT-SETTLEMENT: {\"amount\":\"100.01%\"}\r\n"]
+    {
+        let origin = Origin::scripted(move |_, socket| {
+            write!(socket, "HTTP/1.1 200 OK\r\n{lines}Content-Length: 4\r\n\r\npage").is_ok()
+        });
+        let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+        let gateway = upto_shop(&origin, &facilitator, "");
+        let payload = wallet.sign_permit(&wallet.permit(gateway.addr, "/paid/a"));
+        let answer = send(gateway.addr, "GET", "/paid/a", &payload);
+        assert_eq!((answer.status, &receipt(&answer).unwrap()["amount"]), (200, &json!("10000")), "{answer:?}");
+        assert_eq!(facilitator.calls_of("/settle")[0].body["paymentRequirements"]["amount"], "10000");
+        assert!(gateway.log().contains("takes more than was signed"), "{}", gateway.log());
+        assert_eq!(rows(gateway)[0]["units"], 10_000);
+    }
+}
+
+#[test]
 fn an_amount_that_cannot_be_settled_withholds_the_answer_uncharged() {
     for lines in [
-        "Settlement-Overrides: {\"amount\":\"10001\"}\r\n",
-        "PAYMENT-SETTLEMENT: {\"amount\":\"100.01%\"}\r\n",
         "Settlement-Overrides: {\"amount\":\"-1\"}\r\n",
         "Settlement-Overrides: {\"amount\":4000}\r\n",
         "Settlement-Overrides: 4000\r\n",

@@ -35,6 +35,9 @@ impl Due {
         let all = Due::all(permit, exact);
         let Some(said) = said.filter(|_| exact.scheme == upto::SCHEME) else { return Ok(all) };
         let actual = said.actual(&exact.token, permit.amount)?;
+        if actual.capped {
+            tracing::warn!(payment = %permit.key, "the origin takes more than was signed; the maximum is settled");
+        }
         Ok(Due { units: actual.units, ..all.reduced(actual.atomic) })
     }
 
