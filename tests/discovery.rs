@@ -254,3 +254,37 @@ fn a_key_file_is_made_once_for_its_owner_and_a_bad_one_ends_the_start() {
     assert_eq!(code, 2, "{err}");
     assert!(err.contains("key file ") && err.contains("is this the public key?"), "{err}");
 }
+
+#[test]
+fn tools_are_listed_by_name_and_say_their_arguments_in_offers() {
+    let (origin, facilitator) = (bare_origin(), Facilitator::start());
+    let tools = r#"
+[[routes]]
+path = "/mcp/*"
+tool = "add"
+price = "0.03 USD"
+accept = ["exact"]
+bazaar = { input_schema = '{"type": "object"}', body = '{"a": 1}' }
+[[routes]]
+path = "/mcp/*"
+tool = "secret_*"
+price = "0.03 USD"
+accept = ["exact"]
+"#;
+    let gateway = shop(&origin, &facilitator, tools);
+    let list = get(gateway.addr, &format!("{LIST}?type=mcp")).json();
+    assert_eq!(list["pagination"]["total"], 1, "{list}");
+    let input = json!({"type": "mcp", "tool": "add", "transport": "streamable-http", "inputSchema": {"type": "object"},
+        "example": {"a": 1}});
+    assert_eq!((&list["items"][0]["type"], &list["items"][0]["metadata"]["input"]), (&json!("mcp"), &input));
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{}}}"#;
+    let request = format!(
+        "POST /mcp/ HTTP/1.1\r\nHost: {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{call}",
+        gateway.addr,
+        call.len()
+    );
+    let offer = exchange(gateway.addr, request).json();
+    let offered = &offer["result"]["structuredContent"];
+    assert_eq!(offered["extensions"]["bazaar"]["info"]["input"], input, "{offer}");
+    assert_eq!(offered["accepts"][0]["amount"], list["items"][0]["accepts"][0]["amount"]);
+}

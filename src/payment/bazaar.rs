@@ -14,15 +14,48 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub struct Bazaar {
     /// Query parameters: `{"city": "Paris"}`.
     pub query: Option<Map<String, Value>>,
-    /// The body, and what it is: `json`, `form-data` or `text`.
+    /// The body, and what it is: `json`, `form-data` or `text`. Of a tool, the arguments.
     pub body: Option<(&'static str, Value)>,
+    /// JSON Schema of a tool's arguments.
+    pub input_schema: Option<Map<String, Value>>,
     /// An answer: `{"temperature": 21}`.
     pub output: Option<Value>,
 }
 
+/// How a resource is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// By a request with this method.
+    Http(&'a str),
+    /// By calling this tool of an MCP server.
+    Tool(&'a str),
+}
+
 impl Bazaar {
-    /// `info` of a resource that is asked for with `method`.
-    pub fn info(&self, method: &str) -> Value {
+    /// `info` of a resource.
+    pub fn info(&self, asked: Asked<'_>) -> Value {
+        let mut info = match asked {
+            Asked::Http(method) => self.http(method),
+            Asked::Tool(tool) => self.tool(tool),
+        };
+        if let Some(output) = &self.output {
+            info["output"] = json!({"type": output_type(output), "example": output});
+        }
+        info
+    }
+
+    fn tool(&self, tool: &str) -> Value {
+        let mut input = json!({"type": "mcp", "tool": tool, "transport": "streamable-http"});
+        if let Some(schema) = &self.input_schema {
+            input["inputSchema"] = json!(schema);
+        }
+        if let Some((_, arguments)) = &self.body {
+            input["example"] = arguments.clone();
+        }
+        json!({ "input": input })
+    }
+
+    fn http(&self, method: &str) -> Value {
         let mut input = json!({"type": "http", "method": method});
         if let Some(query) = &self.query {
             input["queryParams"] = json!(query);
@@ -31,15 +64,26 @@ impl Bazaar {
             input["bodyType"] = json!(kind);
             input["body"] = body.clone();
         }
-        let mut info = json!({ "input": input });
-        if let Some(output) = &self.output {
-            info["output"] = json!({"type": output_type(output), "example": output});
-        }
-        info
+        json!({ "input": input })
     }
 
-    /// The extension of an offer: `info`, and the schema that it fulfils.
-    pub fn extension(&self, method: &str) -> Value {
+    /// The extension of an offer: `info`, and the schema that it fulfils. `None` for a tool whose arguments have no schema,
+    /// which catalogues require.
+    pub fn extension(&self, asked: Asked<'_>) -> Option<Value> {
+        let input = match asked {
+            Asked::Http(method) => self.http_schema(method),
+            Asked::Tool(_) => self.input_schema.as_ref().map(|_| tool_schema())?,
+        };
+        let mut parts = json!({ "input": input });
+        if let Some(output) = &self.output {
+            let of_output = json!({"type": {"type": "string"}, "example": shape(output)});
+            parts["output"] = json!({"type": "object", "properties": of_output, "required": ["type"]});
+        }
+        let schema = json!({"$schema": DIALECT, "type": "object", "properties": parts, "required": ["input"]});
+        Some(json!({"info": self.info(asked), "schema": schema}))
+    }
+
+    fn http_schema(&self, method: &str) -> Value {
         let has_body = takes_body(method) && self.body.is_some();
         let methods: &[&str] = if takes_body(method) { &["POST", "PUT", "PATCH"] } else { &["GET", "HEAD", "DELETE"] };
         let mut properties = json!({
@@ -55,16 +99,20 @@ impl Bazaar {
             properties["body"] = shape(body);
             required.extend(["bodyType", "body"]);
         }
-        let input =
-            json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
-        let mut parts = json!({ "input": input });
-        if let Some(output) = &self.output {
-            let of_output = json!({"type": {"type": "string"}, "example": shape(output)});
-            parts["output"] = json!({"type": "object", "properties": of_output, "required": ["type"]});
-        }
-        let schema = json!({"$schema": DIALECT, "type": "object", "properties": parts, "required": ["input"]});
-        json!({"info": self.info(method), "schema": schema})
+        json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
     }
+}
+
+fn tool_schema() -> Value {
+    let properties = json!({
+        "type": {"type": "string", "const": "mcp"},
+        "tool": {"type": "string"},
+        "transport": {"type": "string", "enum": ["streamable-http", "sse"]},
+        "inputSchema": {"type": "object"},
+        "example": {"type": "object"},
+    });
+    json!({"type": "object", "properties": properties, "required": ["type", "tool", "inputSchema"],
+        "additionalProperties": false})
 }
 
 /// Whether a method sends a body.
@@ -107,8 +155,8 @@ mod tests {
     fn a_get_says_its_query_and_a_post_its_body() {
         let query = json!({"city": "Paris", "days": 3}).as_object().cloned();
         let output = Some(json!({"temperature": 21, "rain": [false]}));
-        let bazaar = Bazaar { query, body: Some(("json", json!({"q": "x"}))), output };
-        let get = bazaar.extension("GET");
+        let bazaar = Bazaar { query, body: Some(("json", json!({"q": "x"}))), output, input_schema: None };
+        let get = bazaar.extension(Asked::Http("GET")).unwrap();
         assert_eq!(
             get["info"],
             json!({"input": {"type": "http", "method": "GET", "queryParams": {"city": "Paris", "days": 3}},
@@ -116,7 +164,7 @@ mod tests {
         );
         let query = &get["schema"]["properties"]["input"]["properties"]["queryParams"];
         assert_eq!(query["properties"], json!({"city": {"type": "string"}, "days": {"type": "number"}}));
-        let post = bazaar.extension("POST");
+        let post = bazaar.extension(Asked::Http("POST")).unwrap();
         assert_eq!(post["info"]["input"]["body"], json!({"q": "x"}));
         assert_eq!(post["schema"]["properties"]["input"]["required"], json!(["type", "method", "bodyType", "body"]));
         let example = &post["schema"]["properties"]["output"]["properties"]["example"];
@@ -124,8 +172,22 @@ mod tests {
     }
 
     #[test]
+    fn a_tool_says_its_arguments_or_is_not_catalogued() {
+        assert_eq!(Bazaar::default().extension(Asked::Tool("add")), None);
+        let schema = json!({"type": "object"}).as_object().cloned();
+        let bazaar = Bazaar { input_schema: schema, body: Some(("json", json!({"a": 1}))), ..Bazaar::default() };
+        let extension = bazaar.extension(Asked::Tool("add")).unwrap();
+        assert_eq!(
+            extension["info"]["input"],
+            json!({"type": "mcp", "tool": "add", "transport": "streamable-http", "inputSchema": {"type": "object"},
+                "example": {"a": 1}})
+        );
+        assert_eq!(extension["schema"]["properties"]["input"]["required"], json!(["type", "tool", "inputSchema"]));
+    }
+
+    #[test]
     fn nothing_said_is_nothing_claimed() {
-        let extension = Bazaar::default().extension("DELETE");
+        let extension = Bazaar::default().extension(Asked::Http("DELETE")).unwrap();
         assert_eq!(extension["info"], json!({"input": {"type": "http", "method": "DELETE"}}));
         assert_eq!(extension["schema"]["properties"]["input"]["required"], json!(["type", "method"]));
     }

@@ -7,7 +7,7 @@
 
 use serde_json::{Value, json};
 
-use super::bazaar::Bazaar;
+use super::bazaar::{Asked, Bazaar};
 use super::pieces::{Filling, Hole, Holes, Pieces};
 
 /// Entries of a page of the list, unless the client says how many.
@@ -24,6 +24,8 @@ pub struct Listing<'a> {
     pub path: &'a str,
     /// Upper case; empty for all.
     pub methods: &'a [String],
+    /// At an MCP server, the tool.
+    pub tool: Option<&'a str>,
     /// What is sold.
     pub description: Option<&'a str>,
     /// `text/html`
@@ -46,6 +48,8 @@ pub struct Catalogue {
 #[derive(Debug)]
 struct Item {
     host: Option<String>,
+    /// `http` or `mcp`
+    kind: &'static str,
     in_manifest: Pieces,
     in_list: Pieces,
 }
@@ -55,8 +59,28 @@ struct Item {
 pub struct Page {
     limit: usize,
     offset: usize,
-    /// Only resources of HTTP are listed; asked for others there are none.
-    http: bool,
+    only: Only,
+}
+
+/// Of which kind entries are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Only {
+    Any,
+    Http,
+    Mcp,
+    /// Of a kind that is not sold here.
+    None,
+}
+
+impl Only {
+    fn takes(self, kind: &str) -> bool {
+        match self {
+            Only::Any => true,
+            Only::Http => kind == "http",
+            Only::Mcp => kind == "mcp",
+            Only::None => false,
+        }
+    }
 }
 
 impl Page {
@@ -65,7 +89,7 @@ impl Page {
     /// # Errors
     /// Which parameter is wrong, and what it may be.
     pub fn parse(query: &str) -> Result<Page, String> {
-        let mut page = Page { limit: LIMIT, offset: 0, http: true };
+        let mut page = Page { limit: LIMIT, offset: 0, only: Only::Any };
         let number = |name: &str, value: &str, least: usize, most: usize| {
             let number = value.parse().ok().filter(|n| (least..=most).contains(n));
             number.ok_or_else(|| format!("`{name}` is a whole number from {least} to {most}"))
@@ -74,7 +98,14 @@ impl Page {
             match name {
                 "limit" => page.limit = number(name, value, 1, LIMIT_MAX)?,
                 "offset" => page.offset = number(name, value, 0, 1_000_000_000)?,
-                "type" => page.http = value == "http",
+                "type" => {
+                    page.only = match value {
+                        "" => Only::Any,
+                        "http" => Only::Http,
+                        "mcp" => Only::Mcp,
+                        _ => Only::None,
+                    }
+                }
                 _ => {}
             }
         }
@@ -99,8 +130,8 @@ impl Catalogue {
 
     /// A page of the list of a host.
     pub fn list(&self, host: &str, base: &str, page: Page) -> String {
-        let total = if page.http { self.of(host).count() } else { 0 };
-        let shown = self.of(host).skip(page.offset).take(if page.http { page.limit } else { 0 });
+        let wanted = || self.of(host).filter(|item| page.only.takes(item.kind));
+        let (total, shown) = (wanted().count(), wanted().skip(page.offset).take(page.limit));
         let mut text = r#"{"x402Version":2,"items":["#.to_owned();
         join(&mut text, shown.map(|item| item.in_list.fill(&at(base))));
         let pagination = json!({"limit": page.limit, "offset": page.offset, "total": total});
@@ -130,16 +161,25 @@ impl Listing<'_> {
         }
     }
 
-    fn items(&self, updated: u64) -> Vec<Item> {
-        let named = self.methods.iter().map(String::as_str).filter(|method| *method != "HEAD");
-        let methods: Vec<&str> = if self.methods.is_empty() { vec![self.method()] } else { named.collect() };
-        methods.into_iter().map(|method| self.item(method, updated)).collect()
+    /// How it is asked for.
+    pub fn asked(&self) -> Asked<'_> {
+        self.tool.map_or_else(|| Asked::Http(self.method()), Asked::Tool)
     }
 
-    fn item(&self, method: &str, updated: u64) -> Item {
+    fn items(&self, updated: u64) -> Vec<Item> {
+        if self.tool.is_some() {
+            return vec![self.item(self.asked(), updated)];
+        }
+        let named = self.methods.iter().map(String::as_str).filter(|method| *method != "HEAD");
+        let methods: Vec<&str> = if self.methods.is_empty() { vec![self.method()] } else { named.collect() };
+        methods.into_iter().map(|method| self.item(Asked::Http(method), updated)).collect()
+    }
+
+    fn item(&self, asked: Asked<'_>, updated: u64) -> Item {
+        let kind = if self.tool.is_some() { "mcp" } else { "http" };
         let template = template_of(self.path);
         let accepts = json!(self.accepts);
-        let given = self.bazaar.cloned().unwrap_or_default().info(method);
+        let given = self.bazaar.cloned().unwrap_or_default().info(asked);
         let texts = [accepts.to_string(), given.to_string(), template.clone()];
         let described = self.description.into_iter().chain(self.mime_type);
         let holes = Holes::new(texts.iter().map(String::as_str).chain(described), 0);
@@ -156,13 +196,13 @@ impl Listing<'_> {
         if template != self.path || self.path.ends_with('*') {
             input["routeTemplate"] = json!(template);
         }
-        let mut manifest = json!({"resource": resource, "type": "http", "accepts": accepts, "input": input});
+        let mut manifest = json!({"resource": resource, "type": kind, "accepts": accepts, "input": input});
         if let Some(output) = given.get("output") {
             manifest["output"] = output.clone();
         }
-        let list = json!({"resource": url, "type": "http", "x402Version": 2, "accepts": accepts,
+        let list = json!({"resource": url, "type": kind, "x402Version": 2, "accepts": accepts,
             "lastUpdated": updated, "metadata": metadata});
-        Item { host: self.host.map(str::to_owned), in_manifest: holes.cut(&manifest), in_list: holes.cut(&list) }
+        Item { host: self.host.map(str::to_owned), kind, in_manifest: holes.cut(&manifest), in_list: holes.cut(&list) }
     }
 }
 
@@ -196,6 +236,7 @@ mod tests {
             host: None,
             path: "/a",
             methods: &[],
+            tool: None,
             description: Some("An article"),
             mime_type: None,
             bazaar: None,
@@ -205,6 +246,7 @@ mod tests {
             base.clone(),
             Listing { host: Some("b.example"), path: "/users/{id}/*", methods: &methods, ..base.clone() },
             Listing { host: Some("*.c.example"), bazaar: Some(&bazaar), ..base.clone() },
+            Listing { host: Some("mcp.example"), path: "/mcp", tool: Some("add"), ..base.clone() },
             // Crawlers alone could pay for it.
             Listing { path: "/crawl", accepts: Vec::new(), ..base },
         ];
@@ -232,6 +274,12 @@ mod tests {
         assert_eq!(urls("b.example"), ["GET https://h/a", "GET https://h/users/:id/*", "POST https://h/users/:id/*"]);
         assert_eq!(urls("x.c.example").len(), 2);
         assert_eq!(urls("c.example").len(), 1);
+        let tools = json_of(&catalogue.list("mcp.example", "https://h", Page::parse("type=mcp").unwrap()));
+        assert_eq!(tools["pagination"]["total"], 1);
+        assert_eq!(
+            (&tools["items"][0]["type"], &tools["items"][0]["metadata"]["input"]["tool"]),
+            (&json!("mcp"), &json!("add"))
+        );
         let manifest = json_of(&catalogue.manifest("x.c.example", "https://h"));
         assert_eq!(
             manifest["items"][1],

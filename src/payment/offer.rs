@@ -17,7 +17,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::batch::{self, BatchTerms};
-use super::bazaar::{self, Bazaar};
+use super::bazaar::{self, Asked, Bazaar};
 use super::crawl;
 use super::gateway_key::GatewayKey;
 use super::identifier::{self, Mode};
@@ -65,8 +65,8 @@ pub struct Sold<'a> {
     pub description: Option<&'a str>,
     /// `text/html`
     pub mime_type: Option<&'a str>,
-    /// How it is asked for, for catalogues, and with which method.
-    pub bazaar: Option<(&'a Bazaar, &'a str)>,
+    /// How it is asked for, for catalogues.
+    pub bazaar: Option<(&'a Bazaar, Asked<'a>)>,
     /// Whether payments may be named.
     pub identifier: Mode,
 }
@@ -119,7 +119,7 @@ impl PreparedOffer {
     /// express the price is left out; the configuration sees to it that there is none.
     pub fn new(price: Money, ttl: u64, ways: &[Way], forms: Forms, sold: Sold<'_>) -> PreparedOffer {
         let entries: Vec<Entry> = ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl)).collect();
-        let example = sold.bazaar.map(|(bazaar, method)| bazaar.extension(method));
+        let example = sold.bazaar.and_then(|(bazaar, asked)| bazaar.extension(asked));
         let example_text = example.as_ref().map(Value::to_string);
         let texts = [sold.description, sold.mime_type, example_text.as_deref()].into_iter().flatten();
         let templates = entries.iter().map(|entry| &entry.term.template);
@@ -165,7 +165,7 @@ impl PreparedOffer {
         if let Some(example) = example {
             rich["extensions"][bazaar::EXTENSION] = example;
         }
-        let is_rich = forms.signed || sold.bazaar.is_some();
+        let is_rich = forms.signed || example_text.is_some();
         PreparedOffer {
             price,
             crawl: ways.iter().any(|way| matches!(way, Way::Crawl)).then(|| crawl::text_of(price)),
@@ -226,7 +226,7 @@ impl PreparedOffer {
 
     /// x402 v2's PaymentRequired as JSON, for carriers that are no field; else what the body has.
     pub fn json(&self, filling: &Filling<'_>) -> String {
-        self.field.as_ref().unwrap_or(&self.body).fill(filling)
+        self.rich_field.as_ref().or(self.field.as_ref()).unwrap_or(&self.body).fill(filling)
     }
 
     /// Whether the body is text: nobody but crawlers can pay, who read the fields.

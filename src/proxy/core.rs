@@ -9,7 +9,7 @@ use super::answers::Answers;
 use super::origin::OriginPool;
 use super::ticker::Ticker;
 use crate::clock::Clock;
-use crate::config::{AgentPattern, Config, Scheme};
+use crate::config::{AgentPattern, Config, Route, Scheme};
 use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
@@ -22,6 +22,7 @@ use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::payment::terms::Terms;
 use crate::wire::agent_url::AgentUrl;
+use crate::wire::mcp::Kind;
 
 /// What all cores share: one immutable snapshot, and handles to the control thread and the books.
 pub struct Shared {
@@ -125,7 +126,7 @@ impl Shared {
             registration_url: config.deferred.registration_url.clone().unwrap_or_default(),
         };
         let ttl = config.offers.ttl.as_secs();
-        let offer = |route: &crate::config::Route| {
+        let offer = |route: &Route| {
             let price = route.price?;
             let tokens = || config.exact.assets.iter().filter(|token| token.currency == price.currency);
             let ways = route.accept.iter().flat_map(|scheme| match scheme {
@@ -141,7 +142,7 @@ impl Shared {
             let sold = Sold {
                 description: route.description.as_deref(),
                 mime_type: route.mime_type.as_deref(),
-                bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.method())),
+                bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.asked())),
                 // Calls are not looked up by name: their ids are their own.
                 identifier: if takes_tokens && route.selector.is_none() { config.exact.identifier } else { Mode::Off },
             };
@@ -153,17 +154,21 @@ impl Shared {
 
     /// What a configuration lists for machines, as of `now` (Unix seconds); `offers` are those that it makes.
     pub fn catalogue_of(config: &Config, offers: &[Option<PreparedOffer>], now: u64) -> Catalogue {
-        let routes = config.routes.iter().zip(offers).filter(|(route, _)| route.discoverable);
+        // Of MCP servers, tools with a name of their own: catalogues have no other form.
+        let has_form = |route: &Route| route.selector.as_ref().is_none_or(|s| s.kind == Kind::Tool && !s.prefix);
+        let listed = |route: &Route| route.discoverable && has_form(route);
+        let routes = config.routes.iter().zip(offers).filter(|(route, _)| listed(route));
         let listings = routes.filter_map(|(route, offer)| Some(listing(route, offer.as_ref()?.accepts())));
         Catalogue::new(&listings.collect::<Vec<_>>(), now)
     }
 }
 
-fn listing<'r>(route: &'r crate::config::Route, accepts: Vec<&'r serde_json::Value>) -> Listing<'r> {
+fn listing<'r>(route: &'r Route, accepts: Vec<&'r serde_json::Value>) -> Listing<'r> {
     Listing {
         host: route.host.as_deref(),
         path: &route.path,
         methods: &route.methods,
+        tool: route.selector.as_ref().map(|selector| &*selector.name),
         description: route.description.as_deref(),
         mime_type: route.mime_type.as_deref(),
         bazaar: route.bazaar.as_ref(),

@@ -41,7 +41,7 @@ pub(super) fn discovery(section: &Section<'_>) -> Discovery {
 }
 
 /// The examples of a route; `Some(None)` where it gives none.
-pub(super) fn bazaar(section: &Section<'_>, methods: &[String]) -> Option<Option<Bazaar>> {
+pub(super) fn bazaar(section: &Section<'_>, methods: &[String], is_tool: bool) -> Option<Option<Bazaar>> {
     let query = example(section, "query", |text| object(text).map(Some));
     let kind = match section.text("body_type") {
         Some("form-data") => "form-data",
@@ -59,14 +59,21 @@ pub(super) fn bazaar(section: &Section<'_>, methods: &[String]) -> Option<Option
     let output = example(section, "output", |text| {
         serde_json::from_str(text).map(Some).map_err(|error| format!("expected JSON: {error}"))
     });
+    let input_schema = example(section, "input_schema", |text| object(text).map(Some));
+    if section.has("input_schema") && !is_tool {
+        let help = "remove it, or say in `body` and `query` how the path is asked for".to_owned();
+        section.complain("input_schema", "only a route with `tool` has arguments", Some(help));
+        return None;
+    }
     if section.has("body") && !methods.is_empty() && !methods.iter().any(|method| takes_body(method)) {
         let help = "remove it, or add \"POST\" to `methods`".to_owned();
         section.complain("body", "none of the route's methods sends a body", Some(help));
         return None;
     }
     let (query, body, output): (Option<Map<String, Value>>, _, Option<Value>) = (query?, body?, output?);
-    let given = query.is_some() || body.is_some() || output.is_some();
-    Some(given.then_some(Bazaar { query, body, output }))
+    let input_schema: Option<Map<String, Value>> = input_schema?;
+    let given = query.is_some() || body.is_some() || output.is_some() || input_schema.is_some();
+    Some(given.then_some(Bazaar { query, body, input_schema, output }))
 }
 
 /// A key's example; `None` when there is one that can't be read.

@@ -89,7 +89,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
     });
     let path = section.text("path");
     let methods: Vec<String> = section.texts("methods").into_iter().map(|(_, text)| text.to_owned()).collect();
-    let bazaar = discovery::bazaar(&section.section("bazaar"), &methods);
+    let bazaar = discovery::bazaar(&section.section("bazaar"), &methods, section.has("tool"));
     Some(Route {
         name: Arc::from(section.text("name").unwrap_or_default()),
         host,

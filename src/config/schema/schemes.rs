@@ -126,6 +126,12 @@ pub(super) const BAZAAR: &[Key] = &[
         "An example of a request body: JSON, or any text if body_type is \"text\".",
     ),
     key("body_type", Kind::Choice { of: &["json", "form-data", "text"], default: "json" }, "What the body is."),
+    optional(
+        "input_schema",
+        "'{\"type\": \"object\", \"properties\": {\"city\": {\"type\": \"string\"}}}'",
+        "JSON Schema of a tool's arguments, as the MCP server declares it; catalogues list no tool without. `body` is then an \
+         example of arguments.",
+    ),
     optional("output", "'{\"celsius\": 21}'", "An example of an answer: JSON."),
 ];
 
