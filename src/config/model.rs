@@ -311,6 +311,8 @@ pub struct Route {
     pub selector: Option<Selector>,
     /// `price`, required: `"0.01 USD"` (never zero), or `"free"` (None).
     pub price: Option<Money>,
+    /// `origin_price` (false): the origin may name another price, in `crawler-price` of its answer.
+    pub origin_price: bool,
     /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
     pub accept: Vec<Scheme>,
     /// `settle` (`"on_head"`): when `exact` and `upto` are settled.

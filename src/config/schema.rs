@@ -264,6 +264,12 @@ const ROUTE: &[Key] = &[
     optional("resource", "\"memo://greeting\"", "MCP: only this resource, by its URI, likewise."),
     required("price", Kind::Text(None), "\"0.01 USD\"", "Amount and currency in quotes, or \"free\"."),
     key(
+        "origin_price",
+        Kind::Flag(false),
+        "The origin may name another price, in `crawler-price` of a success (`USD 0`: free); only for `crawl`, GET and HEAD. A \
+         request without payment then asks the origin, too.",
+    ),
+    key(
         "accept",
         Kind::Texts(&["deferred"]),
         "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\", \"upto\" (at most \

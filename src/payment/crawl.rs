@@ -11,7 +11,7 @@ use http::HeaderMap;
 
 use super::reason::{Reason, Refusal};
 use super::signed::{Cover, Server};
-use crate::wire::amount::Money;
+use crate::wire::amount::{Currency, Money};
 
 /// The scheme, as the configuration and the books name it.
 pub const SCHEME: &str = "crawl";
@@ -25,6 +25,8 @@ pub const ERROR_FIELD: &str = "crawler-error";
 pub const ORIGIN_FIELD: &str = "cf-pay-per-crawl";
 /// The price is the gateway's; the origin has no say in it.
 pub const ORIGIN_VALUE: &str = "protocol=tollgate, pricing=zone-default";
+/// The origin may name the price, in [`PRICE_FIELD`] of its answer.
+pub const ORIGIN_VALUE_IN_BAND: &str = "protocol=tollgate, pricing=in-band";
 /// `crawler-error` of a request that names no price.
 pub const MISSING_PRICE: &str = "MissingCrawlerPrice";
 
@@ -40,12 +42,49 @@ pub enum Bid {
     Max(Money),
 }
 
+/// What an origin's answer says that it costs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named(Result<Money, String>);
+
+impl Named {
+    /// What stands in an answer's fields; `None` where there is no price.
+    pub fn of(headers: &HeaderMap) -> Option<Named> {
+        let mut lines = headers.get_all(PRICE_FIELD).iter();
+        let first = lines.next()?;
+        let money = first.to_str().ok().and_then(parse).filter(|_| lines.next().is_none());
+        Some(Named(money.ok_or_else(|| {
+            let shown: String = String::from_utf8_lossy(first.as_bytes()).chars().take(40).collect();
+            format!("`{PRICE_FIELD}` must stand once, a currency and an amount such as `USD 0.01`; found `{shown}`")
+        })))
+    }
+
+    /// The price, which must be in `currency`; nothing is a price, too.
+    ///
+    /// # Errors
+    /// [`Reason::OriginPrice`].
+    pub fn price(self, currency: Currency) -> Result<Money, Refusal> {
+        let wrong = |detail| Err(Refusal::new(Reason::OriginPrice, detail));
+        match self.0 {
+            Ok(money) if money.currency == currency => Ok(money),
+            Ok(money) => wrong(format!("the origin names {}, the route is in {currency}", text_of(money))),
+            Err(detail) => wrong(detail),
+        }
+    }
+}
+
 /// Whether a request pays in this way, rightly or wrongly.
 pub fn is_presented(headers: &HeaderMap) -> bool {
     headers.contains_key(EXACT) || headers.contains_key(MAX)
 }
 
 impl Bid {
+    /// The most that it pays.
+    pub fn most(&self) -> Money {
+        match self {
+            Bid::Exact(money) | Bid::Max(money) => *money,
+        }
+    }
+
     /// Reads the one price field that a request carries.
     ///
     /// # Errors
@@ -116,6 +155,7 @@ pub fn word(reason: Reason) -> &'static str {
         Reason::InvalidPayment => "InvalidCrawlerPriceValue",
         Reason::SeveralPayments => "ConflictingPriceHeaders",
         Reason::PaymentFailed => "PaymentFailed",
+        Reason::OriginPrice => "InvalidContentPrice",
         _ => "InternalError",
     }
 }
@@ -180,6 +220,24 @@ mod tests {
             ["", "USD", "0.01", "0.01 USD", "USD  0.01", "USD 0.01 ", "USD -1", "USD 1e3", "USD 0.0000001", "$1"]
         {
             assert_eq!(check(EXACT, text), Err("InvalidCrawlerPriceValue".into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_origin_names_one_price_in_the_routes_currency() {
+        let usd = Currency::parse("USD").unwrap();
+        let named = |lines: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(PRICE_FIELD, line.parse().unwrap());
+            }
+            Named::of(&headers).map(|named| named.price(usd).map(text_of).map_err(|refusal| refusal.reason))
+        };
+        assert_eq!(named(&[]), None);
+        assert_eq!(named(&["USD 0.05"]), Some(Ok("USD 0.05".into())));
+        assert_eq!(named(&["usd 0"]), Some(Ok("USD 0.00".into())));
+        for bad in [&["0.05 USD"][..], &["USD -1"], &[""], &["EUR 0.05"], &["USD 0.05", "USD 0.05"], &["USD 1e3"]] {
+            assert_eq!(named(bad), Some(Err(Reason::OriginPrice)), "{bad:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::crawl::Bid;
 use super::id::SealedId;
 use super::key::PaymentKey;
 use super::terms::Term;
@@ -63,8 +64,8 @@ pub enum Credit {
     Deferred(Payment),
     /// `batch-settlement`, on this network.
     Batch(String),
-    /// Pay per crawl.
-    Crawl,
+    /// Pay per crawl; with the bid where the origin names the price.
+    Crawl(Option<Bid>),
 }
 
 impl Credit {
@@ -73,7 +74,7 @@ impl Credit {
         match self {
             Credit::Deferred(_) => deferred::SCHEME,
             Credit::Batch(_) => batch::SCHEME,
-            Credit::Crawl => crawl::SCHEME,
+            Credit::Crawl(_) => crawl::SCHEME,
         }
     }
 }

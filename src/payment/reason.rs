@@ -75,6 +75,7 @@ reasons! {
     TooManyClaims = "too_many_claims", 429, "Too many payments of this account were dropped before they were served.", "Slow down; read answers to their end.";
     // The origin.
     OriginUnreachable = "origin_unreachable", 502, "The origin could not be connected to.", "Try again later; nothing was charged.";
+    OriginPrice = "origin_price_invalid", 502, "What the origin says that this costs can't be read.", "Try again later; nothing was charged.";
     OriginAmount = "origin_amount_invalid", 502, "What the origin takes of the payment can't be read.", "Try again later; nothing was charged.";
     AnswerTooLong = "answer_too_long", 502, "The origin's answer is longer than the gateway holds before it settles.", "Nothing was charged; tell the operator.";
     OriginInvalid = "origin_invalid", 502, "The origin broke off or its answer was not HTTP.", "Try again later; nothing was charged.";

@@ -11,9 +11,11 @@ use super::framing;
 use super::origin::{ConnectError, Lease, OriginPool};
 use super::target::Target;
 use super::ticker::Timer;
-use crate::config::HostHeader;
+use crate::config::{HostHeader, Route};
+use crate::payment::crawl::Named;
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::upto::Said;
+use crate::wire::amount::Money;
 
 use std::future::Future;
 use std::pin::pin;
@@ -31,6 +33,8 @@ pub struct Outbound {
     pub watch: BodyWatch,
     /// A payment rides on it: the origin must not be called twice for it.
     pub paid: bool,
+    /// The origin may name the price of its answer.
+    pub asks_price: bool,
 }
 
 impl Outbound {
@@ -91,7 +95,7 @@ impl Outbound {
             // hyper would take a GET without either for one without a body.
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        Ok(Outbound { origin, request: Request::from_parts(head, body), watch, paid: false })
+        Ok(Outbound { origin, request: Request::from_parts(head, body), watch, paid: false, asks_price: false })
     }
 }
 
@@ -113,19 +117,19 @@ fn origin_authority(pool: &OriginPool) -> HeaderValue {
 /// # Errors
 /// 502, 504, or the client's own fault when its body broke off (400, 408).
 pub async fn forward(core: &Core, outbound: Outbound) -> Result<Response<OriginBody>, Refusal> {
-    let Outbound { origin, request, watch, paid } = outbound;
+    let Outbound { origin, request, watch, paid, asks_price } = outbound;
     let pool = &core.pools[origin];
     let mut lease = pool.lease().await.map_err(connect_refusal)?;
     // Kept only where it may be needed: a connection that was idle may have been closed under us.
     let spare = (lease.reused && !paid && is_safe_to_repeat(&request)).then(|| Box::new(copy_of_head(&request)));
     let failure = match send(pool, &mut lease, request, &watch).await {
-        Ok(response) => return Ok(finish(pool, lease, response, paid)),
+        Ok(response) => return Ok(finish(pool, lease, response, (paid, asks_price))),
         Err(failure) => failure,
     };
     let repeat = failure.unsent.or(spare).filter(|_| lease.reused && failure.closed);
     match repeat {
         // Rare: boxed, so that it does not make every request's future larger.
-        Some(request) => Box::pin(once_more(pool, *request, &watch, paid)).await,
+        Some(request) => Box::pin(once_more(pool, *request, &watch, (paid, asks_price))).await,
         None => Err(failure.refusal),
     }
 }
@@ -134,11 +138,11 @@ async fn once_more(
     pool: &Rc<OriginPool>,
     request: Request<RequestBody>,
     watch: &BodyWatch,
-    paid: bool,
+    reads: (bool, bool),
 ) -> Result<Response<OriginBody>, Refusal> {
     let mut lease = pool.connect().await.map_err(connect_refusal)?;
     match send(pool, &mut lease, request, watch).await {
-        Ok(response) => Ok(finish(pool, lease, response, paid)),
+        Ok(response) => Ok(finish(pool, lease, response, reads)),
         Err(failure) => Err(failure.refusal),
     }
 }
@@ -249,11 +253,12 @@ fn finish(
     pool: &Rc<OriginPool>,
     lease: Lease,
     response: Response<hyper::body::Incoming>,
-    paid: bool,
+    (paid, asks_price): (bool, bool),
 ) -> Response<OriginBody> {
     let idle = pool.config().body_idle;
     let (mut head, incoming) = response.into_parts();
     let said = if paid { Said::of(&head.headers) } else { None };
+    let named = if asks_price { Named::of(&head.headers) } else { None };
     framing::strip_response(&mut head.headers);
     framing::add_via(&mut head.headers, head.version);
     // The client's side speaks its own version.
@@ -263,7 +268,20 @@ fn finish(
     if let Some(said) = said {
         head.extensions.insert(said);
     }
+    if let Some(named) = named {
+        head.extensions.insert(named);
+    }
     Response::from_parts(head, OriginBody::new(incoming, lease, idle))
+}
+
+/// What a success of the origin costs: what it says itself, where it was asked, or what the route does. Its word is taken
+/// out.
+///
+/// # Errors
+/// It can't be read.
+pub fn price_of<B>(response: &mut Response<B>, route: &Route) -> Result<Money, Refusal> {
+    let price = route.price.ok_or(Reason::Internal)?;
+    response.extensions_mut().remove::<Named>().map_or(Ok(price), |named| named.price(price.currency))
 }
 
 /// The origin's answer as the client gets it, when nothing was paid.

@@ -1,12 +1,13 @@
 //! The way of a request, on one screen. Each step is a module of this name; the first that says no answers, through
 //! `rescue`, which alone chooses status and fields.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Response, header};
 use hyper::body::Incoming;
 
@@ -22,10 +23,12 @@ use super::rescue::{self, Refused};
 use super::target::Target;
 use super::{drain, framing, mcp, named};
 use crate::config::{Discovery, Route};
+use crate::payment::crawl;
 use crate::payment::permit::Permit;
 use crate::payment::presented::{Presented, Words, presented};
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
+use crate::wire::amount::Units;
 
 /// How often a priced request looks whether the books have been handed over.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -88,6 +91,10 @@ async fn answer(
     let scheme = client.scheme(core);
     let visit = Visit { core, scheme, target: &target, route: index, offer, method: &method, signs, words, call: None };
     let refused = match presented {
+        // Boxed, for the same reason as below.
+        Ok(Presented::Nothing) if config.routes[index].origin_price => {
+            return Box::pin(ask_price(visit, client, request)).await;
+        }
         Ok(Presented::Nothing) => visit.refuse(Reason::PaymentRequired.into()),
         // Boxed: what a payment needs must not make the future of a free request larger.
         Ok(presented) => return Box::pin(paid(visit, client, presented, request)).await,
@@ -114,6 +121,30 @@ async fn handed_over(core: &Core) -> bool {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     shared.is_open()
+}
+
+/// A request without a payment, of which the origin says what it costs: nothing, and the answer passes, or a price, and it
+/// does not.
+async fn ask_price(
+    visit: Visit<'_>,
+    client: &Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let core = visit.core;
+    let route = &core.shared.config.routes[visit.route];
+    let mut outbound = outbound(&visit, client, request)?;
+    outbound.asks_price = true;
+    let (name, value) = (crawl::ORIGIN_FIELD, HeaderValue::from_static(crawl::ORIGIN_VALUE_IN_BAND));
+    outbound.request.headers_mut().insert(name, value);
+    let mut response = forward::forward(core, outbound).await?;
+    if !route.charge_on.charges(response.status().as_u16()) {
+        return Ok(forward::unpaid(response));
+    }
+    match forward::price_of(&mut response, route) {
+        Ok(price) if price.units == Units::ZERO => Ok(forward::unpaid(response)),
+        Ok(price) => Err(visit.refuse_at(price)),
+        Err(refusal) => Err(visit.refuse(refusal)),
+    }
 }
 
 /// A request with a payment: through the gate, then by a task that outlives the client.
@@ -171,7 +202,8 @@ pub(super) async fn buy(
     let core = visit.core;
     let (target, method) = (Arc::from(visit.booked()), Arc::from(visit.method.as_str()));
     let (upload, ticket) = (outbound.watch.clone(), RefCell::new(ticket));
-    let exchange = Exchange { permit, route: visit.route, target, method, call: None, upload, ticket };
+    let exchange =
+        Exchange { permit, route: visit.route, target, method, call: None, upload, ticket, named: Cell::default() };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
 }
 

@@ -241,3 +241,76 @@ fn an_origin_that_fails_is_not_charged() {
     assert_eq!((answer.status, answer.header("crawler-charged")), (404, None));
     assert_eq!(rows(gateway).len(), 0);
 }
+
+/// An origin that names a price for each path, and a gateway that lets it.
+fn in_band() -> (Origin, Agent, Gateway) {
+    let origin = Origin::scripted(|seen, socket| {
+        let (status, price) = match seen.path() {
+            "/paid/dear" => ("200 OK", "Crawler-Price: USD 0.05\r\n"),
+            "/paid/free" => ("200 OK", "Crawler-Price: USD 0\r\n"),
+            "/paid/wrong" => ("200 OK", "Crawler-Price: 0.05\r\n"),
+            "/paid/euro" => ("200 OK", "Crawler-Price: EUR 0.05\r\n"),
+            "/paid/twice" => ("200 OK", "Crawler-Price: USD 0.05\r\nCrawler-Price: USD 0.05\r\n"),
+            "/paid/gone" => ("404 Not Found", "Crawler-Price: USD 0.05\r\n"),
+            _ => ("200 OK", ""),
+        };
+        write!(socket, "HTTP/1.1 {status}\r\nContent-Length: 4\r\n{price}\r\npage").is_ok()
+    });
+    let agent = Agent::start();
+    let route = "price = \"0.01 USD\"\naccept = [\"crawl\"]\norigin_price = true\nmethods = [\"GET\"]\n";
+    let toml = site_toml(&origin, &agent, "").replace("price = \"0.01 USD\"\n", route);
+    let gateway = Gateway::start(&toml.replace("credit = \"1000 USD\"", "credit = \"0.20 USD\""));
+    (origin, agent, gateway)
+}
+
+#[test]
+fn an_origin_names_its_price_and_nothing_of_the_page_is_given_before_it_is_paid() {
+    let (origin, agent, gateway) = in_band();
+    let ask = |path: &str| {
+        exchange(gateway.addr, format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", gateway.addr))
+    };
+    for (path, price) in [("/paid/dear", "USD 0.05"), ("/paid/page", "USD 0.01")] {
+        let answer = ask(path);
+        assert_eq!(error(&answer), (402, "MissingCrawlerPrice"), "{answer:?}");
+        assert_eq!(answer.header("crawler-price"), Some(price), "{path}");
+        assert!(answer.text().contains(&format!("Price: {price}")) && !answer.text().contains("page"), "{answer:?}");
+        assert_eq!(origin.last().header("cf-pay-per-crawl"), Some("protocol=tollgate, pricing=in-band"));
+    }
+    // What costs nothing, and what is no success, passes.
+    assert_eq!((ask("/paid/free").status, ask("/paid/free").text().as_str()), (200, "page"));
+    assert_eq!((ask("/paid/gone").status, ask("/paid/gone").header("crawler-price")), (404, None));
+    for path in ["/paid/wrong", "/paid/euro", "/paid/twice"] {
+        let answer = ask(path);
+        assert_eq!((answer.status, answer.reason()), (502, "origin_price_invalid"), "{answer:?}");
+        assert!(!answer.text().contains("page"));
+    }
+
+    let nonce = std::cell::Cell::new(0);
+    let bid = |field, path: &str, bid: &str| {
+        // Another signature each time, or it would be a payment that was used.
+        nonce.set(nonce.get() + 1);
+        let nonce = Some(format!("nonce-{}", nonce.get()));
+        exchange(gateway.addr, agent.signed_in(field, gateway.addr, path, bid).with(|r| r.nonce = nonce).head())
+    };
+    for (field, text, code) in
+        [(EXACT, "USD 0.01", "InvalidCrawlerExactPrice"), (MAX, "USD 0.049", "InvalidCrawlerMaxPrice")]
+    {
+        let answer = bid(field, "/paid/dear", text);
+        assert_eq!(error(&answer), (402, code), "{answer:?}");
+        assert_eq!(answer.header("crawler-price"), Some("USD 0.05"));
+        assert!(!answer.text().contains("page"));
+    }
+    let answer = bid(MAX, "/paid/wrong", "USD 0.1");
+    assert_eq!(error(&answer), (502, "InvalidContentPrice"), "{answer:?}");
+    // Nothing is charged for what is free, and never more than the price: four times 0.05 is all that the account may owe.
+    let free = bid(MAX, "/paid/free", "USD 0.2");
+    assert_eq!((free.status, free.header("crawler-charged")), (200, None), "{free:?}");
+    for i in 0..4 {
+        let most = if i == 3 { "USD 0.05" } else { "USD 0.051" };
+        let paid = bid(MAX, "/paid/dear", most);
+        assert_eq!((paid.status, paid.header("crawler-charged")), (200, Some("USD 0.05")), "{paid:?}");
+    }
+    assert_eq!(error(&bid(MAX, "/paid/dear", "USD 0.05")), (403, "PaymentFailed"));
+    let rows = rows(gateway);
+    assert!(rows.len() == 4 && rows.iter().all(|row| row["amount"] == "0.05"), "{rows:?}");
+}

@@ -97,6 +97,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         methods,
         selector: selector?,
         price: price?,
+        origin_price: origin_price(section, priced),
         accept: accept?,
         settle: match section.text("settle") {
             Some("first") => Settle::First,
@@ -134,6 +135,22 @@ fn price(section: &Section<'_>, text: &str) -> Option<Option<Money>> {
             None
         }
     }
+}
+
+/// A price that is known when the origin has answered can't be offered before, and must not cost its effects.
+fn origin_price(section: &Section<'_>, priced: bool) -> bool {
+    let wanted = section.flag("origin_price");
+    let complain = |message: &str, help: &str| section.complain("origin_price", message, Some(help.to_owned()));
+    let schemes = section.texts("accept");
+    let methods = section.texts("methods");
+    if wanted && !priced {
+        complain("a free route has no price to name", "give it a `price`: what costs when the origin names none");
+    } else if wanted && !(schemes.len() == 1 && schemes[0].1 == "crawl") {
+        complain("only pay per crawl asks for the price so", "write `accept = [\"crawl\"]`");
+    } else if wanted && (methods.is_empty() || methods.iter().any(|(_, method)| !matches!(*method, "GET" | "HEAD"))) {
+        complain("a request without payment reaches the origin", "write `methods = [\"GET\"]`");
+    }
+    wanted
 }
 
 fn accept(section: &Section<'_>, priced: bool) -> Option<Vec<Scheme>> {

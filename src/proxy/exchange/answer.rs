@@ -83,8 +83,8 @@ impl Exchange {
                 let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
                 (PAYMENT_RESPONSE, value, "PAYMENT-SIGNATURE, Signature-Agent")
             }
-            Means::Credit { by: Credit::Crawl, .. } => {
-                let charged = self.permit.charged().map(crawl::text_of);
+            Means::Credit { by: Credit::Crawl(_), .. } => {
+                let charged = self.named.get().or_else(|| self.permit.charged()).map(crawl::text_of);
                 let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
                 (CRAWLER_CHARGED, value, "Crawler-Exact-Price, Crawler-Max-Price, Signature-Agent")
             }

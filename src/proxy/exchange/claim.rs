@@ -49,7 +49,7 @@ impl Exchange {
     pub(super) fn used(&self) -> Reason {
         match &self.permit.means {
             // Its 402s are about prices.
-            Means::Credit { by: Credit::Crawl, .. } => Reason::SignatureUsed,
+            Means::Credit { by: Credit::Crawl(_), .. } => Reason::SignatureUsed,
             Means::Credit { .. } => Reason::AlreadyUsed,
             // Never a 402: clients pay again on it.
             Means::Exact(_) => Reason::PaymentAlreadyUsed,
@@ -61,7 +61,7 @@ impl Exchange {
         let mut receipt = None;
         let refusal = match error {
             ClaimError::AlreadyCaptured(n) => {
-                receipt = n.map(|n| n.to_string());
+                receipt = *n;
                 used.into()
             }
             ClaimError::Owed => used.into(),
@@ -80,7 +80,7 @@ impl Exchange {
             ClaimError::CreditExhausted { .. } => {
                 let wait = self.permit.period_ends.saturating_sub(self.permit.granted_ms / 1000).max(1);
                 let reason = match &self.permit.means {
-                    Means::Credit { by: Credit::Batch(_) | Credit::Crawl, .. } => Reason::PaymentFailed,
+                    Means::Credit { by: Credit::Batch(_) | Credit::Crawl(_), .. } => Reason::PaymentFailed,
                     _ => Reason::CreditExhausted,
                 };
                 Refusal::from(reason).retry_after(wait)
@@ -91,7 +91,7 @@ impl Exchange {
                 Refusal::from(Reason::LedgerUnavailable).retry_after(5)
             }
         };
-        No { refusal, receipt, payment_response: None }
+        No { receipt, ..refusal.into() }
     }
 }
 

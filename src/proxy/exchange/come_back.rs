@@ -129,9 +129,9 @@ impl Exchange {
     /// «Spent», with the receipt.
     fn bought_before(&self, exact: &Exact, bought: &Bought) -> No {
         No {
-            refusal: Reason::PaymentAlreadyUsed.into(),
-            receipt: Some(bought.receipt.n.to_string()),
+            receipt: Some(bought.receipt.n),
             payment_response: stored_receipt(bought).map(|x402| (exact.version, x402)),
+            ..Reason::PaymentAlreadyUsed.into()
         }
     }
 }

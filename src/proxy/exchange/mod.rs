@@ -27,7 +27,7 @@ mod mcp;
 mod remember;
 mod settle;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -48,6 +48,7 @@ use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
 use crate::payment::permit::{Credit, Means, Permit};
 use crate::payment::reason::{Reason, Refusal};
+use crate::wire::amount::{Money, Units};
 use crate::wire::x402::Version;
 
 /// What the task sends back: an answer, or why there is none.
@@ -58,14 +59,16 @@ pub struct No {
     /// Why.
     pub refusal: Refusal,
     /// The number of the capture that came before.
-    pub receipt: Option<String>,
+    pub receipt: Option<i64>,
     /// x402's payment response.
     pub payment_response: Option<(Version, String)>,
+    /// The price that the origin names.
+    pub price: Option<Box<Money>>,
 }
 
 impl From<Refusal> for No {
     fn from(refusal: Refusal) -> No {
-        No { refusal, receipt: None, payment_response: None }
+        No { refusal, receipt: None, payment_response: None, price: None }
     }
 }
 
@@ -91,6 +94,8 @@ pub struct Exchange {
     pub ticket: RefCell<Option<Ticket>>,
     /// What is called, at an MCP server.
     pub call: Option<Rc<Call>>,
+    /// The price that the origin has named, once it has.
+    pub named: Cell<Option<Money>>,
 }
 
 /// What an exchange runs with.
@@ -131,7 +136,7 @@ impl Exchange {
         let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };
         let Some(charged) = self.judge(forwarded, &mut scene).await else { return };
-        let response = match charged {
+        let response = match self.ask(&scene.core, charged) {
             Charged::Yes(response) => response,
             Charged::No(verdict, why) => {
                 claim.why = why;
@@ -139,8 +144,13 @@ impl Exchange {
                 return scene.tell(verdict);
             }
         };
+        let mut posting = self.posting(&scene.core, response.status().as_u16(), None);
+        if let Some(price) = self.named.get() {
+            // The claim was for the bid; what is less goes back to the account.
+            (posting.amount, posting.list_amount) = (price.units, price.units);
+        }
         // From here nothing cancels: the capture is queued before this call returns.
-        let captured = claim.capture(self.posting(&scene.core, response.status().as_u16(), None)).await;
+        let captured = claim.capture(posting).await;
         let verdict = match captured {
             Ok(receipt) => Ok(self.answer(&scene.core, &scene.client, response, (receipt, upload), None)),
             Err(CaptureError::Lost) => Err(self.used().into()),
@@ -162,6 +172,7 @@ impl Exchange {
     ) -> Option<Result<Response<OriginBody>, Refusal>> {
         self.tell_origin(outbound.request.headers_mut(), attempt);
         outbound.paid = true;
+        outbound.asks_price = matches!(&self.permit.means, Means::Credit { by: Credit::Crawl(Some(_)), .. });
         tokio::select! {
             biased;
             () = left(&mut scene.ear) => None,
@@ -186,6 +197,31 @@ impl Exchange {
         }
     }
 
+    /// What an answer costs whose origin names its price: nothing, which is given uncharged, what the bid pays, or more.
+    fn ask(&self, core: &Core, charged: Charged) -> Charged {
+        let Means::Credit { by: Credit::Crawl(Some(bid)), .. } = &self.permit.means else { return charged };
+        let Charged::Yes(mut response) = charged else { return charged };
+        let route = &core.shared.config.routes[self.route];
+        let refused =
+            |refusal: Refusal, price| Charged::No(Err(No { price, ..refusal.into() }), Released::OriginFailed);
+        match forward::price_of(&mut response, route) {
+            Err(refusal) => refused(refusal, None),
+            Ok(price) if price.units == Units::ZERO => {
+                let mut response = forward::unpaid(response);
+                make_private(response.headers_mut());
+                // Nobody lost anything by it.
+                Charged::No(Ok(response), Released::NotAsked)
+            }
+            Ok(price) => match bid.pays(price) {
+                Err(refusal) => refused(refusal, Some(Box::new(price))),
+                Ok(()) => {
+                    self.named.set(Some(price));
+                    Charged::Yes(response)
+                }
+            },
+        }
+    }
+
     /// Says to the origin who paid; what a client said in these fields was taken out before.
     fn tell_origin(&self, headers: &mut HeaderMap, attempt: &'static str) {
         let reference = self.permit.reference();
@@ -195,8 +231,11 @@ impl Exchange {
             ("tollgate-payment-id", reference.as_str()),
             ("tollgate-attempt", attempt),
         ];
-        let is_crawl = matches!(&self.permit.means, Means::Credit { by: Credit::Crawl, .. });
-        let crawl = is_crawl.then_some((crawl::ORIGIN_FIELD, crawl::ORIGIN_VALUE));
+        let crawl = match &self.permit.means {
+            Means::Credit { by: Credit::Crawl(None), .. } => Some((crawl::ORIGIN_FIELD, crawl::ORIGIN_VALUE)),
+            Means::Credit { by: Credit::Crawl(_), .. } => Some((crawl::ORIGIN_FIELD, crawl::ORIGIN_VALUE_IN_BAND)),
+            _ => None,
+        };
         for (name, value) in fields.into_iter().chain(crawl) {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(HeaderName::from_static(name), value);

@@ -95,5 +95,5 @@ impl Exchange {
 
 /// «No» to a client whose money has moved.
 pub(super) fn paid_for(exact: &Exact, refusal: Refusal, captured: Receipt, x402: Option<String>) -> No {
-    No { refusal, receipt: Some(captured.n.to_string()), payment_response: x402.map(|x402| (exact.version, x402)) }
+    No { receipt: Some(captured.n), payment_response: x402.map(|x402| (exact.version, x402)), ..refusal.into() }
 }

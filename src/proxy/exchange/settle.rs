@@ -358,7 +358,7 @@ impl Exchange {
                 }
                 let detail = format!("the facilitator did not move the money: {reason}");
                 let refusal = Refusal::new(Reason::SettlementFailed, detail).error(&reason);
-                scene.tell(Err(No { refusal, receipt: None, payment_response: Some((exact.version, response)) }));
+                scene.tell(Err(No { payment_response: Some((exact.version, response)), ..refusal.into() }));
                 None
             }
             End::Unknown(why) => {

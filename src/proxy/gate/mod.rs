@@ -20,6 +20,7 @@ use crate::payment::pieces::Filling;
 use crate::payment::presented::{Presented, Words};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::{batch, crawl};
+use crate::wire::amount::Money;
 use crate::wire::signature::RequestView;
 use crate::wire::x402::payload::Payload;
 
@@ -128,9 +129,27 @@ impl Visit<'_> {
     /// The refusal of an exchange, likewise.
     pub fn refuse_ended(&self, no: No) -> Refused {
         let mut refused = self.refuse(no.refusal);
-        refused.extra.receipt = no.receipt;
+        refused.extra.receipt = no.receipt.map(|n| n.to_string());
         refused.extra.payment_response = no.payment_response;
+        if let Some(price) = no.price {
+            self.names_price(&mut refused, *price);
+        }
         refused
+    }
+
+    /// «Payment required» at the price that the origin names.
+    pub fn refuse_at(&self, price: Money) -> Refused {
+        let mut refused = self.refuse(Reason::PaymentRequired.into());
+        self.names_price(&mut refused, price);
+        refused
+    }
+
+    fn names_price(&self, refused: &mut Refused, price: Money) {
+        let text = crawl::text_of(price);
+        let Refusal { reason, detail, .. } = &refused.refusal;
+        let message = if detail.is_empty() { reason.meaning() } else { detail };
+        refused.extra.offer_body = Some(format!("{message}\nPrice: {text}\n"));
+        refused.extra.crawler_price = Some(text);
     }
 
     /// An id for each entry of the offer.

@@ -116,13 +116,19 @@ impl Visit<'_> {
         }
         let candidates = signed::candidates(&self.view(headers), &bid.cover(), &shared.rules, now_ms)?;
         let price = self.offer.price;
-        // Before any fetch: it costs nothing to see, and says nothing that the 402 does not.
-        bid.pays(price)?;
+        let in_band = shared.config.routes[self.route].origin_price;
+        if !in_band {
+            // Before any fetch: it costs nothing to see, and says nothing that the 402 does not.
+            bid.pays(price)?;
+        }
         let proven = self.prove(candidates, now_ms).await.map_err(|refusal| match refusal.reason {
             Reason::KeyUnknown => Refusal::new(Reason::InvalidSignature, Reason::KeyUnknown.meaning()),
             _ => refusal,
         })?;
-        let bought = Bought { amount: price.units, currency: price.currency, quote: None, by: Credit::Crawl };
+        // Where the origin names the price, the claim is for all that the crawler pays.
+        let price = if in_band { bid.most() } else { price };
+        let by = Credit::Crawl(in_band.then_some(bid));
+        let bought = Bought { amount: price.units, currency: price.currency, quote: None, by };
         self.on_credit(proven, bought, now_ms)
     }
 

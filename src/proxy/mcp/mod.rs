@@ -11,7 +11,7 @@
 mod call;
 pub mod refusal;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -165,6 +165,7 @@ async fn buy(
         call: Some(call.clone()),
         upload: outbound.watch.clone(),
         ticket: RefCell::default(),
+        named: Cell::default(),
     };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
 }
