@@ -164,6 +164,7 @@ impl Gateway {
             store: store.clone(),
             answers: Answers::new(config.exact.answers_bytes),
             config: config.clone(),
+            route_keys: Shared::route_keys_of(&config),
             catalogue: Shared::catalogue_of(&config, &offers, clock.now_ms() / 1000),
             offers,
             key,

@@ -18,6 +18,7 @@ pub mod offer_receipt;
 pub mod permit;
 pub mod pieces;
 pub mod presented;
+pub mod quoted;
 pub mod reason;
 pub mod secrets;
 pub mod signed;

@@ -112,6 +112,8 @@ impl Term {
 #[derive(Debug, Default)]
 pub struct Terms {
     by_tag: HashMap<[u8; 2], Vec<Arc<Term>>>,
+    /// What v1 was quoted by earlier configurations, and until when that is good, Unix ms.
+    quotes: Vec<(Arc<Term>, u64)>,
 }
 
 impl Terms {
@@ -121,6 +123,16 @@ impl Terms {
         if !list.iter().any(|t| t.digest == term.digest) {
             list.push(term);
         }
+    }
+
+    /// Adds what v1 was quoted by an earlier configuration: good until then, for its payments have no time of their own.
+    pub fn insert_quote(&mut self, term: Arc<Term>, until_ms: u64) {
+        self.quotes.push((term, until_ms));
+    }
+
+    /// Those that are good now.
+    pub fn quotes(&self, now_ms: u64) -> impl Iterator<Item = &Arc<Term>> {
+        self.quotes.iter().filter(move |(_, until_ms)| now_ms <= *until_ms).map(|(term, _)| term)
     }
 
     /// The live templates with this tag.
@@ -142,6 +154,28 @@ impl Terms {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotes_end() {
+        let template = Template::from_bytes(&quote().to_bytes()).unwrap();
+        let mut terms = Terms::default();
+        terms.insert_quote(Term::new(template), 1000);
+        assert_eq!([999, 1000, 1001].map(|now_ms| terms.quotes(now_ms).count()), [1, 1, 0]);
+        assert_eq!((terms.iter().count(), terms.accepts("exact", "eip155:84532")), (0, false));
+    }
+
+    fn quote() -> Template {
+        Template {
+            ttl: 300,
+            class: "v1/9f86d081884c7d65/10000".into(),
+            scheme: "exact".into(),
+            network: "eip155:84532".into(),
+            asset: "0x036CbD53842c5426634e7929541eC2318f3dCF7e".into(),
+            decimals: 6,
+            pay_to: "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC".into(),
+            terms_url: String::new(),
+        }
+    }
 
     #[test]
     fn integers_have_one_spelling() {

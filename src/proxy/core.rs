@@ -18,6 +18,7 @@ use crate::payment::catalogue::{Catalogue, Listing};
 use crate::payment::gateway_key::GatewayKey;
 use crate::payment::identifier::Mode;
 use crate::payment::offer::{DeferredTerms, Forms, PreparedOffer, Sold, Way};
+use crate::payment::quoted::RouteKey;
 use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::payment::terms::Terms;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The offer of each route that has a price, by the route's index.
     pub offers: Vec<Option<PreparedOffer>>,
+    /// Each route without its price, by its index.
+    pub route_keys: Vec<RouteKey>,
     /// What is sold, for machines.
     pub catalogue: Catalogue,
     /// The gateway's own key, if it has one.
@@ -150,6 +153,15 @@ impl Shared {
             Some(PreparedOffer::new(price, ttl, &ways, forms, sold))
         };
         config.routes.iter().map(offer).collect()
+    }
+
+    /// The routes of a configuration without their prices.
+    pub fn route_keys_of(config: &Config) -> Vec<RouteKey> {
+        let key = |route: &Route| {
+            let tool = route.selector.as_ref().map_or_else(String::new, ToString::to_string);
+            RouteKey::new(route.host.as_deref(), &route.path, &route.methods, &tool)
+        };
+        config.routes.iter().map(key).collect()
     }
 
     /// What a configuration lists for machines, as of `now` (Unix seconds); `offers` are those that it makes.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::{Store as _, Unavailable};
+use crate::payment::quoted::is_quote;
 use crate::payment::terms::{Template, Term, Terms};
 use crate::proxy::core::Shared;
 
@@ -27,7 +28,14 @@ pub(super) struct LiveTerms {
 impl LiveTerms {
     /// The terms of the offers of `shared`.
     pub(super) fn new(shared: Arc<Shared>, store: Arc<SqliteStore>) -> LiveTerms {
-        let own = shared.offers.iter().flatten().flat_map(|o| &o.entries).map(|e| e.term.clone()).collect();
+        let mut own: Vec<Arc<Term>> =
+            shared.offers.iter().flatten().flat_map(|o| &o.entries).map(|e| e.term.clone()).collect();
+        if shared.config.exact.v1 {
+            let ttl = shared.config.offers.ttl.as_secs();
+            let routes = shared.offers.iter().zip(&shared.route_keys);
+            let quotes = routes.filter_map(|(offer, key)| Some(key.quotes(&offer.as_ref()?.entries, ttl)));
+            own.extend(quotes.flatten().map(Term::new));
+        }
         LiveTerms { shared, store, own }
     }
 
@@ -41,14 +49,19 @@ impl LiveTerms {
         let grace_ms = 2 * config.identity.skew.as_millis() as u64 + 2 * AGAIN_EVERY.as_millis() as u64;
         let earlier = self.store.recent_terms(now_ms.saturating_sub(TTL_MAX_MS + grace_ms)).await?;
         let mut terms = Terms::default();
-        self.own.iter().for_each(|term| terms.insert(term.clone()));
+        self.own.iter().filter(|term| !is_quote(&term.template)).for_each(|term| terms.insert(term.clone()));
         earlier
             .into_iter()
             .filter_map(|(bytes, loaded_ms)| Some((Template::from_bytes(&bytes)?, loaded_ms)))
             .filter(|(t, loaded_ms)| loaded_ms + t.ttl.saturating_mul(1000) + grace_ms >= now_ms)
-            .for_each(|(template, _)| {
-                self.store.raise_ttl_max(template.ttl.saturating_mul(1000));
-                terms.insert(Term::new(template));
+            .for_each(|(template, loaded_ms)| {
+                let ttl_ms = template.ttl.saturating_mul(1000);
+                self.store.raise_ttl_max(ttl_ms);
+                if is_quote(&template) {
+                    terms.insert_quote(Term::new(template), loaded_ms + ttl_ms + grace_ms);
+                } else {
+                    terms.insert(Term::new(template));
+                }
             });
         self.shared.open_with(terms);
         Ok(())

@@ -105,15 +105,15 @@ fn an_offer_pays_whom_it_named_and_a_new_one_the_new() {
         assert_eq!(old(&gateway, host, "/paid/a", &payload).reason(), "payment_refused");
     }
     assert_eq!(old(&gateway, host, "/paid/a", &wallet.sign(&v2)).status, 200);
-    assert_eq!(settled(&facilitator), [(PAY_TO.into(), "10000".into())]);
-    // Version 1 carries no offer: today's counts.
-    let answer = old(&gateway, host, "/paid/b", &wallet.sign(&v1));
-    assert_eq!(answer.json()["error"], "invalid_exact_evm_payload_recipient_mismatch");
+    // Version 1 carries no offer: what it was quoted is remembered.
+    assert_eq!(old(&gateway, host, "/paid/b", &wallet.sign(&v1)).status, 200);
+    let earlier = (PAY_TO.into(), "10000".into());
+    assert_eq!(settled(&facilitator), [earlier.clone(), earlier]);
     for draft in [wallet.draft(gateway.addr, "/paid/c"), wallet.draft_v1(gateway.addr, "/paid/c")] {
         assert_eq!(send(gateway.addr, "GET", "/paid/c", &wallet.sign(&draft)).status, 200);
     }
-    assert_eq!(settled(&facilitator)[1..], [(OTHER.into(), "10000".into()), (OTHER.into(), "10000".into())]);
-    assert_eq!(origin.calls(), 3);
+    assert_eq!(settled(&facilitator)[2..], [(OTHER.into(), "10000".into()), (OTHER.into(), "10000".into())]);
+    assert_eq!(origin.calls(), 4);
 }
 
 #[test]
@@ -124,12 +124,16 @@ fn an_offer_keeps_its_price_and_its_lifetime() {
     };
     let (origin, facilitator, wallet, gateway, (host, [v2, v1])) = restarted(change);
     assert_eq!(old(&gateway, host, "/paid/a", &wallet.sign(&v2)).status, 200);
-    let answer = old(&gateway, host, "/paid/b", &wallet.sign(&v1));
+    assert_eq!(old(&gateway, host, "/paid/b", &wallet.sign(&v1)).status, 200);
+    // Neither for another route, nor for an amount that nobody was quoted.
+    let mut dear = v1.clone();
+    dear.authorization.value = tollgate::wire::evm::u256::U256::from(20_000_u64);
+    let answer = old(&gateway, host, "/paid/b", &wallet.sign(&dear));
     assert_eq!(answer.json()["error"], "invalid_exact_evm_payload_authorization_value_mismatch");
     assert_eq!(answer.json()["accepts"][0]["maxAmountRequired"], "50000");
     assert_eq!(wallet.buy(gateway.addr, "/paid/c").status, 200);
     let asked: Vec<Value> = settled(&facilitator).into_iter().map(|(_, amount)| amount).collect();
-    assert_eq!((asked, origin.calls()), (vec!["10000".into(), "50000".into()], 2));
+    assert_eq!((asked, origin.calls()), (vec!["10000".into(), "10000".into(), "50000".into()], 3));
 }
 
 #[test]
@@ -140,11 +144,12 @@ fn an_offer_of_a_route_that_takes_no_tokens_any_more() {
         toml.replace("accept = [\"exact\"]", "accept = [\"deferred\"]") + account
     };
     let (origin, facilitator, wallet, gateway, (host, [v2, v1])) = restarted(change);
-    let answer = old(&gateway, host, "/paid/b", &wallet.sign(&v1));
-    assert_eq!((answer.status, answer.reason()), (402, "unsupported_scheme"), "{}", answer.text());
     // What was quoted is honoured, for the token is still configured.
-    let answer = old(&gateway, host, "/paid/a", &wallet.sign(&v2));
-    assert_eq!((answer.status, origin.calls(), facilitator.count("/settle")), (200, 1, 1), "{}", answer.text());
+    for (path, payload) in [("/paid/a", wallet.sign(&v2)), ("/paid/b", wallet.sign(&v1))] {
+        let answer = old(&gateway, host, path, &payload);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!((origin.calls(), facilitator.count("/settle")), (2, 2));
 }
 
 /// The facilitator's word stays the facilitator's: nothing of a payment is remembered by a restart but what was written.
@@ -186,4 +191,18 @@ fn a_new_ledger_beside_an_old_secret_takes_no_payment_from_before() {
     }
     assert_eq!((origin.calls(), facilitator.count("/settle")), (2, 2));
     assert_eq!(wallet.buy(gateway.addr, "/paid/a").status, 200);
+}
+
+#[test]
+fn what_v1_was_quoted_for_one_route_buys_no_other() {
+    let more = |price: &str| format!("[[routes]]\npath = \"/dear/*\"\nprice = \"{price}\"\naccept = [\"exact\"]\n");
+    let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
+    let toml = token_shop_toml(&origin, &facilitator, &more("1 USD"));
+    let gateway = Gateway::start(&toml);
+    let (cheap, host) = (wallet.sign(&wallet.draft_v1(gateway.addr, "/paid/b")), gateway.addr);
+    let gateway = Gateway::start_in(gateway.kill(), &toml.replace("0.01 USD", "0.02 USD"));
+    let answer = old(&gateway, host, "/dear/b", &cheap);
+    assert_eq!(answer.json()["error"], "invalid_exact_evm_payload_authorization_value_mismatch", "{}", answer.text());
+    assert_eq!((origin.calls(), facilitator.count("/verify")), (0, 0));
+    assert_eq!(old(&gateway, host, "/paid/b", &cheap).status, 200);
 }

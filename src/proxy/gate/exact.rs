@@ -9,7 +9,7 @@ use crate::payment::id::{IdError, SealedId};
 use crate::payment::offer::Way;
 use crate::payment::permit::{Exact, Means, Permit};
 use crate::payment::reason::{Reason, Refusal};
-use crate::payment::terms::Term;
+use crate::payment::terms::{Template, Term};
 use crate::payment::token::Token;
 use crate::payment::upto;
 use crate::wire::amount::Units;
@@ -140,7 +140,11 @@ impl Visit<'_> {
                 units,
                 quote: None,
             };
-            return Ok(if is_sold { entries.map(asked).collect() } else { Vec::new() });
+            if !is_sold {
+                return Ok(Vec::new());
+            }
+            // Today's price first, then those that were quoted for as long as an offer lives.
+            return Ok(entries.map(asked).chain(self.quoted_before(&payload.network, now_ms)).collect());
         };
         // A priced request does not come here before they are known.
         let terms = shared.terms().ok_or_else(|| Refusal::from(Reason::LedgerUnavailable).retry_after(5))?;
@@ -156,21 +160,40 @@ impl Visit<'_> {
             IdError::OtherResource => Refusal::from(Reason::OtherResource),
         })?;
         let template = &quote.term.template;
-        let configured = shared.config.exact.assets.iter().find(|token| {
-            token.network.as_str() == template.network && token.network.same_address(&token.address, &template.asset)
-        });
         // A token that is no longer configured can't be settled; the client gets the offers of today.
-        let configured = configured.filter(|token| token.decimals == template.decimals).ok_or_else(unknown)?;
-        if template.scheme == upto::SCHEME && configured.facilitator.is_none() {
+        let token = self.configured(template).ok_or_else(unknown)?;
+        if template.scheme == upto::SCHEME && token.facilitator.is_none() {
             return Err(unknown());
         }
-        let token = if configured.pay_to == template.pay_to {
-            configured.clone()
-        } else {
-            Arc::new(Token { pay_to: template.pay_to.clone(), ..Token::clone(configured) })
-        };
         let requirements = token.requirements(&template.scheme, quote.amount, template.ttl, Some(text));
         Ok(vec![Asked { token, units: quote.amount, requirements, quote: Some((quote.term, quote.id)) }])
+    }
+
+    /// What v1 was quoted for this route on this network, under terms that are still live.
+    fn quoted_before<'v>(&'v self, network: &'v str, now_ms: u64) -> impl Iterator<Item = Asked> + 'v {
+        let shared = &*self.core.shared;
+        let live = shared.terms().into_iter().flat_map(move |terms| terms.quotes(now_ms));
+        live.filter_map(move |term| {
+            let units = shared.route_keys.get(self.route)?.quoted(term)?;
+            let template = &term.template;
+            let token = self.configured(template).filter(|token| token.network.v1_name() == Some(network))?;
+            let requirements = token.requirements("exact", units, template.ttl, None);
+            Some(Asked { token, units, requirements, quote: None })
+        })
+    }
+
+    /// The token of a template, paid to whom it names; `None` where it is not configured any more and can't be settled.
+    fn configured(&self, template: &Template) -> Option<Arc<Token>> {
+        let same = |token: &&Arc<Token>| {
+            token.network.as_str() == template.network
+                && token.network.same_address(&token.address, &template.asset)
+                && token.decimals == template.decimals
+        };
+        let token = self.core.shared.config.exact.assets.iter().find(same)?;
+        if token.pay_to == template.pay_to {
+            return Some(token.clone());
+        }
+        Some(Arc::new(Token { pay_to: template.pay_to.clone(), ..Token::clone(token) }))
     }
 
     /// What the origin and a settlement after it may take, seconds.
