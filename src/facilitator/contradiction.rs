@@ -1,11 +1,12 @@
 //! Whether what a facilitator says it settled is what it was asked to.
 
 use super::supported::same_network;
+use crate::payment::upto;
 use crate::wire::x402::facilitator::Settled;
 use crate::wire::x402::requirements::Requirements;
 
 /// What of a successful settlement contradicts `asked`, for people; `None` if nothing does. Members that are absent
-/// contradict nothing. `payer` is who signed, where that is known.
+/// contradict nothing, but for the amount of `upto`. `payer` is who signed, where that is known.
 ///
 /// A success that contradicts is an unknown outcome: money may have moved, but not as asked.
 pub fn contradiction(settled: &Settled, asked: &Requirements, payer: Option<&str>) -> Option<String> {
@@ -14,6 +15,10 @@ pub fn contradiction(settled: &Settled, asked: &Requirements, payer: Option<&str
         return Some(format!("it settled on {network:?} instead of {}", asked.network));
     }
     let amount = settled.amount.as_deref().filter(|amount| !amount.is_empty());
+    if amount.is_none() && asked.scheme == upto::SCHEME {
+        // Required there: one that looks at what was signed takes the maximum.
+        return Some("it does not say how much of the maximum it settled".to_owned());
+    }
     if let Some(amount) = amount.filter(|amount| amount.parse::<u128>() != Ok(asked.amount)) {
         return Some(format!("it settled {amount:?} instead of {}", asked.amount));
     }

@@ -284,6 +284,18 @@ impl Claims {
         Some(n)
     }
 
+    /// It was not given: owed again, unless that was the last of its turns. Each asks the origin, which nobody pays for.
+    pub(super) fn give_back_owed(&self, key: &PaymentKey, n: i64) {
+        if let Some(held) = self.shard(key).get_mut(key)
+            && held.state == (State::Captured { n })
+        {
+            held.releases = held.releases.saturating_add(1);
+            if held.releases < RELEASES_MAX {
+                held.state = State::Owed { n };
+            }
+        }
+    }
+
     /// The capture is on disk as entry `n`, for `amount`.
     pub(super) fn captured(&self, claim: &Claim, n: i64, amount: Units) {
         self.end(claim, State::is_live, |held| {

@@ -140,10 +140,12 @@ fn find(connection: &Connection, key: &PostingKey) -> rusqlite::Result<Option<i6
 pub(super) fn bought(connection: &Connection, key: &PaymentKey) -> rusqlite::Result<Option<Bought>> {
     let mut statement =
         connection.prepare_cached("SELECT n, at_ms, method, target, evidence FROM entries WHERE key = ?1")?;
-    let key = PostingKey::new(Kind::Capture, key, 0);
-    let row = statement.query_row([key.as_bytes()], |row| {
+    let [capture, owed, redelivered] =
+        [Kind::Capture, Kind::Owed, Kind::Redelivered].map(|kind| PostingKey::new(kind, key, 0));
+    let owed = find(connection, &owed)?.is_some() && find(connection, &redelivered)?.is_none();
+    let row = statement.query_row([capture.as_bytes()], |row| {
         let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<_, i64>(1)?.unsigned_abs() };
-        Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)? })
+        Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed })
     });
     row.optional()
 }

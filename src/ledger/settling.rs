@@ -70,6 +70,8 @@ pub struct Bought {
     pub target: Option<String>,
     /// The versioned blob; none where retention dropped it.
     pub evidence: Option<Vec<u8>>,
+    /// Its answer was not given, and has not been since.
+    pub owed: bool,
 }
 
 /// The unresolved payments of this process. There are few, or something is very wrong.

@@ -21,7 +21,7 @@ use super::{
     queue::{Act, Ask, Job, Redelivery},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
-        OwedTurn, Posting, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
+        OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
     },
     writer::Shared,
 };
@@ -376,6 +376,14 @@ impl Store for SqliteStore {
 
     fn is_throttled(&self, payer: &str) -> bool {
         self.shared.claims.is_throttled(payer, self.shared.clock.now_ms())
+    }
+
+    fn is_in_doubt(&self, purchase: &Purchase) -> bool {
+        self.shared.claims.unresolved.has(purchase)
+    }
+
+    fn give_back(&self, turn: OwedTurn) {
+        self.shared.claims.give_back_owed(&turn.key, turn.n);
     }
 
     fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn> {

@@ -64,6 +64,9 @@ pub trait Store: Outcomes {
     /// until it has an end.
     fn in_doubt(&self, settling: &Settling);
 
+    /// Whether money of this purchase may have moved already: another payment for it must wait.
+    fn is_in_doubt(&self, purchase: &Purchase) -> bool;
+
     /// Whether this payer dropped too many claims lately; for one whom only the facilitator could name.
     fn is_throttled(&self, payer: &str) -> bool;
 
@@ -89,8 +92,11 @@ pub trait Store: Outcomes {
     /// The answer of a capture that was made just now will not be given: it is owed, from this moment on.
     fn owe(&self, key: PaymentKey, receipt: Receipt);
 
-    /// Takes the turn of serving what is owed: one gets it, once in the life of this process.
+    /// Takes the turn of serving what is owed: one at a time gets it.
     fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn>;
+
+    /// The turn ends and nothing was given: the answer is owed again, for a few more turns.
+    fn give_back(&self, turn: OwedTurn);
 
     /// What was owed is served: durable when the future resolves. A turn that ends without leaves it owed in the books, for
     /// the operator to refund. The receipt is the capture's.

@@ -47,6 +47,7 @@ reasons! {
     AlreadyUsed = "already_used", 402, "This payment has bought something before.", "Sign the fresh offer; do not send the old payment again.";
     PaymentRefused = "payment_refused", 402, "The payment does not hold, or the facilitator refused it; `error` has the specification's code.", "Sign one of the fresh offers.";
     SettlementFailed = "settlement_failed", 402, "The facilitator could not move the money; nothing was charged.", "See `errorReason` in the payment response, and sign a fresh offer.";
+    PaymentOwed = "payment_owed", 409, "This payment was made and its answer was not given; it cannot be served again.", "Do not pay again: ask the operator for the answer or a refund, with the receipt.";
     PaymentAlreadyUsed = "payment_already_used", 409, "This payment has bought something before; the receipt is in the payment response.", "Do not send it again; for another answer ask without a payment and sign the new offer.";
     IdentifierTaken = "payment_identifier_taken", 409, "The payment's identifier was used for another request or payment.", "Send the very request that it was made for, or take a new identifier.";
     AllowanceRequired = "permit2_allowance_required", 412, "The wallet has not allowed Permit2 to move the token.", "Approve Permit2 for the token once, and send the payment again.";

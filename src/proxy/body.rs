@@ -184,7 +184,10 @@ impl OriginBody {
 
     /// The same body with what was taken of it in front again.
     pub fn with(mut self, held: Held) -> OriginBody {
-        self.held = Some(Box::new(held));
+        // It was too long before already: nothing was taken of it, and what is in front stays there.
+        if self.held.is_none() || !held.is_empty() || held.is_whole() {
+            self.held = Some(Box::new(held));
+        }
         self
     }
 

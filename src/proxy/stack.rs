@@ -202,8 +202,17 @@ pub(super) async fn buy(
     let core = visit.core;
     let (target, method) = (Arc::from(visit.booked()), Arc::from(visit.method.as_str()));
     let (upload, ticket) = (outbound.watch.clone(), RefCell::new(ticket));
-    let exchange =
-        Exchange { permit, route: visit.route, target, method, call: None, upload, ticket, named: Cell::default() };
+    let exchange = Exchange {
+        permit,
+        route: visit.route,
+        target,
+        method,
+        call: None,
+        upload,
+        ticket,
+        named: Cell::default(),
+        payer: RefCell::default(),
+    };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
 }
 

@@ -164,9 +164,14 @@ fn settled_first_the_answer_is_owed_until_the_origin_gives_it() {
     let payload = wallet.sign(&wallet.draft(gateway.addr, "/paid/broken"));
     let answer = send(gateway.addr, "GET", "/paid/broken", &payload);
     assert_eq!((answer.status, receipt(&answer).unwrap()["success"] == true), (500, true));
+    // Three turns, for each asks the origin and nobody pays for that.
+    for _ in 0..3 {
+        let answer = send(gateway.addr, "GET", "/paid/broken", &payload);
+        assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (500, Some("2")), "{answer:?}");
+    }
     let answer = send(gateway.addr, "GET", "/paid/broken", &payload);
-    assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (500, Some("2")), "{answer:?}");
-    assert_eq!(send(gateway.addr, "GET", "/paid/broken", &payload).status, 409);
+    assert_eq!((answer.status, answer.reason(), receipt(&answer).is_some()), (409, "payment_owed", true));
+    assert_eq!(origin.calls(), 5);
     assert_eq!(facilitator.count("/settle"), 2);
 }
 

@@ -388,3 +388,26 @@ fn a_client_that_fetched_what_it_lost_is_not_on_the_refund_list() {
         tollgate(dir.path(), &["ledger", "list", "--state", "owed", "--json", "--ledger", "tollgate.sqlite"]);
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
 }
+
+#[test]
+fn a_named_answer_that_was_taken_before_it_was_paid_arrives_whole() {
+    for (size, chunked) in [(100_000_usize, false), (100_000, true), (3_000_000, false), (3_000_000, true)] {
+        let origin = Origin::scripted(move |_, socket| {
+            let body = "x".repeat(size);
+            let framed = if chunked {
+                format!("Transfer-Encoding: chunked\r\n\r\n{size:x}\r\n{body}\r\n0\r\n\r\n")
+            } else {
+                format!("Content-Length: {size}\r\n\r\n{body}")
+            };
+            write!(socket, "HTTP/1.1 200 OK\r\n{framed}").is_ok()
+        });
+        let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+        let gateway = token_shop(&origin, &facilitator, "settle = \"after_body\"\n");
+        let mut payload = wallet.sign(&wallet.draft(gateway.addr, "/paid/a"));
+        let info = json!({"required": false, "id": format!("payment-of-a-long-answer-{size}")});
+        payload["extensions"] = json!({"payment-identifier": {"info": info}});
+        let answer = send(gateway.addr, "GET", "/paid/a", &payload);
+        assert_eq!((answer.status, answer.body.len(), answer.truncated), (200, size, false), "chunked {chunked}");
+        assert_eq!(receipt(&answer).unwrap()["success"], true);
+    }
+}

@@ -64,13 +64,15 @@ fn what_was_paid_and_never_served_is_listed_until_it_is() {
     assert!(list(dir.path(), &[]).contains("owed"));
     assert!(list(dir.path(), &["--state", "owed", "--since", "2999-01-01", "--json"]).is_empty());
 
-    // It is tried once more and fails: still owed, and no longer fetched from this process.
+    // It is tried three times more and fails: still owed, and no longer fetched from this process.
     let gateway = Gateway::start_in(dir, &toml);
     let again = || exchange(gateway.addr, head(host, "GET", "/paid/bad", &payload));
+    for _ in 0..3 {
+        let answer = again();
+        assert_eq!((answer.status, receipt(&answer)), (500, receipt(&first)));
+    }
     let answer = again();
-    assert_eq!((answer.status, receipt(&answer)), (500, receipt(&first)));
-    let answer = again();
-    assert_eq!((answer.status, answer.reason()), (409, "payment_already_used"));
+    assert_eq!((answer.status, answer.reason(), receipt(&answer)), (409, "payment_owed", receipt(&first)));
     let (_, dir) = gateway.stop();
     assert_eq!(owed(dir.path()), rows);
 
@@ -110,4 +112,73 @@ fn what_may_not_have_moved_is_not_owed() {
     let rows = owed(dir.path());
     assert_eq!((rows.len(), &rows[0]["transaction"]), (1, &json!("0xabc")), "{rows:?}");
     assert!(rows[0]["request"].as_str().unwrap().ends_with("/paid/moved"));
+}
+
+#[test]
+fn what_is_owed_to_a_payer_of_version_1_is_served_to_nobody_and_stays_to_be_refunded() {
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::scripted(move |_, socket| {
+        let first = calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        let status = if first { "500 Oops" } else { "200 OK" };
+        write!(socket, "HTTP/1.1 {status}\r\nContent-Length: 2\r\n\r\nok").is_ok()
+    });
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let gateway = token_shop(&origin, &facilitator, "settle = \"first\"\n");
+    let payload = wallet.sign(&wallet.draft_v1(gateway.addr, "/paid/a"));
+    assert_eq!(send(gateway.addr, "GET", "/paid/a", &payload).status, 500);
+    // All of it stands in the calldata of the transfer: nobody can be told from the payer.
+    let again = send(gateway.addr, "GET", "/paid/a", &payload);
+    assert_eq!((again.status, again.reason()), (409, "payment_owed"), "{again:?}");
+    assert_eq!(receipt(&again).unwrap()["success"], true);
+    assert!(again.json()["advice"].as_str().unwrap().starts_with("Do not pay again"));
+    assert_eq!(origin.calls(), 1);
+    let (_, dir) = gateway.stop();
+    let list = ["ledger", "list", "--state", "owed", "--json", "--ledger", "tollgate.sqlite"];
+    let (code, out, err) = crate::support::gateway::tollgate(dir.path(), &list);
+    assert_eq!((code, out.lines().count()), (0, 1), "{out}{err}");
+}
+
+#[test]
+fn a_payer_that_leaves_again_is_still_owed_and_in_the_end_told_not_to_pay_again() {
+    let (held, release) = (std::sync::Arc::new(std::sync::Mutex::new(0)), std::sync::mpsc::channel::<()>());
+    let (calls, gate) = (held.clone(), std::sync::Mutex::new(release.1));
+    let origin = Origin::scripted(move |_, socket| {
+        let call = {
+            let mut calls = calls.lock().unwrap();
+            *calls += 1;
+            *calls
+        };
+        if call == 1 {
+            return write!(socket, "HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nno").is_ok();
+        }
+        // Until the client is gone.
+        let _ = gate.lock().unwrap().recv();
+        write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_ok()
+    });
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let gateway = token_shop(&origin, &facilitator, "settle = \"first\"\n");
+    let payload = wallet.sign(&wallet.draft(gateway.addr, "/paid/a"));
+    assert_eq!(send(gateway.addr, "GET", "/paid/a", &payload).status, 500);
+    let leave = |turn: usize| {
+        let mut connection = crate::support::client::Connection::open(gateway.addr);
+        connection.write(head(gateway.addr, "GET", "/paid/a", &payload));
+        while origin.calls() < turn + 1 {
+            std::thread::yield_now();
+        }
+        drop(connection);
+        let _ = release.0.send(());
+    };
+    // Two turns are lost; the gateway notices in its own time, so the next one asks until it is not in flight.
+    let settled = |expected: &[u16]| loop {
+        let answer = send(gateway.addr, "GET", "/paid/a", &payload);
+        if expected.contains(&answer.status) {
+            return answer;
+        }
+        std::thread::yield_now();
+    };
+    leave(1);
+    let _ = release.0.send(());
+    let served = settled(&[200]);
+    assert_eq!((served.text().as_str(), &receipt(&served).unwrap()["success"]), ("ok", &serde_json::json!(true)));
+    assert_eq!(send(gateway.addr, "GET", "/paid/a", &payload).reason(), "payment_already_used");
 }

@@ -134,3 +134,37 @@ fn a_facilitator_that_is_idempotent_is_asked_again_without_the_client() {
     assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (200, Some("2")), "{answer:?}");
     assert_eq!(facilitator.count("/settle"), 3);
 }
+
+#[test]
+fn a_contract_wallet_in_doubt_does_not_pay_for_the_same_thing_again() {
+    for (version, over_a_restart) in [(2, false), (1, false), (2, true)] {
+        let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
+        let toml = token_shop_toml(&origin, &facilitator, "")
+            .replace("[server]", "[server]\npublic_url = \"http://shop.example\"");
+        let mut gateway = Gateway::start(&toml);
+        // Longer than a key's: its contract checks it, which the facilitator asks for.
+        let pay = |gateway: &Gateway| {
+            let ask = "GET /paid/a HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+            let draft = wallet.draft_of(&exchange(gateway.addr, ask));
+            let mut payload = wallet.sign(&draft);
+            let longer = payload["payload"]["signature"].as_str().unwrap().to_owned() + "aabb";
+            payload["payload"]["signature"] = longer.into();
+            if version == 1 {
+                payload = serde_json::json!({"x402Version": 1, "scheme": "exact", "network": "base-sepolia",
+                    "payload": payload["payload"]});
+            }
+            let head = crate::support::wallet::head(gateway.addr, "GET", "/paid/a", &payload);
+            exchange(gateway.addr, head.replace(&format!("Host: {}", gateway.addr), "Host: shop.example"))
+        };
+        facilitator.next("/settle", Behaviour::Pending(200));
+        facilitator.next("/settle", Behaviour::Pending(200));
+        let first = pay(&gateway);
+        assert_eq!((first.status, first.reason()), (503, "settlement_pending"), "{first:?}");
+        if over_a_restart {
+            gateway = Gateway::start_in(gateway.kill(), &toml);
+        }
+        let second = pay(&gateway);
+        assert_eq!((second.status, second.reason()), (503, "payment_unresolved"), "version {version}: {second:?}");
+        assert_eq!(facilitator.count("/settle"), 2);
+    }
+}

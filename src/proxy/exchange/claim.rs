@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{Exchange, No};
 use crate::ledger::store::{
-    CaptureError, Claim, ClaimError, ClaimRequest, Intent, Look, Posting, Purchase, Receipt, Released, Settling, Store,
+    CaptureError, Claim, ClaimError, ClaimRequest, Intent, Look, OwedTurn, Posting, Purchase, Receipt, Released,
+    Settling, Store,
 };
 use crate::payment::permit::{Credit, Means};
 use crate::payment::reason::{Reason, Refusal};
@@ -14,9 +15,7 @@ impl Exchange {
     pub(super) async fn claim(&self, store: &Arc<dyn Store>) -> Result<ClaimGuard, ClaimError> {
         let permit = &self.permit;
         let purchase = match &permit.means {
-            Means::Exact(exact) if exact.proven => {
-                Some(Purchase { payer: permit.agent.clone(), what: format!("{} {}", self.method, self.target).into() })
-            }
+            Means::Exact(exact) if exact.proven => Some(Purchase { payer: permit.agent.clone(), what: self.what() }),
             _ => None,
         };
         let request = ClaimRequest {
@@ -43,6 +42,11 @@ impl Exchange {
                 Err(ClaimError::Unavailable(why))
             }
         }
+    }
+
+    /// What is bought: two payments of one payer for it must not both be in doubt.
+    pub(super) fn what(&self) -> Arc<str> {
+        format!("{} {}", self.method, self.target).into()
     }
 
     /// Why a payment that has bought something is refused.
@@ -105,12 +109,20 @@ pub(super) struct ClaimGuard {
 
 impl ClaimGuard {
     /// Who pays, as a facilitator says; whether he may.
-    pub(super) fn pays(&mut self, payer: Arc<str>) -> bool {
-        let throttled = self.store.is_throttled(&payer);
-        if let Some(claim) = &mut self.claim {
-            claim.request.payer = Some(payer);
+    ///
+    /// # Errors
+    /// He dropped too many claims, or may have paid for this already.
+    pub(super) fn pays(&mut self, purchase: Purchase) -> Result<(), ClaimError> {
+        if self.store.is_throttled(&purchase.payer) {
+            return Err(ClaimError::Throttled);
         }
-        !throttled
+        if self.store.is_in_doubt(&purchase) {
+            return Err(ClaimError::PayerUnresolved);
+        }
+        if let Some(claim) = &mut self.claim {
+            claim.request.purchase = Some(purchase);
+        }
+        Ok(())
     }
 
     pub(super) async fn capture(mut self, posting: Posting) -> Result<Receipt, CaptureError> {
@@ -126,6 +138,34 @@ impl ClaimGuard {
         let claim = self.claim.take().ok_or(CaptureError::Lost)?;
         let settling = store.intend(claim, intent).await?;
         Ok(SettlingGuard { store, settling: Some(settling) })
+    }
+}
+
+/// A turn of serving what is owed, given back unless it is served.
+pub(super) struct OwedGuard {
+    store: Arc<dyn Store>,
+    turn: Option<OwedTurn>,
+}
+
+impl OwedGuard {
+    /// Takes the turn, if there is one to take.
+    pub(super) fn take(store: &Arc<dyn Store>, key: crate::payment::key::PaymentKey) -> Option<OwedGuard> {
+        Some(OwedGuard { turn: Some(store.take_owed(key)?), store: store.clone() })
+    }
+
+    pub(super) async fn redelivered(mut self) -> Result<Receipt, CaptureError> {
+        match self.turn.take() {
+            Some(turn) => self.store.redelivered(turn).await,
+            None => Err(CaptureError::Lost),
+        }
+    }
+}
+
+impl Drop for OwedGuard {
+    fn drop(&mut self) {
+        if let Some(turn) = self.turn.take() {
+            self.store.give_back(turn);
+        }
     }
 }
 

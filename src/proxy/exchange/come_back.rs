@@ -1,7 +1,8 @@
 //! A token payment that comes back: spent, owed, or in doubt.
 
-use super::claim::SettlingGuard;
+use super::claim::{OwedGuard, SettlingGuard};
 use super::due::Due;
+use super::ear::Ear;
 use super::remember::paid_for;
 use super::settle::not_written;
 use super::{Charged, Exchange, No, Scene, left};
@@ -56,7 +57,13 @@ impl Exchange {
             ClaimError::AlreadyCaptured(_) => {
                 let mut no = self.claim_refusal(&error);
                 if let Ok(Some(bought)) = store.find(self.permit.key).await {
-                    no = self.bought_before(exact, &bought);
+                    let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
+                    let same = evidence.is_some_and(|evidence| evidence.request == exact.body);
+                    no = if bought.owed && same {
+                        self.owed_before(exact, &bought)
+                    } else {
+                        self.bought_before(exact, &bought)
+                    };
                 }
                 scene.tell(Err(no));
             }
@@ -77,6 +84,10 @@ impl Exchange {
             evidence.request == exact.body && self.is_for(bought.method.as_deref(), bought.target.as_deref())
         });
         let Some(evidence) = evidence else { return scene.tell(Err(self.bought_before(exact, &bought))) };
+        if evidence.sealed_id.is_none() {
+            // All of a payment of x402 v1 stands on the chain, where anybody can take it from.
+            return scene.tell(Err(self.owed_before(exact, &bought)));
+        }
         // What a call asks for is part of its target; its body has an id that is another each time.
         if self.call.is_none() {
             let body = tokio::select! {
@@ -92,7 +103,7 @@ impl Exchange {
             }
         }
         self.name(Ticket::bind);
-        let Some(turn) = store.take_owed(self.permit.key) else {
+        let Some(turn) = OwedGuard::take(&store, self.permit.key) else {
             return scene.tell(Err(self.bought_before(exact, &bought)));
         };
         let (receipt, x402) = (bought.receipt, stored_receipt(&bought));
@@ -105,7 +116,9 @@ impl Exchange {
             Charged::No(Err(no), _) => refused(no.refusal, x402),
             Charged::Yes(response) => match self.copy(response).await {
                 Err(refusal) => refused(refusal, x402),
-                Ok((mut response, copy)) => match store.redelivered(turn).await {
+                // Whoever is gone by now has been given nothing: it stays owed.
+                Ok(_) if scene.ear.as_ref().is_none_or(Ear::is_closed) => return,
+                Ok((mut response, copy)) => match turn.redelivered().await {
                     Err(CaptureError::Lost) => Err(self.bought_before(exact, &bought)),
                     Err(error) => Err(not_written(&error)),
                     Ok(receipt) => {
@@ -124,6 +137,11 @@ impl Exchange {
     /// Whether this request is for what was bought.
     fn is_for(&self, method: Option<&str>, target: Option<&str>) -> bool {
         (method, target) == (Some(&*self.method), Some(&*self.target))
+    }
+
+    /// «Paid and never given», with the receipt: who reads «spent» would pay again.
+    fn owed_before(&self, exact: &Exact, bought: &Bought) -> No {
+        No { refusal: Reason::PaymentOwed.into(), ..self.bought_before(exact, bought) }
     }
 
     /// «Spent», with the receipt.

@@ -96,6 +96,8 @@ pub struct Exchange {
     pub call: Option<Rc<Call>>,
     /// The price that the origin has named, once it has.
     pub named: Cell<Option<Money>>,
+    /// Who pays, once the facilitator has told it.
+    pub payer: RefCell<Option<Arc<str>>>,
 }
 
 /// What an exchange runs with.
@@ -267,7 +269,7 @@ impl Exchange {
             Means::Exact(exact) => (exact.scheme, None, wallet.unwrap_or_default().encode()),
         };
         Posting {
-            agent: permit.agent.clone(),
+            agent: self.payer.borrow().clone().unwrap_or_else(|| permit.agent.clone()),
             agent_key: key.map(|key| key.thumbprint.clone()),
             route: config.routes[self.route].name.clone(),
             scheme,

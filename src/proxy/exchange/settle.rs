@@ -17,6 +17,8 @@
 //! With `settle = "first"` the origin is asked after `captured`; if it gives no success, the answer is owed. With
 //! `"after_body"` the answer's body is taken between `head` and `intended`; if it breaks off, the payment is released.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::StatusCode;
 
@@ -28,7 +30,7 @@ use super::{Charged, Exchange, No, Scene, left};
 use crate::config::Settle;
 use crate::facilitator::{Kind, SettleOutcome, contradiction};
 use crate::ledger::evidence::WalletEvidence;
-use crate::ledger::store::{CaptureError, ClaimError, Intent, Posting, Receipt, Released};
+use crate::ledger::store::{CaptureError, ClaimError, Intent, Posting, Purchase, Receipt, Released};
 use crate::payment::offer_receipt;
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
@@ -90,11 +92,9 @@ impl Exchange {
                 return scene.tell(Err(no));
             }
         };
-        if let Some(payer) = verified.payer.as_deref().filter(|_| exact.payer.is_none())
-            && !claim.pays(format!("{}:{}", exact.requirements.network, short(payer)).into())
-        {
+        if let Err(error) = self.confirmed(exact, verified.payer.as_deref(), &mut claim) {
             drop(claim);
-            return scene.tell(Err(self.claim_refusal(&ClaimError::Throttled)));
+            return scene.tell(Err(self.claim_refusal(&error)));
         }
         claim.why = Released::ClientLeft;
         if scene.core.shared.config.routes[self.route].settle == Settle::First {
@@ -157,6 +157,15 @@ impl Exchange {
         if let Some((captured, receipt)) = settled {
             self.hand_over(exact, response, (captured, &receipt), scene).await;
         }
+    }
+
+    /// A payer whom only the facilitator could tell is who it says, now that it has.
+    fn confirmed(&self, exact: &Exact, said: Option<&str>, claim: &mut ClaimGuard) -> Result<(), ClaimError> {
+        let Some(payer) = exact.payer.as_deref().or(said).filter(|_| !exact.proven) else { return Ok(()) };
+        let payer: Arc<str> = format!("{}:{}", exact.requirements.network, short(payer)).into();
+        claim.pays(Purchase { payer: payer.clone(), what: self.what() })?;
+        *self.payer.borrow_mut() = Some(payer);
+        Ok(())
     }
 
     async fn verify(&self, exact: &Exact, core: &Core) -> Result<Verified, No> {
