@@ -64,7 +64,19 @@ fn an_answer_that_cannot_be_judged_does_not_pass() {
     let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());
     let more = "[mcp]\nanswer_bytes = 4096\n";
     let gateway = Gateway::start(&shop_toml(&server, &facilitator, "https://signer.example", more));
-    let names = ["other-id", "both", "html", "big", "gzip", "events-cut", "events-none", "events-big", "events-batch"];
+    let names = [
+        "other-id",
+        "both",
+        "html",
+        "big",
+        "gzip",
+        "task",
+        "task-type",
+        "events-cut",
+        "events-none",
+        "events-big",
+        "events-batch",
+    ];
     for (i, name) in names.iter().enumerate() {
         let answer = buy(&wallet, gateway.addr, &call(name));
         let told = answer_of(&answer);

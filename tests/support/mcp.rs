@@ -61,6 +61,8 @@ pub fn answer(seen: &Seen, socket: &mut TcpStream) -> bool {
             json(socket, &format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no"}}}}"#))
         }
         "input-required" => json(socket, &result.replace("\"n\"", "\"resultType\":\"input_required\",\"n\"")),
+        "task" => json(socket, &result.replace("\"n\"", "\"task\":{\"taskId\":\"t1\"},\"n\"")),
+        "task-type" => json(socket, &result.replace("\"n\"", "\"resultType\":\"task\",\"taskId\":\"t1\",\"n\"")),
         "own-receipt" => {
             json(socket, &result.replace("\"n\"", "\"_meta\":{\"x402/payment-response\":1,\"t\":2},\"n\""))
         }

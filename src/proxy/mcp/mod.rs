@@ -108,6 +108,11 @@ pub(super) async fn serve(
         let detail = "a call that has a price needs an id: a text, or a whole number up to 2^53";
         return Err(invalid(INVALID_REQUEST, detail, message.id_text));
     }
+    if message.asks_for_task() {
+        // Its client could leave before the answer, and fetch unpaid what the task has made.
+        let detail = "a call that has a price can't run as a task; send it without `params.task`";
+        return Err(invalid(INVALID_PARAMS, detail, message.id_text));
+    }
     let presented = presented_in_call(&head.headers, message.payment);
     let carrier = Carrier {
         target: target.clone(),

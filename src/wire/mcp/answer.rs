@@ -3,6 +3,7 @@
 //! ```text
 //! success      {"id":1,"result":{…}}                                   charged, gets the receipt
 //! no success   {"id":1,"error":{…}}, result.isError, result.resultType = "input_required"
+//! unclear      result.task, result.resultType = "task": the content would be fetched by a method that costs nothing
 //! ```
 
 use std::ops::Range;
@@ -54,7 +55,7 @@ pub fn judge(text: &str, id: &Id) -> Judged {
         if !text[result.clone()].starts_with('{') {
             return Ok(Judged::Unclear("its `result` is no object"));
         }
-        let members = scan::members(text, &result, &[])?;
+        let members = scan::members(text, &result, &["task"])?;
         // The receipt goes in there.
         if let Some(meta) = members.iter().find(|member| member.name == "_meta")
             && text[meta.value.clone()].starts_with('{')
@@ -62,7 +63,11 @@ pub fn judge(text: &str, id: &Id) -> Judged {
             scan::members(text, &meta.value, &[])?;
         }
         let of = |name: &str| members.iter().find(|member| member.name == name).map(|m| &text[m.value.clone()]);
-        Ok(match (of("isError"), of("resultType").and_then(scan::unquoted).as_deref()) {
+        let kind = of("resultType").and_then(scan::unquoted);
+        if kind.as_deref() == Some("task") || of("task").is_some_and(|task| task.starts_with('{')) {
+            return Ok(Judged::Unclear("it is a task, whose result could be fetched unpaid"));
+        }
+        Ok(match (of("isError"), kind.as_deref()) {
             (Some("true"), _) => Judged::Failure,
             (_, Some("input_required")) => Judged::InputRequired,
             _ => Judged::Success,
@@ -176,6 +181,7 @@ mod tests {
         check(r#"{"id":1,"result":{"resultType":"input\u005frequired"}}"#, Judged::InputRequired);
         check(r#"{"method":"notifications/progress","params":{"result":1}}"#, Judged::NoAnswer);
         check(r#"{"id":1,"method":"sampling/createMessage"}"#, Judged::NoAnswer);
+        check(r#"{"id":1,"result":{"task":"a word of the server's own"}}"#, Judged::Success);
         check("secret", Judged::NoJson);
         for unclear in [
             r#"{"id":2,"result":{}}"#,
@@ -188,6 +194,10 @@ mod tests {
             r#"{"id":1,"Result":{}}"#,
             r#"{"id":1,"result":{"_meta":{"t":1,"t":2}}}"#,
             r#"[{"id":1,"result":{}}]"#,
+            r#"{"id":1,"result":{"task":{"taskId":"a"}}}"#,
+            r#"{"id":1,"result":{"isError":true,"task":{"taskId":"a"}}}"#,
+            r#"{"id":1,"result":{"resultType":"task","taskId":"a"}}"#,
+            r#"{"id":1,"result":{"Task":{"taskId":"a"}}}"#,
         ] {
             assert!(matches!(judge(unclear, &Id::Number(1)), Judged::Unclear(_)), "{unclear}");
         }
