@@ -76,6 +76,11 @@ fn an_answer_that_cannot_be_judged_does_not_pass() {
         "events-none",
         "events-big",
         "events-batch",
+        "events-nan",
+        "events-infinity",
+        "events-mark",
+        "events-comma",
+        "events-text",
     ];
     for (i, name) in names.iter().enumerate() {
         let answer = buy(&wallet, gateway.addr, &call(name));

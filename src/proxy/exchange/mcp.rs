@@ -186,8 +186,10 @@ async fn read_events(call: &Call, response: Response<OriginBody>, scene: &mut Sc
             },
             Err(_) => return Some(unclear("an event is longer than `mcp.answer_bytes`")),
         };
-        match events::data(&event).map_or(Judged::NoAnswer, |text| answer::judge(&text, &call.id)) {
-            Judged::NoAnswer | Judged::NoJson => {
+        // Blank data gives a stream its first id, and says nothing.
+        let said = events::data(&event).filter(|text| !text.trim().is_empty());
+        match said.map_or(Judged::NoAnswer, |text| answer::judge(&text, &call.id)) {
+            Judged::NoAnswer => {
                 if !is_begun {
                     scene.begin(parts.clone());
                     is_begun = true;
@@ -204,6 +206,8 @@ async fn read_events(call: &Call, response: Response<OriginBody>, scene: &mut Sc
                 body.put_in_front([event, splitter.rest()].concat());
                 return Some(uncharged(Response::from_parts(parts, body), released(judged)));
             }
+            // To Python's reader, for one, `NaN` is a number.
+            Judged::NoJson => return Some(unclear("an event's data is no JSON message")),
             Judged::Unclear(why) => return Some(unclear(why)),
         }
     }

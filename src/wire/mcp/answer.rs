@@ -19,7 +19,7 @@ use super::{Kind, PAYMENT_RESPONSE};
 pub enum Judged {
     /// Something else: a notification, a request of its own. It passes.
     NoAnswer,
-    /// Not JSON: no client finds an answer in it.
+    /// Not JSON (RFC 8259), or no object. Lenient readers may find an answer in it all the same, so it must not pass.
     NoJson,
     /// The call succeeded.
     Success,
