@@ -81,12 +81,18 @@ impl Exchange {
         }
     }
 
-    /// Lets go of a result that was held: with its receipt in it.
-    pub(super) fn let_go(&self, response: &mut Response<OriginBody>, receipt: Receipt, x402: Option<&str>) {
+    /// Lets go of a result that was held: with its receipt in it. Returns its length in bytes.
+    pub(super) fn let_go(
+        &self,
+        response: &mut Response<OriginBody>,
+        receipt: Receipt,
+        x402: Option<&str>,
+    ) -> Option<usize> {
         let body = response.body_mut();
-        if let Some(held) = body.result.take() {
-            body.put_in_front(held.with_receipt(&self.receipt_json(receipt, x402)));
-        }
+        let bytes = body.result.take()?.with_receipt(&self.receipt_json(receipt, x402));
+        let length = bytes.len();
+        body.put_in_front(bytes);
+        Some(length)
     }
 
     /// The payment response as a result carries it.
