@@ -15,7 +15,7 @@ impl Exchange {
         let permit = &self.permit;
         let purchase = match &permit.means {
             Means::Exact(exact) if exact.proven => {
-                Some(Purchase { payer: permit.agent.clone(), what: format!("{} {}", self.method, self.target).into() })
+                Some(Purchase::new(permit.agent.clone(), &self.method, &self.target))
             }
             _ => None,
         };
