@@ -179,8 +179,8 @@ pub enum Released {
     OriginFailed,
     /// The origin was not asked: nothing was spent on it, so it does not count at all.
     NotAsked,
-    /// The client went away, or asked for what cannot be recorded, so that an origin call was made for nothing; too many of
-    /// them throttle the account.
+    /// The client went away, asked for what cannot be recorded, or paid with what ends before the answer, so that an origin
+    /// call was made for nothing; too many of them throttle the account.
     ClientLeft,
 }
 

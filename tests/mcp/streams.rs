@@ -170,6 +170,49 @@ fn a_result_that_comes_too_late_to_be_paid_is_not_waited_for() {
     assert_eq!((server.calls(), facilitator.count("/settle")), (1, 0));
 }
 
+/// Payments that end too soon cost the server a run each, and nobody is paid.
+#[test]
+fn a_payer_whose_calls_end_with_their_payments_is_throttled() {
+    let server = Origin::scripted(|seen, socket| {
+        if asked(seen)["params"]["name"] != "slow" {
+            return crate::support::mcp::answer(seen, socket);
+        }
+        begin_events(socket);
+        let _ = write!(socket, ": working\n\n");
+        // Until the gateway gives it up.
+        let _ = socket.read(&mut [0]);
+        false
+    });
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let toml = shop_toml(&server, &facilitator, "https://signer.example", "");
+    let gateway = Gateway::start(&toml.replace("[origin]\n", "[origin]\nhead_seconds = 1\n"));
+    let (slow, add) = (call("slow"), call("add"));
+    let offer_of = |call: &Value| offer(&post(gateway.addr, "", &call.to_string()));
+    let (slow_offer, add_offer) = (offer_of(&slow), offer_of(&add));
+    let last = wallet.sign(&wallet.draft_from(&add_offer));
+    std::thread::scope(|scope| {
+        // 120 are too many; those that end later keep it so, for two a second are forgotten.
+        let calls: Vec<_> = (0..200)
+            .map(|i| {
+                let mut draft = wallet.draft_from(&slow_offer);
+                draft.authorization.valid_before = U256::from(now() as u64 + 15 + i / 140);
+                let body = paid(&slow, &wallet.sign(&draft)).to_string();
+                scope.spawn(move || post(gateway.addr, "", &body))
+            })
+            .collect();
+        let mut calls = calls.into_iter().map(|call| call.join().unwrap());
+        for answer in calls.by_ref().take(140) {
+            assert_eq!(answer_of(&answer)["error"]["data"]["reason"], "origin_timeout", "{answer:?}");
+        }
+        let answer = post(gateway.addr, "", &paid(&add, &last).to_string());
+        assert_eq!(answer_of(&answer)["error"]["data"]["reason"], "too_many_claims", "{answer:?}");
+        calls.for_each(drop);
+    });
+    assert_eq!((server.calls(), facilitator.count("/settle")), (200, 0));
+    let other = crate::support::mcp::buy(&Wallet::new(), gateway.addr, &add);
+    assert!(other.text().contains("secret"), "{other:?}");
+}
+
 #[test]
 fn a_crash_after_the_capture_leaves_a_result_that_the_same_call_fetches_once() {
     let calls = AtomicUsize::new(0);

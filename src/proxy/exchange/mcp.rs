@@ -58,7 +58,8 @@ impl Exchange {
         let judged = tokio::time::timeout(Duration::from_millis(left_ms), self.judge_at_leisure(forwarded, scene));
         judged.await.unwrap_or_else(|_| {
             let refusal = Refusal::new(Reason::OriginTimeout, "the result did not come before the payment's end");
-            Some(Charged::No(Err(refusal.into()), Released::OriginFailed))
+            // When it ends is its payer's choice: the server has worked for nothing.
+            Some(Charged::No(Err(refusal.into()), Released::ClientLeft))
         })
     }
 
