@@ -73,6 +73,10 @@ fn an_answer_that_cannot_be_judged_does_not_pass() {
         "gzip",
         "task",
         "task-type",
+        "error-case",
+        "type-case",
+        "meta-case",
+        "receipt-case",
         "events-cut",
         "events-none",
         "events-big",
@@ -172,6 +176,20 @@ fn a_payment_in_doubt_is_an_error_that_nobody_pays_on_and_is_redeemed_by_the_sam
         let (code, out, err) = tollgate(dir.path(), &["ledger", "audit", "--ledger", "tollgate.sqlite"]);
         assert_eq!(code, 0, "{out}{err}");
     }
+}
+
+/// A part would be a success to the server, and hold all that was called for.
+#[test]
+fn a_paid_call_is_asked_for_whole() {
+    let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());
+    let gateway = shop(&server, &facilitator);
+    let fields = "Range: bytes=0-\r\nIf-Range: \"a\"\r\n";
+    let call = call("add");
+    let payment = wallet.sign(&wallet.draft_from(&offer(&post(gateway.addr, fields, &call.to_string()))));
+    let bought = post(gateway.addr, fields, &paid(&call, &payment).to_string());
+    assert!(bought.text().contains("secret"), "{bought:?}");
+    let seen = server.last();
+    assert!(!seen.has("range") && !seen.has("if-range"), "{seen:?}");
 }
 
 /// Arguments in another order are another text to the gateway and the same call to the server.

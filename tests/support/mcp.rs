@@ -61,6 +61,11 @@ pub fn answer(seen: &Seen, socket: &mut TcpStream) -> bool {
             json(socket, &format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no"}}}}"#))
         }
         "input-required" => json(socket, &result.replace("\"n\"", "\"resultType\":\"input_required\",\"n\"")),
+        // As Go and .NET write what they read in any case.
+        "error-case" => json(socket, &result.replace("\"n\"", "\"IsError\":true,\"n\"")),
+        "type-case" => json(socket, &result.replace("\"n\"", "\"ResultType\":\"input_required\",\"n\"")),
+        "meta-case" => json(socket, &result.replace("\"n\"", "\"_Meta\":{},\"n\"")),
+        "receipt-case" => json(socket, &result.replace("\"n\"", "\"_meta\":{\"X402/Payment-Response\":{}},\"n\"")),
         "task" => json(socket, &result.replace("\"n\"", "\"task\":{\"taskId\":\"t1\"},\"n\"")),
         "task-type" => json(socket, &result.replace("\"n\"", "\"resultType\":\"task\",\"taskId\":\"t1\",\"n\"")),
         "own-receipt" => {

@@ -156,6 +156,9 @@ async fn buy(
     let permit = gate::judge(&visit, presented, request.headers()).await?;
     // Not before: a signature may cover what changes here. Encoded, the result could not be looked at.
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // A part of a result could not be judged, and its status need not be one that is charged.
+    request.headers_mut().remove(header::RANGE);
+    request.headers_mut().remove(header::IF_RANGE);
     if is_cut {
         forget_digests(request.headers_mut());
     }

@@ -14,6 +14,9 @@ use super::request::Id;
 use super::scan::{self, JsonError};
 use super::{Kind, PAYMENT_RESPONSE};
 
+/// Names in a result that matter.
+const RESULT: [&str; 4] = ["isError", "resultType", "task", "_meta"];
+
 /// What a message of the server is to a paid call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
@@ -55,12 +58,12 @@ pub fn judge(text: &str, id: &Id) -> Judged {
         if !text[result.clone()].starts_with('{') {
             return Ok(Judged::Unclear("its `result` is no object"));
         }
-        let members = scan::members(text, &result, &["task"])?;
+        let members = scan::members(text, &result, &RESULT)?;
         // The receipt goes in there.
         if let Some(meta) = members.iter().find(|member| member.name == "_meta")
             && text[meta.value.clone()].starts_with('{')
         {
-            scan::members(text, &meta.value, &[])?;
+            scan::members(text, &meta.value, &[PAYMENT_RESPONSE])?;
         }
         let of = |name: &str| members.iter().find(|member| member.name == name).map(|m| &text[m.value.clone()]);
         let kind = of("resultType").and_then(scan::unquoted);
@@ -198,6 +201,10 @@ mod tests {
             r#"{"id":1,"result":{"isError":true,"task":{"taskId":"a"}}}"#,
             r#"{"id":1,"result":{"resultType":"task","taskId":"a"}}"#,
             r#"{"id":1,"result":{"Task":{"taskId":"a"}}}"#,
+            r#"{"id":1,"result":{"IsError":true}}"#,
+            r#"{"id":1,"result":{"resulttype":"input_required"}}"#,
+            r#"{"id":1,"result":{"_META":{}}}"#,
+            r#"{"id":1,"result":{"_meta":{"X402/payment-response":{}}}}"#,
         ] {
             assert!(matches!(judge(unclear, &Id::Number(1)), Judged::Unclear(_)), "{unclear}");
         }
