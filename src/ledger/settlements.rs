@@ -174,7 +174,7 @@ pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<
             asset,
             limit: Units::MAX,
             period: row.get(2)?,
-            purchase: Some(Purchase { payer: agent.clone(), what: format!("{method} {target}").into() }),
+            purchase: Some(Purchase::new(agent.clone(), &method, &target)),
             payer: None,
         };
         let posting = Posting {

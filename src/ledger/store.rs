@@ -147,8 +147,19 @@ pub struct Purchase {
     /// `eip155:8453:0x857b06519e91e3a54538791bdbb0e22373e36b66` (CAIP-10), or the network alone where the payer is not known
     /// before the facilitator has looked.
     pub payer: Arc<str>,
-    /// Method and target, `GET https://shop.example/a?b`.
+    /// Method and target, `GET https://shop.example/a?b`; of a call, `POST https://shop.example/mcp#tool/add`.
     pub what: Arc<str>,
+}
+
+impl Purchase {
+    /// Of a target as the books keep it. That of a call ends with a digest of what it is called with, as it was written
+    /// (`#tool/add;sha256=…`), which is no part of this: the same arguments in another order are the same purchase.
+    pub fn new(payer: Arc<str>, method: &str, target: &str) -> Purchase {
+        // No URL of a request has a fragment.
+        let without = target.rsplit_once(";sha256=").filter(|(what, _)| what.contains('#'));
+        let target = without.map_or(target, |(what, _)| what);
+        Purchase { payer, what: format!("{method} {target}").into() }
+    }
 }
 
 /// A granted claim; hand it back by `release` or `capture`, exactly once.
@@ -174,8 +185,8 @@ pub enum Released {
     OriginFailed,
     /// The origin was not asked: nothing was spent on it, so it does not count at all.
     NotAsked,
-    /// The client went away, or asked for what cannot be recorded, so that an origin call was made for nothing; too many of
-    /// them throttle the account.
+    /// The client went away, asked for what cannot be recorded, or paid with what ends before the answer, so that an origin
+    /// call was made for nothing; too many of them throttle the account.
     ClientLeft,
 }
 

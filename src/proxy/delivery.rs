@@ -30,6 +30,8 @@ pub struct Tracker {
     polled: bool,
     /// The last byte went on to the HTTP layer.
     ended: bool,
+    /// How many bytes at its beginning were bought; `None` where all of them were.
+    bought: Option<u64>,
 }
 
 /// What is reported in the end.
@@ -69,9 +71,16 @@ impl Tracker {
             gap_ms: None,
             polled: false,
             ended: false,
+            bought: None,
             upload,
             meter,
         }
+    }
+
+    /// The same for an event stream that begins with the result of a call: what comes behind it was not bought.
+    pub fn of_result(mut self, bytes: Option<usize>) -> Tracker {
+        self.bought = bytes.map(|bytes| bytes as u64);
+        self
     }
 
     /// The client side asks for the next bytes.
@@ -116,13 +125,20 @@ impl Tracker {
         }
     }
 
-    /// The origin broke off or stalled. The charge is reversed only if nothing was waiting for the client.
+    /// The origin broke off or stalled. The charge is reversed only if nothing was waiting for the client, and not once it
+    /// has what it bought: the HTTP layer writes what it was given when it is told to wait, and else drops it at the cut.
     pub fn on_origin_cut(&mut self) {
         let Some(record) = self.record.take() else { return };
         let now_ms = self.meter.now_ms();
         let gap = self.gap_ms.is_some_and(|ms| now_ms.saturating_sub(ms) <= RECENT_MS);
         let clients_doing = self.upload.open.get() || self.upload.fault.get().is_some();
-        let void = self.waiting_for_origin && !gap && !clients_doing && !self.meter.recently_blocked();
+        let lost = match self.bought {
+            Some(bytes) if record.bytes >= bytes => {
+                !self.waiting_for_origin && (self.multiplexed || self.meter.written() == record.written_before)
+            }
+            _ => self.waiting_for_origin,
+        };
+        let void = lost && !gap && !clients_doing && !self.meter.recently_blocked();
         record.report(Delivery::OriginCut, void, now_ms);
     }
 }
@@ -249,6 +265,27 @@ mod tests {
             tracker.on_origin_cut();
         };
         assert!(voided(long).await, "however long it waited");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_behind_a_result_is_charged_once_the_result_was_written() {
+        let given = |_, tracker: Tracker| async move { wait_and_cut(&mut tracker.of_result(Some(100))) };
+        assert!(!voided(given).await);
+        let in_part = |_, tracker: Tracker| async move { wait_and_cut(&mut tracker.of_result(Some(101))) };
+        assert!(voided(in_part).await);
+        // Seen before the HTTP layer could write anything, or after it had.
+        let at_once = |unwritten: u64, multiplexed| {
+            move |_, tracker: Tracker| async move {
+                let mut tracker = tracker.of_result(Some(100));
+                tracker.multiplexed = multiplexed;
+                tracker.record.as_mut().unwrap().written_before = unwritten;
+                tracker.on_poll();
+                tracker.on_origin_cut();
+            }
+        };
+        assert!(voided(at_once(100, false)).await, "nothing was written since");
+        assert!(!voided(at_once(0, false)).await, "it was written");
+        assert!(voided(at_once(0, true)).await, "a stream that is reset drops what it has");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::facilitator::Facilitator;
-use crate::support::mcp::{call, head, offer, post, server, shop, shop_toml};
+use crate::support::mcp::{asked, call, head, offer, paid, post, server, shop, shop_toml};
+use crate::support::wallet::Wallet;
 use crate::support::*;
 
 fn refused(answer: &Answer, status: u16, code: i32) {
@@ -182,4 +183,33 @@ fn no_other_method_carries_a_call() {
     let get = format!("GET /mcp HTTP/1.1\r\nHost: {}\r\n{fields}\r\n", gateway.addr);
     assert_eq!(exchange(gateway.addr, get).status, 200);
     assert!(!server.last().has("x-http-method-override"));
+}
+
+/// A task could be started, its client leave before the answer, and `tasks/result` fetch for nothing what was not paid.
+#[test]
+fn a_call_that_asks_for_a_task_is_not_sold() {
+    let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());
+    let gateway = shop(&server, &facilitator);
+    let payment = wallet.sign(&wallet.draft_from(&offer(&post(gateway.addr, "", &call("add").to_string()))));
+    for (name, task, code) in [
+        ("task", json!({"ttl": 60000}), -32602),
+        ("task", json!(null), -32602),
+        // Servers that ignore case would start one.
+        ("Task", json!({"ttl": 60000}), -32600),
+    ] {
+        let mut call = call("add");
+        call["params"][name] = task;
+        let unpaid = post(gateway.addr, "", &call.to_string());
+        let answer = post(gateway.addr, "", &paid(&call, &payment).to_string());
+        refused(&unpaid, 400, code);
+        refused(&answer, 400, code);
+        assert!(answer.json()["error"]["message"].as_str().unwrap().contains("task"), "{answer:?}");
+    }
+    assert_eq!((server.calls(), facilitator.count("/verify")), (0, 0));
+    // What costs nothing may run as it likes.
+    let mut free = call("free");
+    free["params"]["task"] = json!({"ttl": 60000});
+    assert_eq!((post(gateway.addr, "", &free.to_string()).status, asked(&server.last())), (200, free));
+    let bought = post(gateway.addr, "", &paid(&call("add"), &payment).to_string());
+    assert!(bought.text().contains("secret"), "the payment is as good as before: {bought:?}");
 }

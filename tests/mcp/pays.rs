@@ -99,6 +99,7 @@ fn a_stream_passes_but_for_its_result() {
         assert_eq!((bought.header("x-accel-buffering"), bought.header("cache-control")), (Some("no"), Some("private")));
         let text = bought.text();
         assert!(text.starts_with(": hello\r\n\r\nid: 1\r\ndata: "), "{text}");
+        assert!(text.contains("id: 0\r\ndata: \r\ndata:  \r\n\r\n"), "blank data says nothing: {text}");
         assert!(text.contains("event: message\nid: 2\ndata: "), "{text}");
         let answer = answer_of(&bought);
         assert_eq!(answer["result"]["_meta"][RECEIPT]["success"], true, "{text}");

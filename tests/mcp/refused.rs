@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::support::client::exchange;
 use crate::support::facilitator::{Behaviour, Facilitator};
 use crate::support::gateway::tollgate;
 use crate::support::mcp::{
-    answer, answer_of, asked, buy, call, offer, paid, post, reply, result_of, server, shop, shop_toml,
+    answer, answer_of, asked, buy, call, head, offer, paid, post, reply, result_of, server, shop, shop_toml,
 };
 use crate::support::wallet::Wallet;
 use crate::support::*;
@@ -64,7 +65,28 @@ fn an_answer_that_cannot_be_judged_does_not_pass() {
     let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());
     let more = "[mcp]\nanswer_bytes = 4096\n";
     let gateway = Gateway::start(&shop_toml(&server, &facilitator, "https://signer.example", more));
-    let names = ["other-id", "both", "html", "big", "gzip", "events-cut", "events-none", "events-big", "events-batch"];
+    let names = [
+        "other-id",
+        "both",
+        "html",
+        "big",
+        "gzip",
+        "task",
+        "task-type",
+        "error-case",
+        "type-case",
+        "meta-case",
+        "receipt-case",
+        "events-cut",
+        "events-none",
+        "events-big",
+        "events-batch",
+        "events-nan",
+        "events-infinity",
+        "events-mark",
+        "events-comma",
+        "events-text",
+    ];
     for (i, name) in names.iter().enumerate() {
         let answer = buy(&wallet, gateway.addr, &call(name));
         let told = answer_of(&answer);
@@ -154,6 +176,68 @@ fn a_payment_in_doubt_is_an_error_that_nobody_pays_on_and_is_redeemed_by_the_sam
         let (code, out, err) = tollgate(dir.path(), &["ledger", "audit", "--ledger", "tollgate.sqlite"]);
         assert_eq!(code, 0, "{out}{err}");
     }
+}
+
+/// A part would be a success to the server, and hold all that was called for.
+#[test]
+fn a_paid_call_is_asked_for_whole() {
+    let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());
+    let gateway = shop(&server, &facilitator);
+    let fields = "Range: bytes=0-\r\nIf-Range: \"a\"\r\n";
+    let call = call("add");
+    let payment = wallet.sign(&wallet.draft_from(&offer(&post(gateway.addr, fields, &call.to_string()))));
+    let bought = post(gateway.addr, fields, &paid(&call, &payment).to_string());
+    assert!(bought.text().contains("secret"), "{bought:?}");
+    let seen = server.last();
+    assert!(!seen.has("range") && !seen.has("if-range"), "{seen:?}");
+}
+
+/// Arguments in another order are another text to the gateway and the same call to the server.
+#[test]
+fn a_tool_whose_payment_is_in_doubt_is_not_sold_to_its_payer_again() {
+    let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());
+    let toml = shop_toml(&server, &facilitator, "https://signer.example", "")
+        .replace("[server]", "[server]\npublic_url = \"http://shop.example\"");
+    let mut gateway = Gateway::start(&toml);
+    facilitator.next("/settle", Behaviour::Pending(200));
+    facilitator.next("/settle", Behaviour::Pending(200));
+    let send = |gateway: &Gateway, body: &str| {
+        let request = head(gateway.addr, "", body);
+        exchange(gateway.addr, request.replace(&format!("Host: {}", gateway.addr), "Host: shop.example"))
+    };
+    let text = |name: &str, arguments: &str, payment: &Value| {
+        let meta = json!({"x402/payment": payment});
+        format!(
+            r#"{{"id":1,"method":"tools/call","params":{{"name":"{name}","arguments":{arguments},"_meta":{meta}}}}}"#
+        )
+    };
+    let sign = |gateway: &Gateway, name: &str| {
+        wallet.sign(&wallet.draft_from(&offer(&send(gateway, &call(name).to_string()))))
+    };
+    let first = text("add", r#"{"a":1,"b":2}"#, &sign(&gateway, "add"));
+    let reason = |answer: &Answer| answer_of(answer)["error"]["data"]["reason"].as_str().unwrap_or("none").to_owned();
+    assert_eq!(reason(&send(&gateway, &first)), "settlement_pending");
+    for restarted in [false, true] {
+        if restarted {
+            gateway = Gateway::start_in(gateway.kill(), &toml);
+        }
+        for arguments in [r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#] {
+            let again = send(&gateway, &text("add", arguments, &sign(&gateway, "add")));
+            assert_eq!(reason(&again), "payment_unresolved", "{restarted} {arguments}: {again:?}");
+        }
+        assert_eq!(
+            (server.calls(), facilitator.count("/settle")),
+            (1 + usize::from(restarted), 2 + usize::from(restarted))
+        );
+        // Another tool is another purchase.
+        let name = format!("other;sha256={restarted}");
+        let other = send(&gateway, &text(&name, "{}", &sign(&gateway, &name)));
+        assert!(other.text().contains("secret"), "{other:?}");
+    }
+    // It is redeemed by the call as it was written, and by no other.
+    let other = first.replace(r#"{"a":1,"b":2}"#, r#"{"b":2,"a":1}"#);
+    assert_eq!(reason(&send(&gateway, &other)), "settlement_pending");
+    assert!(send(&gateway, &first).text().contains("secret"));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use tollgate::wire::evm::u256::U256;
 use crate::support::agent::now;
 use crate::support::client::{Connection, exchange};
 use crate::support::facilitator::{Behaviour, Facilitator, Gate};
+use crate::support::gateway::tollgate;
 use crate::support::mcp::{
     answer_of, asked, begin_events, call, head, offer, paid, post, reply, result_of, shop, shop_toml,
 };
@@ -169,6 +170,49 @@ fn a_result_that_comes_too_late_to_be_paid_is_not_waited_for() {
     assert_eq!((server.calls(), facilitator.count("/settle")), (1, 0));
 }
 
+/// Payments that end too soon cost the server a run each, and nobody is paid.
+#[test]
+fn a_payer_whose_calls_end_with_their_payments_is_throttled() {
+    let server = Origin::scripted(|seen, socket| {
+        if asked(seen)["params"]["name"] != "slow" {
+            return crate::support::mcp::answer(seen, socket);
+        }
+        begin_events(socket);
+        let _ = write!(socket, ": working\n\n");
+        // Until the gateway gives it up.
+        let _ = socket.read(&mut [0]);
+        false
+    });
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let toml = shop_toml(&server, &facilitator, "https://signer.example", "");
+    let gateway = Gateway::start(&toml.replace("[origin]\n", "[origin]\nhead_seconds = 1\n"));
+    let (slow, add) = (call("slow"), call("add"));
+    let offer_of = |call: &Value| offer(&post(gateway.addr, "", &call.to_string()));
+    let (slow_offer, add_offer) = (offer_of(&slow), offer_of(&add));
+    let last = wallet.sign(&wallet.draft_from(&add_offer));
+    std::thread::scope(|scope| {
+        // 120 are too many; those that end later keep it so, for two a second are forgotten.
+        let calls: Vec<_> = (0..200)
+            .map(|i| {
+                let mut draft = wallet.draft_from(&slow_offer);
+                draft.authorization.valid_before = U256::from(now() as u64 + 15 + i / 140);
+                let body = paid(&slow, &wallet.sign(&draft)).to_string();
+                scope.spawn(move || post(gateway.addr, "", &body))
+            })
+            .collect();
+        let mut calls = calls.into_iter().map(|call| call.join().unwrap());
+        for answer in calls.by_ref().take(140) {
+            assert_eq!(answer_of(&answer)["error"]["data"]["reason"], "origin_timeout", "{answer:?}");
+        }
+        let answer = post(gateway.addr, "", &paid(&add, &last).to_string());
+        assert_eq!(answer_of(&answer)["error"]["data"]["reason"], "too_many_claims", "{answer:?}");
+        calls.for_each(drop);
+    });
+    assert_eq!((server.calls(), facilitator.count("/settle")), (200, 0));
+    let other = crate::support::mcp::buy(&Wallet::new(), gateway.addr, &add);
+    assert!(other.text().contains("secret"), "{other:?}");
+}
+
 #[test]
 fn a_crash_after_the_capture_leaves_a_result_that_the_same_call_fetches_once() {
     let calls = AtomicUsize::new(0);
@@ -215,25 +259,173 @@ fn a_crash_after_the_capture_leaves_a_result_that_the_same_call_fetches_once() {
     assert_eq!((server.calls(), facilitator.count("/settle")), (2, 1));
 }
 
+/// A server that breaks its first stream off behind the result, when it is told to, and says so.
+fn cutting_server() -> (Origin, Sender<()>, Receiver<()>) {
+    let ((tell, told), (cut, is_cut)) = (channel::<()>(), channel::<()>());
+    let (told, cut) = (Mutex::new(told), Mutex::new(cut));
+    let calls = AtomicUsize::new(0);
+    let server = Origin::scripted(move |seen, socket| {
+        let event = format!("data: {}\n\n", result_of(&asked(seen)["id"], "cut"));
+        let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let _ = write!(socket, "{head}{:x}\r\n{event}\r\n", event.len());
+        if calls.fetch_add(1, Ordering::Relaxed) > 0 {
+            let _ = socket.write_all(b"0\r\n\r\n");
+            return false;
+        }
+        let _ = told.lock().unwrap().recv();
+        let _ = socket.shutdown(std::net::Shutdown::Both);
+        let _ = cut.lock().unwrap().send(());
+        false
+    });
+    (server, tell, is_cut)
+}
+
+/// Reads until the gateway ends the connection.
+fn read_rest(connection: &mut Connection) -> String {
+    let mut text = Vec::new();
+    let _ = connection.reader.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// What is in the books of one call: the capture with its state and outcome, and what else came of it.
+fn postings(gateway: Gateway) -> Vec<String> {
+    let (_, dir) = gateway.stop();
+    let ledger = |args: &[&str]| {
+        let (code, out, err) = tollgate(dir.path(), &[&["ledger"], args, &["--ledger", "tollgate.sqlite"]].concat());
+        assert_eq!(code, 0, "{out}{err}");
+        out
+    };
+    ledger(&["audit"]);
+    let rows = ledger(&["list", "--json"]);
+    let said = rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()).map(|row| {
+        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
+        if text("kind") != "capture" {
+            return text("kind");
+        }
+        let is_cut = ledger(&["show", &text("n")]).contains("origin_cut");
+        format!("capture, {}{}", text("state"), if is_cut { ", origin_cut" } else { "" })
+    });
+    said.filter(|kind| kind != "intent").collect()
+}
+
+#[test]
+fn a_cut_after_the_result_leaves_a_call_on_credit_charged() {
+    let (server, tell, _cut) = cutting_server();
+    let (facilitator, agent) = (Facilitator::start(), Agent::start());
+    let gateway = Gateway::start(&shop_toml(&server, &facilitator, &agent.url, ""));
+    let body = call("cut").to_string();
+    let offer = offer(&post(gateway.addr, "", &body));
+    let entry = offer["accepts"].as_array().unwrap().iter().find(|entry| entry["scheme"] == "deferred").unwrap();
+    let signed = agent.signed(&gateway.addr.to_string(), "POST", "/mcp", entry["extra"]["id"].as_str().unwrap());
+    let fields: String = signed.fields().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut connection = Connection::open(gateway.addr);
+    connection.write(head(gateway.addr, &fields, &body));
+    assert!(read_until(&mut connection, "x402/payment-response").contains("secret"));
+    tell.send(()).unwrap();
+    read_rest(&mut connection);
+    assert_eq!(postings(gateway), ["capture, delivered, origin_cut"], "delivered, and reversed");
+}
+
+#[test]
+fn a_cut_after_the_result_is_not_served_a_second_time() {
+    let (server, tell, _cut) = cutting_server();
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let gateway = shop(&server, &facilitator);
+    let call = call("cut");
+    let body = paid(&call, &payment(&wallet, gateway.addr, &call)).to_string();
+    let mut connection = Connection::open(gateway.addr);
+    connection.write(head(gateway.addr, "", &body));
+    assert!(read_until(&mut connection, "x402/payment-response").contains("secret"));
+    tell.send(()).unwrap();
+    read_rest(&mut connection);
+    let again = post(gateway.addr, "", &body);
+    assert_eq!(answer_of(&again)["error"]["data"]["reason"], "payment_already_used", "{again:?}");
+    assert_eq!((server.calls(), facilitator.count("/settle")), (1, 1));
+    assert_eq!(postings(gateway), ["capture, delivered, origin_cut"]);
+}
+
+/// Sends a paid call until it has been served, counting the first answer, and once more.
+fn served_once(gateway: SocketAddr, body: &str, first: &str) {
+    let is_served = |text: &str| text.contains("secret");
+    let mut served = is_served(first);
+    // What a cut leaves is owed once the books have it.
+    let until = std::time::Instant::now() + crate::support::client::PATIENCE;
+    while !served {
+        served = is_served(&post(gateway, "", body).text());
+        assert!(served || std::time::Instant::now() < until, "paid, and never served: {first}");
+    }
+    let again = post(gateway, "", body);
+    assert_eq!(answer_of(&again)["error"]["data"]["reason"], "payment_already_used", "{again:?}");
+}
+
+/// The HTTP layer drops what it has not written when a body breaks off.
+#[test]
+fn a_cut_during_the_settlement_leaves_a_result_that_is_served_once() {
+    let (server, tell, cut) = cutting_server();
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let gateway = shop(&server, &facilitator);
+    let gate = Gate::default();
+    facilitator.next("/settle", Behaviour::Held(gate.clone(), Box::new(Behaviour::Good)));
+    let call = call("cut");
+    let body = paid(&call, &payment(&wallet, gateway.addr, &call)).to_string();
+    let mut connection = Connection::open(gateway.addr);
+    connection.write(head(gateway.addr, "", &body));
+    facilitator.arrived("/settle", 1);
+    tell.send(()).unwrap();
+    cut.recv().unwrap();
+    gate.open();
+    let first = read_rest(&mut connection);
+    served_once(gateway.addr, &body, &first);
+    assert_eq!(facilitator.count("/settle"), 1);
+}
+
+/// The same where answers share a connection.
+#[tokio::test]
+async fn a_cut_during_the_settlement_leaves_a_result_over_http_2_too() {
+    let (server, tell, cut) = cutting_server();
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let gateway = shop(&server, &facilitator);
+    let gate = Gate::default();
+    facilitator.next("/settle", Behaviour::Held(gate.clone(), Box::new(Behaviour::Good)));
+    let call = call("cut");
+    let body = paid(&call, &payment(&wallet, gateway.addr, &call)).to_string();
+    let mut answer = send_h2(gateway.addr, &body).await.into_body();
+    facilitator.arrived("/settle", 1);
+    tell.send(()).unwrap();
+    cut.recv().unwrap();
+    gate.open();
+    let mut first = Vec::new();
+    while let Some(Ok(frame)) = answer.frame().await {
+        first.extend(frame.into_data().unwrap_or_default());
+    }
+    let first = String::from_utf8(first).unwrap();
+    served_once(gateway.addr, &body, &first);
+    assert_eq!(facilitator.count("/settle"), 1);
+}
+
+/// Sends a call over HTTP/2.
+async fn send_h2(gateway: SocketAddr, body: &str) -> http::Response<hyper::body::Incoming> {
+    let socket = tokio::net::TcpStream::connect(gateway).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post(format!("http://{gateway}/mcp")).header("content-type", "application/json");
+    sender.send_request(request.body(Full::new(Bytes::from(body.to_owned()))).unwrap()).await.unwrap()
+}
+
 #[tokio::test]
 async fn a_stream_is_bought_over_http_2() {
     let (server, facilitator, wallet) = (crate::support::mcp::server(), Facilitator::start(), Wallet::new());
     let gateway = shop(&server, &facilitator);
     let call = call("events");
     let body = paid(&call, &payment(&wallet, gateway.addr, &call)).to_string();
-    let socket = tokio::net::TcpStream::connect(gateway.addr).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
-    tokio::spawn(connection);
-    let request = Request::post(format!("http://{}/mcp", gateway.addr)).header("content-type", "application/json");
-    let answer = sender.send_request(request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap();
+    let answer = send_h2(gateway.addr, &body).await;
     assert_eq!(
         (answer.status().as_u16(), &answer.headers()["content-type"]),
         (200, &"text/event-stream".parse().unwrap())
     );
     let text = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
     assert!(text.contains("secret events") && text.contains("x402/payment-response"), "{text}");
-    drop(sender);
     let (_, dir) = gateway.stop();
     let books = Books::read(dir.path());
     assert_eq!((books.captures.len(), books.voids.len()), (1, 0), "{books:?}");

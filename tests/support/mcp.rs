@@ -61,6 +61,13 @@ pub fn answer(seen: &Seen, socket: &mut TcpStream) -> bool {
             json(socket, &format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{{"code":-32602,"message":"no"}}}}"#))
         }
         "input-required" => json(socket, &result.replace("\"n\"", "\"resultType\":\"input_required\",\"n\"")),
+        // As Go and .NET write what they read in any case.
+        "error-case" => json(socket, &result.replace("\"n\"", "\"IsError\":true,\"n\"")),
+        "type-case" => json(socket, &result.replace("\"n\"", "\"ResultType\":\"input_required\",\"n\"")),
+        "meta-case" => json(socket, &result.replace("\"n\"", "\"_Meta\":{},\"n\"")),
+        "receipt-case" => json(socket, &result.replace("\"n\"", "\"_meta\":{\"X402/Payment-Response\":{}},\"n\"")),
+        "task" => json(socket, &result.replace("\"n\"", "\"task\":{\"taskId\":\"t1\"},\"n\"")),
+        "task-type" => json(socket, &result.replace("\"n\"", "\"resultType\":\"task\",\"taskId\":\"t1\",\"n\"")),
         "own-receipt" => {
             json(socket, &result.replace("\"n\"", "\"_meta\":{\"x402/payment-response\":1,\"t\":2},\"n\""))
         }
@@ -83,13 +90,20 @@ pub fn answer(seen: &Seen, socket: &mut TcpStream) -> bool {
         name if name.starts_with("events") => {
             begin_events(socket);
             let progress = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progress": 1}});
-            write!(socket, ": hello\r\n\r\nid: 1\r\ndata: {progress}\r\n\r\n").unwrap();
+            let begin = ": hello\r\n\r\nid: 1\r\ndata: {progress}\r\n\r\nid: 0\r\ndata: \r\ndata:  \r\n\r\n";
+            write!(socket, "{}", begin.replace("{progress}", &progress.to_string())).unwrap();
             let event = |text: &str| format!("event: message\r\nid: 2\r\ndata: {text}\r\n\r\n");
             let last = match name {
                 "events-cut" => event(&result).trim_end().to_owned(),
                 "events-none" => String::new(),
                 "events-is-error" => event(&result.replace("\"n\"", "\"isError\":true,\"n\"")),
                 "events-big" => event(&result.replace("secret", &"secret ".repeat(2000))),
+                // No JSON, but some clients read it all the same.
+                "events-nan" => event(&result.replace("1.50", "NaN")),
+                "events-infinity" => event(&result.replace("1.50", "-Infinity")),
+                "events-mark" => event(&format!("\u{feff}{result}")),
+                "events-comma" => event(&result.replace("1.50", "1.50,")),
+                "events-text" => event(&Value::from(&*result).to_string()),
                 "events-batch" => event(&format!("[{result}]")),
                 "events-lines" => event(&result.replace(",\"result\"", ",\r\ndata: \"result\"")),
                 _ => event(&result),
@@ -146,7 +160,7 @@ pub fn messages(answer: &Answer) -> Vec<Value> {
         return vec![answer.json()];
     }
     let text = answer.text().replace("\r\n", "\n");
-    let data = text.lines().filter_map(|line| line.strip_prefix("data: "));
+    let data = text.lines().filter_map(|line| line.strip_prefix("data: ")).filter(|data| !data.trim().is_empty());
     data.map(|json| serde_json::from_str(json).unwrap_or_else(|e| panic!("{e}: {text}"))).collect()
 }
 

@@ -1,6 +1,7 @@
 use std::sync::{Barrier, atomic::AtomicU32};
 
 use super::*;
+use crate::ledger::store::Purchase;
 use crate::wire::amount::Currency;
 
 fn request(key: &str, amount: i64, limit: i64) -> ClaimRequest {
@@ -120,7 +121,7 @@ fn wallets_are_throttled_one_by_one() {
     let of = |payer: Option<&str>, key: &str| ClaimRequest {
         account: "wallets".into(),
         period: 0,
-        purchase: payer.map(|payer| crate::ledger::store::Purchase { payer: payer.into(), what: key.into() }),
+        purchase: payer.map(|payer| Purchase { payer: payer.into(), what: key.into() }),
         ..request(key, 1, i64::MAX / 4)
     };
     for payer in [Some("a"), None] {
@@ -145,4 +146,12 @@ fn an_account_that_drops_its_claims_is_throttled_and_one_whose_origin_fails_is_n
     }
     assert_eq!(claims.claim(request("next", 1, 9), 5).unwrap_err(), ClaimError::Throttled);
     assert!(claims.claim(request("next", 1, 9), 505).is_ok());
+}
+
+#[test]
+fn a_purchase_of_a_call_is_without_its_arguments() {
+    let what = |target: &str| Purchase::new("payer".into(), "POST", target).what.to_string();
+    assert_eq!(what("https://a.example/mcp#tool/add;sha256=abc"), "POST https://a.example/mcp#tool/add");
+    assert_eq!(what("https://a.example/mcp#tool/a;sha256=b;sha256=abc"), "POST https://a.example/mcp#tool/a;sha256=b");
+    assert_eq!(what("https://a.example/x;sha256=abc"), "POST https://a.example/x;sha256=abc");
 }

@@ -26,9 +26,9 @@ impl Exchange {
         (receipt, upload): (Receipt, BodyWatch),
         x402: Option<&str>,
     ) -> Response<AnswerBody> {
-        self.let_go(&mut response, receipt, x402);
+        let result = self.let_go(&mut response, receipt, x402);
         let store = core.shared.store.clone();
-        let tracker = Tracker::new(store, receipt, client.meter.clone(), client.multiplexed, upload);
+        let tracker = Tracker::new(store, receipt, client.meter.clone(), client.multiplexed, upload).of_result(result);
         let response = response.map(|body| AnswerBody::origin(body, Some(tracker)));
         self.paid(core, response, receipt, x402)
     }

@@ -15,7 +15,7 @@ impl Exchange {
     pub(super) async fn claim(&self, store: &Arc<dyn Store>) -> Result<ClaimGuard, ClaimError> {
         let permit = &self.permit;
         let purchase = match &permit.means {
-            Means::Exact(exact) if exact.proven => Some(Purchase { payer: permit.agent.clone(), what: self.what() }),
+            Means::Exact(exact) if exact.proven => Some(self.purchase(permit.agent.clone())),
             _ => None,
         };
         let request = ClaimRequest {
@@ -44,9 +44,9 @@ impl Exchange {
         }
     }
 
-    /// What is bought: two payments of one payer for it must not both be in doubt.
-    pub(super) fn what(&self) -> Arc<str> {
-        format!("{} {}", self.method, self.target).into()
+    /// What this payer buys: two payments for it must not both be in doubt.
+    pub(super) fn purchase(&self, payer: Arc<str>) -> Purchase {
+        Purchase::new(payer, &self.method, &self.target)
     }
 
     /// Why a payment that has bought something is refused.

@@ -58,7 +58,8 @@ impl Exchange {
         let judged = tokio::time::timeout(Duration::from_millis(left_ms), self.judge_at_leisure(forwarded, scene));
         judged.await.unwrap_or_else(|_| {
             let refusal = Refusal::new(Reason::OriginTimeout, "the result did not come before the payment's end");
-            Some(Charged::No(Err(refusal.into()), Released::OriginFailed))
+            // When it ends is its payer's choice: the server has worked for nothing.
+            Some(Charged::No(Err(refusal.into()), Released::ClientLeft))
         })
     }
 
@@ -81,12 +82,18 @@ impl Exchange {
         }
     }
 
-    /// Lets go of a result that was held: with its receipt in it.
-    pub(super) fn let_go(&self, response: &mut Response<OriginBody>, receipt: Receipt, x402: Option<&str>) {
+    /// Lets go of a result that was held: with its receipt in it. Returns its length in bytes.
+    pub(super) fn let_go(
+        &self,
+        response: &mut Response<OriginBody>,
+        receipt: Receipt,
+        x402: Option<&str>,
+    ) -> Option<usize> {
         let body = response.body_mut();
-        if let Some(held) = body.result.take() {
-            body.put_in_front(held.with_receipt(&self.receipt_json(receipt, x402)));
-        }
+        let bytes = body.result.take()?.with_receipt(&self.receipt_json(receipt, x402));
+        let length = bytes.len();
+        body.put_in_front(bytes);
+        Some(length)
     }
 
     /// The payment response as a result carries it.
@@ -186,8 +193,10 @@ async fn read_events(call: &Call, response: Response<OriginBody>, scene: &mut Sc
             },
             Err(_) => return Some(unclear("an event is longer than `mcp.answer_bytes`")),
         };
-        match events::data(&event).map_or(Judged::NoAnswer, |text| answer::judge(&text, &call.id)) {
-            Judged::NoAnswer | Judged::NoJson => {
+        // Blank data gives a stream its first id, and says nothing.
+        let said = events::data(&event).filter(|text| !text.trim().is_empty());
+        match said.map_or(Judged::NoAnswer, |text| answer::judge(&text, &call.id)) {
+            Judged::NoAnswer => {
                 if !is_begun {
                     scene.begin(parts.clone());
                     is_begun = true;
@@ -204,6 +213,8 @@ async fn read_events(call: &Call, response: Response<OriginBody>, scene: &mut Sc
                 body.put_in_front([event, splitter.rest()].concat());
                 return Some(uncharged(Response::from_parts(parts, body), released(judged)));
             }
+            // To Python's reader, for one, `NaN` is a number.
+            Judged::NoJson => return Some(unclear("an event's data is no JSON message")),
             Judged::Unclear(why) => return Some(unclear(why)),
         }
     }

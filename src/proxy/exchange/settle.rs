@@ -30,7 +30,7 @@ use super::{Charged, Exchange, No, Scene, left};
 use crate::config::Settle;
 use crate::facilitator::{Kind, SettleOutcome, contradiction};
 use crate::ledger::evidence::WalletEvidence;
-use crate::ledger::store::{CaptureError, ClaimError, Intent, Posting, Purchase, Receipt, Released};
+use crate::ledger::store::{CaptureError, ClaimError, Intent, Posting, Receipt, Released};
 use crate::payment::offer_receipt;
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
@@ -163,7 +163,7 @@ impl Exchange {
     fn confirmed(&self, exact: &Exact, said: Option<&str>, claim: &mut ClaimGuard) -> Result<(), ClaimError> {
         let Some(payer) = exact.payer.as_deref().or(said).filter(|_| !exact.proven) else { return Ok(()) };
         let payer: Arc<str> = format!("{}:{}", exact.requirements.network, short(payer)).into();
-        claim.pays(Purchase { payer: payer.clone(), what: self.what() })?;
+        claim.pays(self.purchase(payer.clone()))?;
         *self.payer.borrow_mut() = Some(payer);
         Ok(())
     }

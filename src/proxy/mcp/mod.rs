@@ -108,6 +108,11 @@ pub(super) async fn serve(
         let detail = "a call that has a price needs an id: a text, or a whole number up to 2^53";
         return Err(invalid(INVALID_REQUEST, detail, message.id_text));
     }
+    if message.asks_for_task() {
+        // Its client could leave before the answer, and fetch unpaid what the task has made.
+        let detail = "a call that has a price can't run as a task; send it without `params.task`";
+        return Err(invalid(INVALID_PARAMS, detail, message.id_text));
+    }
     let presented = presented_in_call(&head.headers, message.payment);
     let carrier = Carrier {
         target: target.clone(),
@@ -151,6 +156,9 @@ async fn buy(
     let permit = gate::judge(&visit, presented, request.headers()).await?;
     // Not before: a signature may cover what changes here. Encoded, the result could not be looked at.
     request.headers_mut().insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    // A part of a result could not be judged, and its status need not be one that is charged.
+    request.headers_mut().remove(header::RANGE);
+    request.headers_mut().remove(header::IF_RANGE);
     if is_cut {
         forget_digests(request.headers_mut());
     }

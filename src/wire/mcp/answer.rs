@@ -3,6 +3,7 @@
 //! ```text
 //! success      {"id":1,"result":{…}}                                   charged, gets the receipt
 //! no success   {"id":1,"error":{…}}, result.isError, result.resultType = "input_required"
+//! unclear      result.task, result.resultType = "task": the content would be fetched by a method that costs nothing
 //! ```
 
 use std::ops::Range;
@@ -13,12 +14,15 @@ use super::request::Id;
 use super::scan::{self, JsonError};
 use super::{Kind, PAYMENT_RESPONSE};
 
+/// Names in a result that matter.
+const RESULT: [&str; 4] = ["isError", "resultType", "task", "_meta"];
+
 /// What a message of the server is to a paid call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
     /// Something else: a notification, a request of its own. It passes.
     NoAnswer,
-    /// Not JSON: no client finds an answer in it.
+    /// Not JSON (RFC 8259), or no object. Lenient readers may find an answer in it all the same, so it must not pass.
     NoJson,
     /// The call succeeded.
     Success,
@@ -54,15 +58,19 @@ pub fn judge(text: &str, id: &Id) -> Judged {
         if !text[result.clone()].starts_with('{') {
             return Ok(Judged::Unclear("its `result` is no object"));
         }
-        let members = scan::members(text, &result, &[])?;
+        let members = scan::members(text, &result, &RESULT)?;
         // The receipt goes in there.
         if let Some(meta) = members.iter().find(|member| member.name == "_meta")
             && text[meta.value.clone()].starts_with('{')
         {
-            scan::members(text, &meta.value, &[])?;
+            scan::members(text, &meta.value, &[PAYMENT_RESPONSE])?;
         }
         let of = |name: &str| members.iter().find(|member| member.name == name).map(|m| &text[m.value.clone()]);
-        Ok(match (of("isError"), of("resultType").and_then(scan::unquoted).as_deref()) {
+        let kind = of("resultType").and_then(scan::unquoted);
+        if kind.as_deref() == Some("task") || of("task").is_some_and(|task| task.starts_with('{')) {
+            return Ok(Judged::Unclear("it is a task, whose result could be fetched unpaid"));
+        }
+        Ok(match (of("isError"), kind.as_deref()) {
             (Some("true"), _) => Judged::Failure,
             (_, Some("input_required")) => Judged::InputRequired,
             _ => Judged::Success,
@@ -176,6 +184,7 @@ mod tests {
         check(r#"{"id":1,"result":{"resultType":"input\u005frequired"}}"#, Judged::InputRequired);
         check(r#"{"method":"notifications/progress","params":{"result":1}}"#, Judged::NoAnswer);
         check(r#"{"id":1,"method":"sampling/createMessage"}"#, Judged::NoAnswer);
+        check(r#"{"id":1,"result":{"task":"a word of the server's own"}}"#, Judged::Success);
         check("secret", Judged::NoJson);
         for unclear in [
             r#"{"id":2,"result":{}}"#,
@@ -188,6 +197,14 @@ mod tests {
             r#"{"id":1,"Result":{}}"#,
             r#"{"id":1,"result":{"_meta":{"t":1,"t":2}}}"#,
             r#"[{"id":1,"result":{}}]"#,
+            r#"{"id":1,"result":{"task":{"taskId":"a"}}}"#,
+            r#"{"id":1,"result":{"isError":true,"task":{"taskId":"a"}}}"#,
+            r#"{"id":1,"result":{"resultType":"task","taskId":"a"}}"#,
+            r#"{"id":1,"result":{"Task":{"taskId":"a"}}}"#,
+            r#"{"id":1,"result":{"IsError":true}}"#,
+            r#"{"id":1,"result":{"resulttype":"input_required"}}"#,
+            r#"{"id":1,"result":{"_META":{}}}"#,
+            r#"{"id":1,"result":{"_meta":{"X402/payment-response":{}}}}"#,
         ] {
             assert!(matches!(judge(unclear, &Id::Number(1)), Judged::Unclear(_)), "{unclear}");
         }

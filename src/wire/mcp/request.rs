@@ -9,7 +9,9 @@ use super::{INVALID_PARAMS, INVALID_REQUEST, Kind, PARSE_ERROR, PAYMENT};
 /// Names at a message's top that matter.
 const TOP: [&str; 4] = ["jsonrpc", "id", "method", "params"];
 /// Names in `params` that matter.
-const PARAMS: [&str; 3] = ["name", "uri", "_meta"];
+const PARAMS: [&str; 4] = ["name", "uri", "_meta", TASK];
+/// The member of `params` by which a call is to run as a task (revision 2025-11-25).
+const TASK: &str = "task";
 /// Longest id of a paid call, bytes.
 const ID_BYTES_MAX: usize = 256;
 /// Greatest number that JavaScript tells from its neighbours.
@@ -188,6 +190,11 @@ impl<'t> Message<'t> {
         !self.cut.is_empty()
     }
 
+    /// Whether the call is to run as a task, whose result is fetched by another method.
+    pub fn asks_for_task(&self) -> bool {
+        self.params.iter().any(|member| member.name == TASK)
+    }
+
     /// What makes a second call the same as the first: everything in `params` but `_meta`, as it is written.
     pub fn bought(&self) -> Vec<&'t [u8]> {
         let members = self.params.iter().filter(|member| member.name != "_meta");
@@ -249,6 +256,7 @@ mod tests {
             (r#"{"method":"tools/call","params":{"name":"a","\u006eame":"b"}}"#, INVALID_REQUEST),
             (r#"{"method":"tools/call","params":{"name":"a","NAME":"b"}}"#, INVALID_REQUEST),
             (r#"{"method":"tools/call","params":{"name":"a"},"params":{"name":"b"}}"#, INVALID_REQUEST),
+            (r#"{"method":"tools/call","params":{"name":"a","Task":{}}}"#, INVALID_REQUEST),
             (r#"{"method":"tools/call","params":{"name":"a","_meta":{},"_meta":{}}}"#, INVALID_REQUEST),
             (
                 r#"{"method":"tools/call","params":{"name":"a","_meta":{"x402/payment":{},"x402\/payment":{}}}}"#,

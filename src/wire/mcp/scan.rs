@@ -79,9 +79,10 @@ pub fn members<'t>(text: &'t str, object: &Range<usize>, known: &[&'static str])
     if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(JsonError::Twice(pair[0].chars().take(40).collect()));
     }
+    let known: Vec<(&'static str, String)> = known.iter().map(|known| (*known, folded(known))).collect();
     for name in names {
         let folded = folded(name);
-        if let Some(like) = known.iter().find(|known| folded == **known && name != **known) {
+        if let Some((like, _)) = known.iter().find(|(known, as_folded)| folded == *as_folded && name != *known) {
             return Err(JsonError::Case(like));
         }
     }
@@ -307,6 +308,8 @@ mod tests {
         check(r#"{"Method":1}"#, JsonError::Case("method"));
         check(r#"{"method":1,"\u004dETHOD":1}"#, JsonError::Case("method"));
         check(r#"{"Id":1}"#, JsonError::Case("id"));
+        let found = members(r#"{"isError":1,"iserror":2}"#, &(0..25), &["isError"]);
+        assert_eq!(found, Err(JsonError::Case("isError")), "a name may have capitals itself");
         check(r#"[1]"#, JsonError::Syntax(0));
         check(r#"{"\ud800":1}"#, JsonError::Syntax(1));
         // To a reader that ignores case the long s is an s, the Kelvin sign a k.
