@@ -12,6 +12,8 @@ mod exports;
 mod keys;
 #[path = "cli/pay.rs"]
 mod pay;
+#[path = "cli/settle.rs"]
+mod settle;
 #[path = "cli/tls.rs"]
 mod tls;
 #[path = "cli/tokens.rs"]

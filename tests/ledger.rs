@@ -2,6 +2,8 @@
 
 #[path = "ledger/audit.rs"]
 mod audit;
+#[path = "ledger/closing.rs"]
+mod closing;
 #[path = "ledger/crash.rs"]
 mod crash;
 #[path = "ledger/file.rs"]

@@ -16,6 +16,7 @@ use super::{
     books::Books,
     claims::{Claims, SHARDS, SWEEP},
     clock_rule::ClockRule,
+    closing::CloseError,
     day::{CreditPeriod, credit_period},
     file::{Head, Owner},
     mailbox::Post,
@@ -219,7 +220,7 @@ impl Writer {
             }
             for ask in work.asks {
                 match &done {
-                    Ok(()) => self.answer(ask),
+                    Ok(()) => done = self.answer(ask),
                     Err(Broken(reason)) => ask.refuse(Unavailable(reason.clone())),
                 }
             }
@@ -370,19 +371,17 @@ impl Writer {
         let raised = self.books.raise_floor(self.shared.times().floor_ms);
         drop(at_disk);
         if let Err(BatchError::Disk(what) | BatchError::Row(what)) = raised {
-            let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
-            self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
-            return Err(Broken(reason));
+            return Err(self.broken(&what));
         }
         claims.raise_floor(self.books.floor_ms());
         (0..SHARDS).for_each(|shard| claims.sweep(shard));
         Ok(())
     }
 
-    fn answer(&mut self, ask: Ask) {
+    fn answer(&mut self, ask: Ask) -> Result<(), Broken> {
         let failed = |error: rusqlite::Error| Unavailable(error.to_string().into());
         let shared = self.shared.clone();
-        let _at_disk = shared.at_disk();
+        let at_disk = shared.at_disk();
         match ask {
             Ask::Remember(terms, ticket) => {
                 let now_ms = self.shared.clock.now_ms();
@@ -396,7 +395,31 @@ impl Writer {
                     tracing::warn!(%error, "an unresolved settlement could not be marked");
                 }
             }
+            Ask::Close(until, key, ticket) => {
+                let now_ms = self.shared.clock.now_ms();
+                let books = &mut self.books;
+                let closed = panic::catch_unwind(AssertUnwindSafe(|| books.close_days(until, now_ms, key.as_deref())));
+                // The disk has answered, before anyone hears of it.
+                drop(at_disk);
+                match closed.unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned()))) {
+                    Ok(closed) => ticket.fill(closed),
+                    Err(BatchError::Row(what)) => ticket.fill(Err(CloseError::Refused(what))),
+                    Err(BatchError::Disk(what)) => {
+                        let broken = self.broken(&what);
+                        ticket.fill(Err(CloseError::Unavailable(Unavailable(broken.0.clone()))));
+                        return Err(broken);
+                    }
+                }
+            }
         }
+        Ok(())
+    }
+
+    /// The file failed outside of a batch: closed before anyone is told.
+    fn broken(&self, what: &str) -> Broken {
+        let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
+        self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
+        Broken(reason)
     }
 }
 

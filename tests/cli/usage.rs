@@ -20,6 +20,7 @@ fn each_help_has_examples() {
         "ledger list",
         "ledger show",
         "ledger audit",
+        "settle",
         "demo",
         "completions",
     ] {

@@ -4,8 +4,10 @@ mod audit;
 mod export;
 mod list;
 mod owed;
+mod owner;
 mod report;
 mod resolve;
+mod settle;
 mod settled;
 mod show;
 
@@ -14,7 +16,7 @@ use std::path::PathBuf;
 use super::output::error;
 use super::{Exit, color};
 use crate::agent::offer::shortened;
-use crate::config;
+use crate::config::{self, Config};
 use crate::ledger::day::days_since_1970;
 use crate::ledger::read::{LedgerReader, ReadError};
 use crate::ledger::report::Days;
@@ -25,6 +27,7 @@ use crate::wire::amount::{Currency, Money, Units};
 use crate::wire::x402::assets;
 
 pub(super) use list::listing;
+pub(super) use settle::{EXAMPLES as SETTLE_EXAMPLES, Settle};
 
 /// For the help of `tollgate ledger`.
 pub(super) const EXAMPLES: &str = "\
@@ -58,32 +61,37 @@ impl Ledger {
             Ledger::Audit(audit) => audit.run(),
             Ledger::Resolve(resolve) => resolve.run(),
         };
-        done.unwrap_or_else(|failure| {
-            match failure {
-                Failure::Missing(path) => error(format_args!(
-                    "{} is not there; a gateway makes it when it first starts (name it with --ledger FILE or -c CONFIG)",
-                    path.display()
-                )),
-                Failure::Config(text) => {
-                    super::output::note(&text);
-                    return Exit::Unusable;
-                }
-                Failure::Open(failure) => {
-                    error(failure);
-                    return Exit::Failed;
-                }
-                Failure::Read(failure @ ReadError::NotAnId(_)) => {
-                    error(failure);
-                    return Exit::Unusable;
-                }
-                Failure::Read(failure) => {
-                    error(failure);
-                    return Exit::Failed;
-                }
-            }
-            Exit::NotFound
-        })
+        ended(done)
     }
+}
+
+/// Says what failed.
+fn ended(done: Result<Exit, Failure>) -> Exit {
+    done.unwrap_or_else(|failure| {
+        match failure {
+            Failure::Missing(path) => error(format_args!(
+                "{} is not there; a gateway makes it when it first starts (name it with --ledger FILE or -c CONFIG)",
+                path.display()
+            )),
+            Failure::Config(text) => {
+                super::output::note(&text);
+                return Exit::Unusable;
+            }
+            Failure::Open(failure) => {
+                error(failure);
+                return Exit::Failed;
+            }
+            Failure::Read(failure @ ReadError::NotAnId(_)) => {
+                error(failure);
+                return Exit::Unusable;
+            }
+            Failure::Read(failure) => {
+                error(failure);
+                return Exit::Failed;
+            }
+        }
+        Exit::NotFound
+    })
 }
 
 /// Which ledger.
@@ -113,14 +121,20 @@ impl From<ReadError> for Failure {
 impl Where {
     /// The file.
     fn path(&self) -> Result<PathBuf, Failure> {
-        let path = match &self.config {
-            None => self.ledger.clone(),
+        Ok(self.path_and_config()?.0)
+    }
+
+    /// The file, and the configuration where one was named.
+    fn path_and_config(&self) -> Result<(PathBuf, Option<Config>), Failure> {
+        let config = match &self.config {
+            None => None,
             Some(path) => match config::load(path, std::env::vars()) {
-                Ok(config) => config.ledger.path,
+                Ok(config) => Some(config),
                 Err(errors) => return Err(Failure::Config(errors.render(color()))),
             },
         };
-        if path.exists() { Ok(path) } else { Err(Failure::Missing(path)) }
+        let path = config.as_ref().map_or_else(|| self.ledger.clone(), |config| config.ledger.path.clone());
+        if path.exists() { Ok((path, config)) } else { Err(Failure::Missing(path)) }
     }
 
     fn open(&self) -> Result<LedgerReader, Failure> {
@@ -166,8 +180,11 @@ fn time(ms: i64) -> String {
     }
 }
 
-/// Ledger units as decimal text without the asset: `0.01`; `None` for a token whose decimals are not known.
+/// Ledger units as decimal text without the asset: `0.01`, `-0.01`; `None` for a token whose decimals are not known.
 fn amount(units: i64, asset: &str) -> Option<String> {
+    if units < 0 {
+        return Some(format!("-{}", amount(units.checked_neg()?, asset)?));
+    }
     if let Some(token) = assets::find_caip19(asset) {
         return Some(decimal(units, token.decimals.min(UNIT_DECIMALS_MAX)));
     }

@@ -1,0 +1,162 @@
+//! Statements: what an account owes of an asset for the days of one close, and what became of it.
+//!
+//! ```text
+//! closed ──► sent ──► paid                what moved on a chain when it was bought is paid from the start
+//!             │ ▲
+//!             ▼ │
+//!          disputed ──► paid
+//! ```
+//!
+//! Numbers are dense from 1. Rows never change; each step is an event with its time and reason.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{
+    chain::Hash,
+    close::Close,
+    closing::{CLOSE_COLUMNS, read_close},
+    read::{LedgerReader, ReadError},
+};
+
+/// What became of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatementState {
+    /// Made, final.
+    Closed,
+    /// The account has it.
+    Sent,
+    /// Paid.
+    Paid,
+    /// The account contests it.
+    Disputed,
+}
+
+impl StatementState {
+    /// All of them.
+    pub const ALL: [StatementState; 4] =
+        [StatementState::Closed, StatementState::Sent, StatementState::Paid, StatementState::Disputed];
+
+    /// As the ledger keeps it.
+    pub fn name(self) -> &'static str {
+        match self {
+            StatementState::Closed => "closed",
+            StatementState::Sent => "sent",
+            StatementState::Paid => "paid",
+            StatementState::Disputed => "disputed",
+        }
+    }
+
+    /// Reads a name.
+    pub fn from_name(name: &str) -> Option<StatementState> {
+        StatementState::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// What may follow.
+    pub fn next(self) -> &'static [StatementState] {
+        match self {
+            StatementState::Closed => &[StatementState::Sent],
+            StatementState::Sent => &[StatementState::Paid, StatementState::Disputed],
+            StatementState::Disputed => &[StatementState::Sent, StatementState::Paid],
+            StatementState::Paid => &[],
+        }
+    }
+}
+
+/// A row of `statements`, with its days and its last event. Amounts are ledger units.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Statement {
+    /// From 1.
+    pub number: i64,
+    /// Who owes.
+    pub account: String,
+    /// `USD`, or a token's CAIP-19 name.
+    pub asset: String,
+    /// The first day.
+    pub from_day: i64,
+    /// The day after the last.
+    pub until: i64,
+    /// When the days were closed, Unix ms.
+    pub closed_ms: i64,
+    /// What was captured.
+    pub gross: i64,
+    /// What was given back: voids and refunds posted in these days, of earlier captures too. Not negative.
+    pub corrections: i64,
+    /// `gross` less `corrections`; negative where more was given back than bought.
+    pub total: i64,
+    /// Where the chain stood, see [`super::close::Close::head`].
+    pub head: Hash,
+    /// What became of it.
+    pub state: StatementState,
+}
+
+/// A row of `statement_events`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementEvent {
+    /// What it became.
+    pub state: StatementState,
+    /// When, Unix ms.
+    pub at_ms: i64,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+pub(super) fn insert_event(
+    connection: &Connection,
+    number: i64,
+    i: i64,
+    state: StatementState,
+    at_ms: i64,
+    reason: Option<&str>,
+) -> rusqlite::Result<()> {
+    let insert = "INSERT INTO statement_events (number, i, state, at_ms, reason) VALUES (?1, ?2, ?3, ?4, ?5)";
+    connection.prepare_cached(insert)?.execute((number, i, state.name(), at_ms, reason))?;
+    Ok(())
+}
+
+fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<StatementState> {
+    let name = row.get_ref(column)?.as_str()?;
+    StatementState::from_name(name).ok_or_else(|| {
+        let what = format!("`{name}` is no state of a statement");
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
+    })
+}
+
+impl LedgerReader {
+    /// The close that left `until` open; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ReadError::Sqlite`].
+    pub fn close(&self, until: i64) -> Result<Option<Close>, ReadError> {
+        let find = format!("SELECT {CLOSE_COLUMNS} FROM closes WHERE until = ?1");
+        Ok(self.connection.query_row(&find, [until], read_close).optional()?)
+    }
+
+    /// Statements in order of their numbers, of one account or all.
+    ///
+    /// # Errors
+    /// [`ReadError::Sqlite`].
+    pub fn statements(&self, account: Option<&str>) -> Result<Vec<Statement>, ReadError> {
+        let select = "SELECT s.number, s.account, s.asset, c.from_day, s.until, c.at_ms, s.gross, s.corrections, \
+                      s.total, s.head, e.state FROM statements s JOIN closes c ON c.until = s.until \
+                      JOIN statement_events e ON e.number = s.number \
+                      AND e.i = (SELECT max(i) FROM statement_events WHERE number = s.number) \
+                      WHERE ?1 IS NULL OR s.account = ?1 ORDER BY s.number";
+        let mut statement = self.connection.prepare(select)?;
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Statement {
+                number: row.get(0)?,
+                account: row.get(1)?,
+                asset: row.get(2)?,
+                from_day: row.get(3)?,
+                until: row.get(4)?,
+                closed_ms: row.get(5)?,
+                gross: row.get(6)?,
+                corrections: row.get(7)?,
+                total: row.get(8)?,
+                head: row.get(9)?,
+                state: state(row, 10)?,
+            })
+        };
+        Ok(statement.query_map([account], read)?.collect::<Result<_, _>>()?)
+    }
+}
