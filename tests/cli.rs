@@ -14,6 +14,8 @@ mod keys;
 mod pay;
 #[path = "cli/settle.rs"]
 mod settle;
+#[path = "cli/statements.rs"]
+mod statements;
 #[path = "cli/tls.rs"]
 mod tls;
 #[path = "cli/tokens.rs"]

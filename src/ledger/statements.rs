@@ -9,12 +9,13 @@
 //!
 //! Numbers are dense from 1. Rows never change; each step is an event with its time and reason.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{
     chain::Hash,
     close::Close,
     closing::{CLOSE_COLUMNS, read_close},
+    entry::Kind,
     read::{LedgerReader, ReadError},
 };
 
@@ -100,6 +101,36 @@ pub struct StatementEvent {
     pub reason: Option<String>,
 }
 
+/// A statement in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementSheet {
+    /// What every listing has.
+    pub statement: Statement,
+    /// What was bought, by day and route.
+    pub captures: Vec<StatementLine>,
+    /// What was given back, by day, route and kind.
+    pub corrections: Vec<StatementLine>,
+    /// All that became of it, oldest first.
+    pub events: Vec<StatementEvent>,
+    /// Thumbprint of the key that signed the close.
+    pub signer: Option<[u8; 32]>,
+}
+
+/// A line of a statement: some postings of a day.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementLine {
+    /// When they were posted.
+    pub day: i64,
+    /// For what.
+    pub route: String,
+    /// [`Kind::Capture`], [`Kind::Void`] or [`Kind::Refund`].
+    pub kind: Kind,
+    /// How many.
+    pub count: i64,
+    /// What they add to the total, ledger units: less than zero for corrections.
+    pub amount: i64,
+}
+
 pub(super) fn insert_event(
     connection: &Connection,
     number: i64,
@@ -113,7 +144,7 @@ pub(super) fn insert_event(
     Ok(())
 }
 
-fn state(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<StatementState> {
+fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<StatementState> {
     let name = row.get_ref(column)?.as_str()?;
     StatementState::from_name(name).ok_or_else(|| {
         let what = format!("`{name}` is no state of a statement");
@@ -136,27 +167,71 @@ impl LedgerReader {
     /// # Errors
     /// [`ReadError::Sqlite`].
     pub fn statements(&self, account: Option<&str>) -> Result<Vec<Statement>, ReadError> {
-        let select = "SELECT s.number, s.account, s.asset, c.from_day, s.until, c.at_ms, s.gross, s.corrections, \
+        Ok(select(&self.connection, account, None)?)
+    }
+
+    /// One statement in full; `None` when there is none of this number.
+    ///
+    /// # Errors
+    /// [`ReadError::Sqlite`].
+    pub fn statement(&self, number: i64) -> Result<Option<StatementSheet>, ReadError> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let Some(statement) = select(&transaction, None, Some(number))?.pop() else { return Ok(None) };
+        let (captures, corrections) = lines(&transaction, &statement)?;
+        let mut events =
+            transaction.prepare("SELECT state, at_ms, reason FROM statement_events WHERE number = ?1 ORDER BY i")?;
+        let event =
+            |row: &Row<'_>| Ok(StatementEvent { state: state(row, 0)?, at_ms: row.get(1)?, reason: row.get(2)? });
+        let events = events.query_map([number], event)?.collect::<Result<_, _>>()?;
+        let signer = self.close(statement.until)?.and_then(|close| close.signature).map(|by| by.thumbprint);
+        Ok(Some(StatementSheet { statement, captures, corrections, events, signer }))
+    }
+}
+
+fn select(connection: &Connection, account: Option<&str>, number: Option<i64>) -> rusqlite::Result<Vec<Statement>> {
+    let select = "SELECT s.number, s.account, s.asset, c.from_day, s.until, c.at_ms, s.gross, s.corrections, \
                       s.total, s.head, e.state FROM statements s JOIN closes c ON c.until = s.until \
                       JOIN statement_events e ON e.number = s.number \
                       AND e.i = (SELECT max(i) FROM statement_events WHERE number = s.number) \
-                      WHERE ?1 IS NULL OR s.account = ?1 ORDER BY s.number";
-        let mut statement = self.connection.prepare(select)?;
-        let read = |row: &rusqlite::Row<'_>| {
-            Ok(Statement {
-                number: row.get(0)?,
-                account: row.get(1)?,
-                asset: row.get(2)?,
-                from_day: row.get(3)?,
-                until: row.get(4)?,
-                closed_ms: row.get(5)?,
-                gross: row.get(6)?,
-                corrections: row.get(7)?,
-                total: row.get(8)?,
-                head: row.get(9)?,
-                state: state(row, 10)?,
-            })
-        };
-        Ok(statement.query_map([account], read)?.collect::<Result<_, _>>()?)
+                      WHERE (?1 IS NULL OR s.account = ?1) AND (?2 IS NULL OR s.number = ?2) ORDER BY s.number";
+    let mut statement = connection.prepare(select)?;
+    let read = |row: &Row<'_>| {
+        Ok(Statement {
+            number: row.get(0)?,
+            account: row.get(1)?,
+            asset: row.get(2)?,
+            from_day: row.get(3)?,
+            until: row.get(4)?,
+            closed_ms: row.get(5)?,
+            gross: row.get(6)?,
+            corrections: row.get(7)?,
+            total: row.get(8)?,
+            head: row.get(9)?,
+            state: state(row, 10)?,
+        })
+    };
+    statement.query_map((account, number), read)?.collect()
+}
+
+/// What was bought, and what was given back, from the roll-ups of a statement's days.
+fn lines(connection: &Connection, statement: &Statement) -> rusqlite::Result<(Vec<StatementLine>, Vec<StatementLine>)> {
+    let mut sums = connection.prepare(
+        "SELECT book_day, route, SUM(captures), SUM(captured), SUM(voids), SUM(voided), SUM(refunds), SUM(refunded) \
+         FROM rollups WHERE book_day >= ?1 AND book_day < ?2 AND account = ?3 AND asset = ?4 \
+         GROUP BY book_day, route ORDER BY book_day, route",
+    )?;
+    let mut rows = sums.query((statement.from_day, statement.until, &statement.account, &statement.asset))?;
+    let (mut captures, mut corrections) = (Vec::new(), Vec::new());
+    while let Some(row) = rows.next()? {
+        for (kind, column, sign) in [(Kind::Capture, 2, 1), (Kind::Void, 4, -1), (Kind::Refund, 6, -1)] {
+            let (count, sum): (i64, i64) = (row.get(column)?, row.get(column + 1)?);
+            let line = StatementLine { day: row.get(0)?, route: row.get(1)?, kind, count, amount: sign * sum };
+            match kind {
+                _ if count == 0 => {}
+                Kind::Capture => captures.push(line),
+                _ => corrections.push(line),
+            }
+        }
     }
+    Ok((captures, corrections))
 }

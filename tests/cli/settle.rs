@@ -149,3 +149,12 @@ fn without_a_gateway_the_configured_key_signs_or_nothing_is_closed() {
     assert_eq!(tollgate(dir.path(), &args).0, 0);
     assert_eq!(number(dir.path(), "SELECT length(signature) FROM closes"), 96);
 }
+
+/// Statements 1 (acme, three days ago), 2 (wallets) and 3 (acme, with the void of something in 1), 4 (other).
+pub fn stated() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    ledger(dir.path());
+    settle(dir.path(), &day(2));
+    settle(dir.path(), &day(0));
+    dir
+}

@@ -21,6 +21,8 @@ fn each_help_has_examples() {
         "ledger show",
         "ledger audit",
         "settle",
+        "ledger statements",
+        "ledger statement",
         "demo",
         "completions",
     ] {

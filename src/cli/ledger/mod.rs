@@ -10,6 +10,8 @@ mod resolve;
 mod settle;
 mod settled;
 mod show;
+mod statement;
+mod statements;
 
 use std::path::PathBuf;
 
@@ -36,6 +38,7 @@ Examples:
   tollgate ledger show 281474976710657
   tollgate ledger report --by account --since 2026-11-01 --until 2026-12-01
   tollgate ledger export --format csv -o november.csv --since 2026-11-01 --until 2026-12-01
+  tollgate ledger statement 3 -c tollgate.toml --format html -o statement-3.html
   tollgate ledger audit -c tollgate.toml
 
 No gateway needs to stop for it.";
@@ -48,6 +51,8 @@ pub enum Ledger {
     Report(report::Report),
     Export(export::Export),
     Audit(audit::Audit),
+    Statements(statements::Statements),
+    Statement(statement::StatementCommand),
     Resolve(resolve::Resolve),
 }
 
@@ -59,6 +64,8 @@ impl Ledger {
             Ledger::Report(report) => report.run(),
             Ledger::Export(export) => export.run(),
             Ledger::Audit(audit) => audit.run(),
+            Ledger::Statements(statements) => statements.run(),
+            Ledger::Statement(statement) => statement.run(),
             Ledger::Resolve(resolve) => resolve.run(),
         };
         ended(done)
