@@ -12,6 +12,7 @@ use super::{
     closing::CloseError,
     mailbox::{Answer, Ticket},
     settling::{Bought, Intent},
+    statements::{Mark, MarkError},
     store::{Claim, Outcome, Posting, Terms, Unavailable},
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
@@ -94,6 +95,7 @@ pub(super) enum Ask {
     Unknown(PaymentKey),
     /// Close the days before this one; the key signs it.
     Close(i64, Option<Arc<GatewayKey>>, Arc<Ticket<Result<Close, CloseError>>>),
+    Mark(Mark, Arc<Ticket<Result<(), MarkError>>>),
 }
 
 impl Ask {
@@ -105,6 +107,7 @@ impl Ask {
             Ask::Find(_, ticket) => ticket.fill(Err(error)),
             // The row says that it is being settled, which is read the same way.
             Ask::Unknown(_) => {}
+            Ask::Mark(_, ticket) => ticket.fill(Err(MarkError::Unavailable(error))),
             Ask::Close(_, _, ticket) => ticket.fill(Err(CloseError::Unavailable(error))),
         }
     }

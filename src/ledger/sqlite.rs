@@ -21,6 +21,7 @@ use super::{
     mailbox::{Answer, Captured, Filled, Intended, Ticket},
     opening::{Opening, SKEW_MAX_MS},
     queue::{Act, Ask, Job, Redelivery},
+    statements::{Mark, MarkError},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
         OwedTurn, Posting, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
@@ -231,6 +232,16 @@ impl SqliteStore {
         }
         let ticket = Ticket::new();
         self.shared.queue.ask(Ask::Close(until, key, ticket.clone()));
+        Box::pin(Filled(ticket))
+    }
+
+    /// Notes what became of a statement. The future's error says what is allowed.
+    pub fn mark(&self, mark: Mark) -> StoreFuture<Result<(), MarkError>> {
+        if let Err(unavailable) = self.open_now() {
+            return Box::pin(future::ready(Err(MarkError::Unavailable(unavailable))));
+        }
+        let ticket = Ticket::new();
+        self.shared.queue.ask(Ask::Mark(mark, ticket.clone()));
         Box::pin(Filled(ticket))
     }
 

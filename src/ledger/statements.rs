@@ -7,17 +7,25 @@
 //!          disputed ──► paid
 //! ```
 //!
-//! Numbers are dense from 1. Rows never change; each step is an event with its time and reason.
+//! Numbers are dense from 1. Rows never change; each step is an event with its time and reason, posted by the writer in one
+//! transaction that reads the state first: of two steps at once the second is held against what the first has made of it. A
+//! crash leaves the event or none; whoever was not told looks.
 
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 
 use super::{
+    batch::{BatchError, sort},
+    books::{Books, int},
     chain::Hash,
     close::Close,
     closing::{CLOSE_COLUMNS, read_close},
     entry::Kind,
     read::{LedgerReader, ReadError},
+    store::Unavailable,
 };
+
+/// Longest reason that is kept, bytes.
+pub const REASON_BYTES_MAX: usize = 500;
 
 /// What became of a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +69,78 @@ impl StatementState {
             StatementState::Paid => &[],
         }
     }
+}
+
+/// A step that an operator takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which statement.
+    pub number: i64,
+    /// What it becomes.
+    pub state: StatementState,
+    /// For whoever reads the books later; 1 to [`REASON_BYTES_MAX`] bytes of text.
+    pub reason: String,
+}
+
+/// Why a step is not taken; nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MarkError {
+    /// No such statement.
+    #[error("no statement {0}; `tollgate ledger statements` lists them")]
+    NoStatement(i64),
+    /// The reason is not what is kept.
+    #[error("the reason must be a line of 1 to {REASON_BYTES_MAX} bytes of text")]
+    Reason,
+    /// Not from where it is.
+    #[error("statement {number} is {}: {}", from.name(), allowed(*from))]
+    NotAllowed {
+        /// Which.
+        number: i64,
+        /// What it is.
+        from: StatementState,
+    },
+    /// The file refused it.
+    #[error("the statement could not be marked: {0}")]
+    Refused(String),
+    /// The ledger is closed, or its disk failed: the statement itself tells whether it is marked.
+    #[error("{0}; look at the statement before you mark it again")]
+    Unavailable(Unavailable),
+}
+
+fn allowed(from: StatementState) -> String {
+    let names: Vec<&str> = from.next().iter().map(|state| state.name()).collect();
+    if names.is_empty() { "that is its end".to_owned() } else { format!("it can become {}", names.join(" or ")) }
+}
+
+impl Books {
+    /// Adds an event to a statement.
+    pub(super) fn mark(&mut self, mark: &Mark, now_ms: u64) -> Result<Result<(), MarkError>, BatchError> {
+        let reason = mark.reason.trim();
+        if !(1..=REASON_BYTES_MAX).contains(&reason.len()) || reason.contains(char::is_control) {
+            return Ok(Err(MarkError::Reason));
+        }
+        let faults = self.faults.clone();
+        let disk = |error: rusqlite::Error| BatchError::Disk(error.to_string());
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sort)?;
+        let number = mark.number;
+        let Some((i, from, at_ms)) = last_event(&transaction, number).map_err(sort)? else {
+            return Ok(Err(MarkError::NoStatement(number)));
+        };
+        if !from.next().contains(&mark.state) {
+            return Ok(Err(MarkError::NotAllowed { number, from }));
+        }
+        insert_event(&transaction, number, i + 1, mark.state, at_ms.max(int(now_ms)), Some(reason)).map_err(sort)?;
+        faults.before_commit().map_err(disk)?;
+        transaction.commit().map_err(disk)?;
+        faults.after_commit().map_err(disk)?;
+        Ok(Ok(()))
+    }
+}
+
+/// The last event of a statement: its place, state and time.
+fn last_event(connection: &Connection, number: i64) -> rusqlite::Result<Option<(i64, StatementState, i64)>> {
+    let last = "SELECT i, state, at_ms FROM statement_events WHERE number = ?1 ORDER BY i DESC LIMIT 1";
+    connection.query_row(last, [number], |row| Ok((row.get(0)?, state(row, 1)?, row.get(2)?))).optional()
 }
 
 /// A row of `statements`, with its days and its last event. Amounts are ledger units.

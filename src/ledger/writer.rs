@@ -19,11 +19,12 @@ use super::{
     closing::CloseError,
     day::{CreditPeriod, credit_period},
     file::{Head, Owner},
-    mailbox::Post,
+    mailbox::{Post, Ticket},
     place::Place,
     queue::{Act, Ask, Job, Queue, Redelivery},
     settlements,
     sqlite::SqliteOptions,
+    statements::MarkError,
     store::{CaptureError, Health, Outcome, Settling, Unavailable, Unresolved},
 };
 use crate::{clock::Clock, wire::amount::Units};
@@ -256,12 +257,8 @@ impl Writer {
         }
         let times = self.shared.times();
         let books = &mut self.books;
-        // A panic in here leaves the same doubt as a disk that fails.
         let at_disk = self.shared.at_disk();
-        let written = panic::catch_unwind(AssertUnwindSafe(|| {
-            books.write(&part.jobs, &part.redeliveries, &part.outcomes, times)
-        }))
-        .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())));
+        let written = caught(|| books.write(&part.jobs, &part.redeliveries, &part.outcomes, times));
         drop(at_disk);
         match written {
             Ok(written) => {
@@ -398,18 +395,36 @@ impl Writer {
             Ask::Close(until, key, ticket) => {
                 let now_ms = self.shared.clock.now_ms();
                 let books = &mut self.books;
-                let closed = panic::catch_unwind(AssertUnwindSafe(|| books.close_days(until, now_ms, key.as_deref())));
+                let closed = caught(|| books.close_days(until, now_ms, key.as_deref()));
                 // The disk has answered, before anyone hears of it.
                 drop(at_disk);
-                match closed.unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned()))) {
-                    Ok(closed) => ticket.fill(closed),
-                    Err(BatchError::Row(what)) => ticket.fill(Err(CloseError::Refused(what))),
-                    Err(BatchError::Disk(what)) => {
-                        let broken = self.broken(&what);
-                        ticket.fill(Err(CloseError::Unavailable(Unavailable(broken.0.clone()))));
-                        return Err(broken);
-                    }
-                }
+                return self.tell(closed, &ticket, CloseError::Refused, CloseError::Unavailable);
+            }
+            Ask::Mark(mark, ticket) => {
+                let now_ms = self.shared.clock.now_ms();
+                let marked = caught(|| self.books.mark(&mark, now_ms));
+                drop(at_disk);
+                return self.tell(marked, &ticket, MarkError::Refused, MarkError::Unavailable);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers an order of the operator; a file that failed is closed before that.
+    fn tell<T, E>(
+        &self,
+        done: Result<Result<T, E>, BatchError>,
+        ticket: &Ticket<Result<T, E>>,
+        refused: fn(String) -> E,
+        unavailable: fn(Unavailable) -> E,
+    ) -> Result<(), Broken> {
+        match done {
+            Ok(done) => ticket.fill(done),
+            Err(BatchError::Row(what)) => ticket.fill(Err(refused(what))),
+            Err(BatchError::Disk(what)) => {
+                let broken = self.broken(&what);
+                ticket.fill(Err(unavailable(Unavailable(broken.0.clone()))));
+                return Err(broken);
             }
         }
         Ok(())
@@ -421,6 +436,12 @@ impl Writer {
         self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
         Broken(reason)
     }
+}
+
+/// A panic over the file leaves the same doubt as a disk that fails.
+fn caught<T>(write: impl FnOnce() -> Result<T, BatchError>) -> Result<T, BatchError> {
+    panic::catch_unwind(AssertUnwindSafe(write))
+        .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())))
 }
 
 /// What goes into one transaction.

@@ -125,3 +125,73 @@ fn a_statement_as_a_page_stands_by_itself_and_is_escaped() {
     let third = ran(dir.path(), &["statement", "3", "--format", "html"]);
     assert!(third.contains("Corrections") && third.contains("−0.75") && third.contains("before it"), "{third}");
 }
+
+fn mark(dir: &Path, number: &str, state: &str, reason: &str) -> (i32, String, String) {
+    tollgate(dir, &["ledger", "statement", number, "--mark", state, "--reason", reason])
+}
+
+#[test]
+fn a_statement_is_sent_then_paid_or_disputed_and_says_why() {
+    let dir = stated();
+    let done = |number: &str, state: &str, reason: &str| {
+        let (code, out, err) = mark(dir.path(), number, state, reason);
+        assert_eq!((code, out), (0, format!("statement {number} is {state}\n")), "{err}");
+    };
+    let refused = |number: &str, state: &str, words: &str| {
+        let (code, out, err) = mark(dir.path(), number, state, "why not");
+        assert_eq!((code, out.as_str()), (1, ""), "{err}");
+        assert!(err.contains(words), "{err}");
+    };
+    refused("1", "paid", "statement 1 is closed: it can become sent");
+    refused("1", "disputed", "it can become sent");
+    done("1", "sent", "by mail <b>");
+    refused("1", "sent", "statement 1 is sent: it can become paid or disputed");
+    done("1", "disputed", "wrong rate");
+    refused("1", "disputed", "statement 1 is disputed: it can become sent or paid");
+    done("1", "sent", "explained");
+    done("1", "paid", "bank transfer");
+    for state in ["sent", "paid", "disputed"] {
+        refused("1", state, "statement 1 is paid: that is its end");
+        refused("2", state, "statement 2 is paid: that is its end");
+    }
+    let (code, _, err) = mark(dir.path(), "9", "sent", "x");
+    assert!(code == 5 && err.contains("no statement 9"), "{code} {err}");
+    for reason in ["", " ", "a\nb", &"x".repeat(501)] {
+        let (code, _, err) = mark(dir.path(), "3", "sent", reason);
+        assert!(code == 1 && err.contains("1 to 500 bytes"), "{code} {err}");
+    }
+    assert_eq!(tollgate(dir.path(), &["ledger", "statement", "3", "--mark", "sent"]).0, 2);
+    assert_eq!(tollgate(dir.path(), &["ledger", "statement", "3", "--reason", "x"]).0, 2);
+    assert_eq!(mark(dir.path(), "3", "closed", "x").0, 2);
+    let shown: Value = serde_json::from_str(&ran(dir.path(), &["statement", "1", "--format", "json"])).unwrap();
+    let events: Vec<_> =
+        shown["events"].as_array().unwrap().iter().map(|e| (e["state"].clone(), e["reason"].clone())).collect();
+    let expected = [
+        ("closed", Value::Null),
+        ("sent", "by mail <b>".into()),
+        ("disputed", "wrong rate".into()),
+        ("sent", "explained".into()),
+        ("paid", "bank transfer".into()),
+    ];
+    assert_eq!(events, expected.map(|(state, reason)| (Value::from(state), reason)));
+    let page = ran(dir.path(), &["statement", "1", "--format", "html"]);
+    assert!(page.contains("sent: by mail &lt;b&gt;") && !page.contains("<b>"), "{page}");
+    assert_eq!(ran(dir.path(), &["audit"]).lines().next().unwrap().split(':').next(), Some("ok"));
+}
+
+#[test]
+fn a_running_gateway_marks_and_of_two_at_once_one_wins() {
+    let dir = stated();
+    named(dir.path());
+    let toml = std::fs::read_to_string(dir.path().join("tollgate.toml")).unwrap();
+    let gateway = Gateway::start_in(dir, &toml);
+    let codes: Vec<i32> = std::thread::scope(|scope| {
+        let marks: Vec<_> = (0..4).map(|_| scope.spawn(|| mark(gateway.dir.path(), "1", "sent", "mail").0)).collect();
+        marks.into_iter().map(|mark| mark.join().unwrap()).collect()
+    });
+    assert_eq!(codes.iter().filter(|code| **code == 0).count(), 1, "{codes:?}");
+    let (status, dir) = gateway.stop();
+    assert!(status.success());
+    let shown: Value = serde_json::from_str(&ran(dir.path(), &["statement", "1", "--format", "json"])).unwrap();
+    assert_eq!(shown["events"].as_array().unwrap().len(), 2);
+}

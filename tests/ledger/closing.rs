@@ -21,7 +21,7 @@ use tollgate::{
         read::LedgerReader,
         report::{By, Days},
         sqlite::SqliteStore,
-        statements::{Statement, StatementState},
+        statements::{Mark, MarkError, Statement, StatementState},
         store::{ClaimRequest, Delivery, Health, Receipt, Store},
     },
     payment::gateway_key::GatewayKey,
@@ -247,6 +247,31 @@ fn a_disk_that_fails_leaves_the_days_open_or_closed_and_asking_again_tells() {
             assert_eq!(sums(&ledger), [(1, "acme".to_owned(), 1, 0, 1)]);
             audited(&ledger);
         }
+    }
+}
+
+#[test]
+fn a_disk_that_fails_over_a_mark_leaves_it_made_or_not_and_the_statement_tells() {
+    for (before, after, state) in [(3, 0, StatementState::Closed), (0, 3, StatementState::Sent)] {
+        let at = At { before: before.into(), after: after.into(), how: How::Error };
+        let ledger = Ledger::with_faults(Arc::new(at));
+        buy(&ledger, "acme", "a", 1);
+        ledger.clock.advance(DAY_MS);
+        close(&ledger, TODAY + 1).unwrap();
+        let mark = |state| wait(ledger.store().mark(Mark { number: 1, state, reason: "why".to_owned() }));
+        let error = mark(StatementState::Sent).unwrap_err();
+        assert!(matches!(&error, MarkError::Unavailable(_)), "{error}");
+        while ledger.store().health() != Health::Open {
+            ledger.store().hurry();
+            std::thread::yield_now();
+        }
+        assert_eq!(statements(&ledger)[0].state, state);
+        if state == StatementState::Closed {
+            mark(StatementState::Sent).unwrap();
+        }
+        let again = MarkError::NotAllowed { number: 1, from: StatementState::Sent };
+        assert_eq!(mark(StatementState::Sent), Err(again));
+        audited(&ledger);
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::export::quoted;
 use super::settle::{span, to_json};
-use super::{Failure, LedgerReader, Where, amount, hex, in_full, money, symbol, time};
+use super::{Failure, LedgerReader, Where, amount, hex, in_full, money, owner, symbol, time};
 use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, error, note, say, table};
@@ -22,7 +22,7 @@ use crate::config::{Config, Operator};
 use crate::ledger::day::day_text;
 use crate::ledger::statements::{StatementLine, StatementSheet, StatementState};
 
-/// Show a statement in full, or write it as a document.
+/// Show a statement in full, write it as a document, or note what became of it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Names and addresses come from the configuration ([operator], and `address` of the account): name it with -c. The HTML page
@@ -32,6 +32,11 @@ Examples:
   tollgate ledger statement 3
   tollgate ledger statement 3 -c tollgate.toml --format html -o statement-3.html
   tollgate ledger statement 3 --format csv -o statement-3.csv
+  tollgate ledger statement 3 --mark sent --reason \"by mail to billing@example.com\"
+  tollgate ledger statement 3 --mark paid --reason \"bank transfer of 2026-12-09\"
+
+A statement is closed, then sent, then paid or disputed; a disputed one is sent again or paid. A running gateway is told
+through its socket beside the ledger; without one the ledger is opened here.
 
 CSV (RFC 4180): statement, account, kind (capture, void, refund), day, route, count, amount, units, asset, symbol, schema;
 the sum of `units` is the total. JSON: an object of the form tollgate.statement/1, as `tollgate settle --json` prints it, and
@@ -50,6 +55,32 @@ pub struct StatementCommand {
     /// The file to make; it must not exist yet.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Note what became of it.
+    #[arg(long, value_enum, requires = "reason", conflicts_with_all = ["format", "output"])]
+    mark: Option<MarkAs>,
+    /// Why, for whoever reads the books later.
+    #[arg(long, value_name = "TEXT", requires = "mark")]
+    reason: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MarkAs {
+    /// The account has it.
+    Sent,
+    /// Paid.
+    Paid,
+    /// The account contests it.
+    Disputed,
+}
+
+impl MarkAs {
+    fn state(self) -> StatementState {
+        match self {
+            MarkAs::Sent => StatementState::Sent,
+            MarkAs::Paid => StatementState::Paid,
+            MarkAs::Disputed => StatementState::Disputed,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -77,6 +108,20 @@ impl StatementCommand {
             error(format_args!("no statement {}; `tollgate ledger statements` lists them", self.number));
             return Ok(Exit::NotFound);
         };
+        if let Some(mark) = self.mark {
+            let (number, state) = (self.number, mark.state().name());
+            let order = json!({"do": "mark", "number": number, "state": state, "reason": self.reason});
+            return Ok(match owner::order(&ledger, &reader.zone()?, None, &order) {
+                Ok(_) => {
+                    say(&format!("statement {number} is {state}\n"));
+                    Exit::Done
+                }
+                Err(reason) => {
+                    error(reason);
+                    Exit::Failed
+                }
+            });
+        }
         let document = Document::new(sheet, reader.zone()?, config.as_ref());
         let text = match self.format {
             Format::Text => document.text(if self.output.is_some() { Paint(false) } else { Paint::stdout() }),

@@ -3,6 +3,7 @@
 //! ```text
 //! {"do":"resolve","payment":"03…","moved":true,"transaction":"0x…","reason":"…"}  ->  {"n":"281474976710657"}
 //! {"do":"settle","until":"2026-12-01"}                                            ->  {"until":"2026-12-01"}
+//! {"do":"mark","number":3,"state":"sent","reason":"by mail"}                      ->  {"number":3,"state":"sent"}
 //! anything that is refused                                                        ->  {"error":"…"}
 //! ```
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use crate::ledger::day::{day_text, days_since_1970};
 use crate::ledger::resolve::{Resolution, resolve};
 use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::statements::{Mark, StatementState};
 use crate::payment::gateway_key::GatewayKey;
 use crate::payment::key::PaymentKey;
 
@@ -24,7 +26,8 @@ pub async fn carry_out(order: &Value, store: &SqliteStore, key: Option<Arc<Gatew
     match order["do"].as_str() {
         Some("resolve") => end_payment(order, store).await,
         Some("settle") => settle(order, store, key).await,
-        _ => Err("expected `do` to be `resolve` or `settle`".to_owned()),
+        Some("mark") => mark(order, store).await,
+        _ => Err("expected `do` to be `resolve`, `settle` or `mark`".to_owned()),
     }
 }
 
@@ -54,4 +57,14 @@ async fn settle(order: &Value, store: &SqliteStore, key: Option<Arc<GatewayKey>>
     let close = store.close_days(days_since_1970(until), key).await.map_err(|e| e.to_string())?;
     tracing::info!(%until, "the operator closed the days before");
     Ok(json!({"until": day_text(close.until)}))
+}
+
+async fn mark(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+    let number = order["number"].as_i64().ok_or("expected `number` to be a statement's number")?;
+    let state = StatementState::from_name(&text(order, "state"));
+    let state = state.ok_or("expected `state` to be `sent`, `paid` or `disputed`")?;
+    let mark = Mark { number, state, reason: text(order, "reason") };
+    store.mark(mark).await.map_err(|e| e.to_string())?;
+    tracing::info!(number, state = state.name(), "the operator marked a statement");
+    Ok(json!({"number": number, "state": state.name()}))
 }
