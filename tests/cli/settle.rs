@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 
 use rusqlite::Connection;
 use serde_json::Value;
-use tollgate::wire::jwk::{PublicKey, signing_key};
 
 use crate::support::gateway::{binary, tollgate};
 use crate::support::past::{USDC, day, ledger};
@@ -122,15 +121,30 @@ fn a_running_gateway_settles_while_it_sells_and_signs_what_it_closed() {
     // Nothing that was bought meanwhile is in the closed days.
     let sold = "SELECT sum(captures) FROM rollups WHERE account = 'acme' AND book_day >= (SELECT until FROM closes)";
     assert_eq!(number(dir.path(), sold), 45);
-    let signature: Vec<u8> = Connection::open(dir.path().join("tollgate.sqlite"))
-        .unwrap()
-        .query_row("SELECT signature FROM closes", (), |row| row.get(0))
-        .unwrap();
-    let key = signing_key(&std::fs::read_to_string(dir.path().join("gateway.jwk")).unwrap()).unwrap();
-    let x = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, key.verifying_key().as_bytes());
-    let thumbprint = PublicKey::from_x(&x).unwrap().thumbprint().to_owned();
-    let named = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, &signature[..32]);
-    assert_eq!((signature.len(), named), (96, thumbprint));
+    let audit = |args: &[&str]| tollgate(dir.path(), &[&["ledger", "audit"], args].concat());
+    let ok = |args: &[&str], said: &str| {
+        let (code, out, err) = audit(args);
+        assert_eq!(code, 0, "{out}{err}");
+        assert!(out.contains(said), "{out}");
+    };
+    ok(&["-c", "tollgate.toml"], "1 close, 1 signed and verified; 3 statements");
+    ok(&["--key", "gateway.jwk"], "1 close, 1 signed and verified; 3 statements");
+    ok(&[], "1 close, 1 signed, not checked: name the gateway's key");
+    // The public half is enough; another key is not.
+    let private = std::fs::read_to_string(dir.path().join("gateway.jwk")).unwrap();
+    let mut public: Value = serde_json::from_str(&private).unwrap();
+    public.as_object_mut().unwrap().remove("d");
+    std::fs::write(dir.path().join("public.jwk"), public.to_string()).unwrap();
+    ok(&["--key", "public.jwk"], "1 signed and verified");
+    assert_eq!(tollgate(dir.path(), &["keygen", "-o", "other.jwk"]).0, 0);
+    let (code, out, _) = audit(&["--key", "other.jwk"]);
+    assert!(code == 1 && out.starts_with("wrong: close of the days before ") && out.contains("the key that"), "{out}");
+    ok(&["--key", "other.jwk", "--key", "public.jwk", "--json"], "\"verified\":1");
+    std::fs::write(dir.path().join("no.jwk"), "{}").unwrap();
+    for file in ["no.jwk", "missing.jwk"] {
+        let (code, _, err) = audit(&["--key", file]);
+        assert!(code == 2 && err.contains(file), "{err}");
+    }
 }
 
 #[test]
