@@ -22,3 +22,5 @@ mod tls;
 mod tokens;
 #[path = "cli/usage.rs"]
 mod usage;
+#[path = "cli/verify.rs"]
+mod verify;

@@ -4,7 +4,7 @@
 //! [`store`], with [`settling`] for payments that move money at once; its SQLite is [`sqlite`], made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
 //! (one wake a core and batch). [`read`], [`report`] and [`audit`] look at the file of a running gateway without its lock.
-//! [`closing`] ends book days, [`statements`] say what is owed for them.
+//! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them.
 
 pub mod audit;
 mod batch;
@@ -40,4 +40,5 @@ pub mod sqlite;
 pub mod statements;
 pub mod store;
 mod throttle;
+pub mod verify;
 mod writer;

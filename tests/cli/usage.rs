@@ -21,6 +21,7 @@ fn each_help_has_examples() {
         "ledger show",
         "ledger audit",
         "settle",
+        "ledger verify",
         "ledger statements",
         "ledger statement",
         "demo",

@@ -12,6 +12,7 @@ mod settled;
 mod show;
 mod statement;
 mod statements;
+mod verify;
 
 use std::path::PathBuf;
 
@@ -51,6 +52,7 @@ pub enum Ledger {
     Report(report::Report),
     Export(export::Export),
     Audit(audit::Audit),
+    Verify(verify::Verify),
     Statements(statements::Statements),
     Statement(statement::StatementCommand),
     Resolve(resolve::Resolve),
@@ -64,6 +66,7 @@ impl Ledger {
             Ledger::Report(report) => report.run(),
             Ledger::Export(export) => export.run(),
             Ledger::Audit(audit) => audit.run(),
+            Ledger::Verify(verify) => verify.run(),
             Ledger::Statements(statements) => statements.run(),
             Ledger::Statement(statement) => statement.run(),
             Ledger::Resolve(resolve) => resolve.run(),
