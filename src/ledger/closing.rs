@@ -74,12 +74,13 @@ impl Books {
             return Err(BatchError::Disk("another process wrote to the ledger".to_owned()));
         };
         let last = last_close(&transaction).map_err(sort)?;
-        if let Some(last) = &last {
-            match until.cmp(&last.until) {
-                std::cmp::Ordering::Equal => return Ok(Ok(last.clone())),
-                std::cmp::Ordering::Less => return Ok(Err(CloseError::Earlier { closed: last.until, until })),
-                std::cmp::Ordering::Greater => {}
-            }
+        if let Some(last) = last.as_ref().filter(|last| last.until == until) {
+            return Ok(Ok(last.clone()));
+        }
+        // Before the first close, the days before 1970 count as closed.
+        let closed = last.as_ref().map_or(head.open_day, |last| last.until);
+        if until < closed {
+            return Ok(Err(CloseError::Earlier { closed, until }));
         }
         let today = self.zone.book_day(now_ms, i64::MIN);
         if until > today {

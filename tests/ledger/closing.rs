@@ -119,6 +119,7 @@ fn closing_twice_changes_nothing_and_other_days_are_refused() {
     let ledger = Ledger::new();
     buy(&ledger, "acme", "a", 1);
     ledger.clock.advance(3 * DAY_MS);
+    assert_eq!(close(&ledger, -1).unwrap_err(), CloseError::Earlier { closed: 0, until: -1 });
     let first = wait(ledger.store().close_days(TODAY + 2, Some(key()))).unwrap();
     let before = sums(&ledger);
     buy(&ledger, "acme", "b", 2);

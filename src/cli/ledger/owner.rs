@@ -48,6 +48,9 @@ fn ask(mut stream: UnixStream, order: &Value) -> Result<Value, String> {
     stream.write_all(format!("{order}\n").as_bytes()).map_err(failed)?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).map_err(failed)?;
+    if line.is_empty() {
+        return Err("the gateway ended before it answered; look what has become of it, and ask again".to_owned());
+    }
     let answer: Value = serde_json::from_str(&line).map_err(|e| format!("the gateway did not answer: {e}"))?;
     match answer["error"].as_str() {
         Some(error) => Err(error.to_owned()),
