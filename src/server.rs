@@ -175,6 +175,7 @@ impl Gateway {
             keys,
             clock,
         });
+        let key = shared.key.clone().map(Arc::new);
         let (drain, draining) = watch::channel(Phase::Serving);
         let mut gateway = Gateway {
             addresses,
@@ -191,7 +192,7 @@ impl Gateway {
             tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
         }
         let door = if store.has_opened() { admin::Door::open(&config.ledger.path) } else { None };
-        let door = admin::serve(door, store.clone(), config.ledger.path.clone());
+        let door = admin::serve(door, store.clone(), config.ledger.path.clone(), key);
         let reconcile = reconcile::run(store.clone(), shared.facilitators.clone(), nodes);
         let door = async move {
             tokio::join!(door, reconcile);

@@ -12,9 +12,15 @@ mod exports;
 mod keys;
 #[path = "cli/pay.rs"]
 mod pay;
+#[path = "cli/settle.rs"]
+mod settle;
+#[path = "cli/statements.rs"]
+mod statements;
 #[path = "cli/tls.rs"]
 mod tls;
 #[path = "cli/tokens.rs"]
 mod tokens;
 #[path = "cli/usage.rs"]
 mod usage;
+#[path = "cli/verify.rs"]
+mod verify;

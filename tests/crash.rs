@@ -9,5 +9,7 @@ mod kill;
 mod ledger;
 #[path = "crash/opening.rs"]
 mod opening;
+#[path = "crash/settle.rs"]
+mod settle;
 #[path = "crash/storm.rs"]
 mod storm;

@@ -2,6 +2,10 @@
 
 #[path = "ledger/audit.rs"]
 mod audit;
+#[path = "ledger/closes.rs"]
+mod closes;
+#[path = "ledger/closing.rs"]
+mod closing;
 #[path = "ledger/crash.rs"]
 mod crash;
 #[path = "ledger/file.rs"]

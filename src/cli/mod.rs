@@ -53,6 +53,9 @@ enum Command {
     Keygen(keygen::Keygen),
     /// Serve an agent's key directory, or print it.
     Directory(directory::Directory),
+    /// Close book days, and make statements of what is owed for them.
+    #[command(after_help = ledger::SETTLE_EXAMPLES)]
+    Settle(ledger::Settle),
     /// Look at the books.
     #[command(subcommand, after_help = ledger::EXAMPLES)]
     Ledger(ledger::Ledger),
@@ -126,6 +129,7 @@ pub fn main() -> ExitCode {
         Command::Pay(pay) => pay.run().into(),
         Command::Keygen(keygen) => keygen.run().into(),
         Command::Directory(directory) => directory.run().into(),
+        Command::Settle(settle) => settle.run().into(),
         Command::Ledger(ledger) => ledger.run().into(),
         Command::Completions(Completions { shell }) => {
             let mut script = Vec::new();

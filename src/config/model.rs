@@ -33,6 +33,8 @@ pub struct Config {
     pub accounts: Vec<Account>,
     /// `[[routes]]`
     pub routes: Vec<Route>,
+    /// `[operator]`
+    pub operator: Operator,
     /// `[signing]`
     pub signing: Signing,
     /// `[discovery]`: `serve` (`"fallback"`).
@@ -285,6 +287,19 @@ pub struct Account {
     pub period: Period,
     /// `blocked` (false): refuse at once.
     pub blocked: bool,
+    /// `address`: for its statements, of one or more lines.
+    pub address: Option<String>,
+}
+
+/// `[operator]`: who sells, for statements.
+#[derive(Clone, Debug, Default)]
+pub struct Operator {
+    /// `name`
+    pub name: Option<String>,
+    /// `address`, of one or more lines.
+    pub address: Option<String>,
+    /// `email`
+    pub email: Option<String>,
 }
 
 /// How often credit starts anew, at midnight UTC.

@@ -95,6 +95,7 @@ pub const ROOT: &[Key] = &[
     key("identity", Kind::Table(IDENTITY), "Whose signatures count."),
     key("accounts", Kind::List(ACCOUNT), "Who owes what is bought. A section for each account."),
     key("routes", Kind::List(ROUTE), ROUTES_DOC),
+    key("operator", Kind::Table(OPERATOR), "Who sells, for statements."),
     key("signing", Kind::Table(SIGNING), "The gateway's own key, and what it signs."),
     key("discovery", Kind::Table(DISCOVERY), "What the gateway says to machines about what it sells."),
     key("mcp", Kind::Table(MCP), "MCP servers: paths that have a route with `tool`, `prompt` or `resource`."),
@@ -242,6 +243,13 @@ const ACCOUNT: &[Key] = &[
         "How often credit starts anew, at midnight UTC.",
     ),
     key("blocked", Kind::Flag(false), "Refuse its agents at once."),
+    optional("address", "\"Example Inc.\\n2 Side St\\nLondon\"", "For its statements, lines apart by \\n."),
+];
+
+const OPERATOR: &[Key] = &[
+    optional("name", "\"Example GmbH\"", "As statements print it. Default: the host of server.public_url."),
+    optional("address", "\"1 Main St\\n10115 Berlin\"", "For statements, lines apart by \\n; also a tax number."),
+    optional("email", "\"billing@example.com\"", "For questions about a statement."),
 ];
 
 const ROUTE: &[Key] = &[

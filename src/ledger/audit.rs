@@ -1,6 +1,8 @@
 //! Proves the books: every link of every chain, every sum, from nothing but the file.
 
+mod closes;
 mod references;
+mod sums;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -9,15 +11,19 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, Rows};
 
+use self::closes::Passed;
 use super::{
     chain::{self, Hash},
+    close::Close,
+    day::day_text,
     entry::{Entry, EntryNumber, Kind, PostingKey},
     file::{self, Head},
     outcomes,
     read::{LedgerReader, ReadError},
-    rollup::{self, RollupKey, Rollups, Sums},
+    rollup::{self, RollupKey, Rollups},
     rows,
 };
+use crate::wire::jwk::PublicKey;
 
 /// What an audit saw, up to the first thing that is wrong.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +40,14 @@ pub struct AuditReport {
     pub unproven: u64,
     /// Entries whose target or evidence was dropped by retention.
     pub dropped: u64,
+    /// Closes of book days.
+    pub closes: u64,
+    /// Those with a signature.
+    pub signed: u64,
+    /// Those whose signature was checked.
+    pub verified: u64,
+    /// Statements.
+    pub statements: u64,
     /// Captured less voided of each asset, ledger units.
     pub charged: BTreeMap<String, i64>,
     /// The first thing that is wrong; `None`: the books are whole.
@@ -84,6 +98,10 @@ pub enum Place {
     Rollup(String),
     /// A row of `account_use`, by its key.
     AccountUse(String),
+    /// A close, by the first day that it left open.
+    Close(i64),
+    /// A statement, by its number.
+    Statement(i64),
     /// The file as SQLite sees it.
     File,
 }
@@ -102,6 +120,8 @@ impl fmt::Display for Place {
             Place::Writer(slot) => write!(f, "writer {slot}"),
             Place::Rollup(key) => write!(f, "roll-up {key}"),
             Place::AccountUse(key) => write!(f, "account use {key}"),
+            Place::Close(until) => write!(f, "close of the days before {}", day_text(*until)),
+            Place::Statement(number) => write!(f, "statement {number}"),
             Place::File => f.write_str("the file"),
         }
     }
@@ -110,16 +130,29 @@ impl fmt::Display for Place {
 impl LedgerReader {
     /// Checks everything that the file can prove about itself, at one moment, while a gateway may go on writing:
     /// each chain from its genesis (entries, batches, outcomes), dense numbers, the writers' rows, one void and one outcome
-    /// a capture at most, that what was settled was intended and what is owed or served again was captured, roll-ups and account use recomputed, and SQLite's own integrity.
+    /// a capture at most, that what was settled was intended and what is owed or served again was captured, roll-ups and account use recomputed, closes and statements, and SQLite's own integrity.
     ///
     /// `progress` is called after each batch with entries checked and entries in all. The first thing wrong ends it.
     ///
     /// # Errors
     /// [`ReadError::Sqlite`] when the disk fails; damage is a [`Finding`].
-    pub fn audit(&self, mut progress: impl FnMut(u64, u64)) -> Result<AuditReport, ReadError> {
+    pub fn audit(&self, progress: impl FnMut(u64, u64)) -> Result<AuditReport, ReadError> {
+        self.audit_with_keys(&[], progress)
+    }
+
+    /// The same, with the keys that closes may be signed under: one that is signed under another fails. Without keys signatures
+    /// are only counted.
+    ///
+    /// # Errors
+    /// As [`LedgerReader::audit`].
+    pub fn audit_with_keys(
+        &self,
+        keys: &[PublicKey],
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<AuditReport, ReadError> {
         let transaction = self.connection.unchecked_transaction()?;
         let mut audit = Audit::new(&transaction, &self.book.ledger_id);
-        match audit.run(&mut progress) {
+        match audit.run(keys, &mut progress) {
             Ok(()) => {}
             Err(Stop::Finding(finding)) => audit.report.finding = Some(*finding),
             Err(Stop::Sqlite(error)) => {
@@ -179,8 +212,10 @@ impl<'c> Audit<'c> {
         }
     }
 
-    fn run(&mut self, progress: &mut impl FnMut(u64, u64)) -> Result<(), Stop> {
+    fn run(&mut self, keys: &[PublicKey], progress: &mut impl FnMut(u64, u64)) -> Result<(), Stop> {
         let connection = self.connection;
+        let closes = closes::read(self, keys)?;
+        let open_day = closes.last().map_or(0, |close| close.until);
         let mut slots = connection.prepare("SELECT slot FROM writers ORDER BY slot")?;
         let slots: Vec<i64> = slots.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?;
         self.total = connection.query_row("SELECT coalesce(sum(seq), 0) FROM writers", (), |row| {
@@ -189,13 +224,17 @@ impl<'c> Audit<'c> {
         for slot in slots {
             self.place = Place::Writer(slot);
             if let Some(head) = file::head(connection, slot)? {
-                self.writer(slot, &head, progress)?;
+                self.writer(slot, &head, &closes, progress)?;
+                same(Place::Writer(slot), "its first open day", day_text(open_day), day_text(head.open_day))?;
             }
         }
         self.report.unproven = self.open.len() as u64;
         self.place = Place::File;
         let rows: i64 = connection.query_row("SELECT count(*) FROM entries", (), |row| row.get(0))?;
         same(Place::File, "entries in all", self.report.entries.to_string(), rows.to_string())?;
+        let sums = std::mem::take(&mut self.rollups);
+        self.report.statements = closes::statements(self, &closes, sums.iter())?;
+        self.rollups = sums;
         self.check_rollups()?;
         self.check_use()?;
         self.place = Place::File;
@@ -203,7 +242,13 @@ impl<'c> Audit<'c> {
         same(Place::File, "SQLite's integrity check", "ok".to_owned(), whole)
     }
 
-    fn writer(&mut self, slot: i64, head: &Head, progress: &mut impl FnMut(u64, u64)) -> Result<(), Stop> {
+    fn writer(
+        &mut self,
+        slot: i64,
+        head: &Head,
+        closes: &[Close],
+        progress: &mut impl FnMut(u64, u64),
+    ) -> Result<(), Stop> {
         let connection = self.connection;
         let first = EntryNumber { slot, seq: 0 }.n();
         let next_slot = EntryNumber { slot: slot + 1, seq: 0 }.n();
@@ -213,6 +258,8 @@ impl<'c> Audit<'c> {
         let (mut entries, mut batches) = (entries.query([first, next_slot])?, batches.query([slot])?);
         let mut hash = chain::genesis(self.ledger_id, slot);
         let (mut last_n, mut batch_seq, mut at_ms) = (first, 0, 0);
+        let mut passed = Passed::new(closes, slot);
+        passed.batch(batch_seq, 0, &hash, at_ms)?;
         self.place = Place::Batch { slot, batch_seq: 1 };
         while let Some(row) = batches.next()? {
             let (batch, stored) = rows::read_batch(row)?;
@@ -223,7 +270,7 @@ impl<'c> Audit<'c> {
                 let expected = Some(last_n + 1);
                 same(place.clone(), "its first entry", format!("{expected:?}"), format!("{:?}", batch.n_first))?;
                 while last_n < n_last {
-                    hash = self.entry(last_n + 1, &mut entries, hash, at_ms)?;
+                    hash = self.entry(last_n + 1, &mut entries, hash, (at_ms, passed.open_day))?;
                     last_n += 1;
                 }
             }
@@ -234,6 +281,7 @@ impl<'c> Audit<'c> {
             hash = chain::batch(&hash, &batch);
             same_hash(place.clone(), "its head", &hash, &stored)?;
             self.outcomes(place, batch.outcomes)?;
+            passed.batch(batch_seq, EntryNumber::from_n(last_n).seq, &hash, at_ms)?;
             progress(self.report.entries, self.total);
             self.place = Place::Batch { slot, batch_seq: batch_seq + 1 };
         }
@@ -246,13 +294,20 @@ impl<'c> Audit<'c> {
         same(place.clone(), "its batches", batch_seq, head.batch_seq)?;
         same(place.clone(), "its entries", EntryNumber::from_n(last_n).seq, head.seq)?;
         same_hash(place, "its head", &hash, &head.hash)?;
+        passed.end(batch_seq)?;
         let entries = EntryNumber::from_n(last_n).seq;
         self.report.writers.push(WriterReport { slot, entries, batches: batch_seq, head: hash });
         Ok(())
     }
 
-    /// Checks the entry that must come next, and returns its hash.
-    fn entry(&mut self, n: i64, rows: &mut Rows<'_>, previous: Hash, at_ms: i64) -> Result<Hash, Stop> {
+    /// Checks the entry that must come next, after a time and no earlier than the open day, and returns its hash.
+    fn entry(
+        &mut self,
+        n: i64,
+        rows: &mut Rows<'_>,
+        previous: Hash,
+        (at_ms, open_day): (i64, i64),
+    ) -> Result<Hash, Stop> {
         let place = Place::Entry(n);
         self.place = place.clone();
         let Some(row) = rows.next()? else { return Err(finding(place, "the entry", n, "none")) };
@@ -278,6 +333,10 @@ impl<'c> Audit<'c> {
         same(place.clone(), "the kind in its key", entry.kind.name(), entry.key.kind().name())?;
         if entry.at_ms < at_ms {
             return Err(finding(place, "its time", format!("at least {at_ms}"), entry.at_ms));
+        }
+        if entry.book_day < open_day {
+            let expected = format!("{} or later, for the days before are closed", day_text(open_day));
+            return Err(finding(place, "its book day", expected, day_text(entry.book_day)));
         }
         if entry.amount < 0 {
             return Err(finding(place, "its amount", "not negative", entry.amount));
@@ -356,65 +415,6 @@ impl<'c> Audit<'c> {
         }
         Ok(())
     }
-
-    fn check_rollups(&mut self) -> Result<(), Stop> {
-        let connection = self.connection;
-        let mut statement = connection.prepare(
-            "SELECT book_day, account, agent, route, scheme, asset, slot, captures, captured, voids, voided, refunds, \
-             refunded FROM rollups ORDER BY book_day, account, agent, route, scheme, asset, slot",
-        )?;
-        let mut rows = statement.query(())?;
-        self.place = Place::Rollup("first".to_owned());
-        while let Some(row) = rows.next()? {
-            let key = RollupKey {
-                book_day: row.get(0)?,
-                account: row.get(1)?,
-                agent: row.get(2)?,
-                route: row.get(3)?,
-                scheme: row.get(4)?,
-                asset: row.get(5)?,
-                slot: row.get(6)?,
-            };
-            let found = Sums {
-                captures: row.get(7)?,
-                captured: row.get(8)?,
-                voids: row.get(9)?,
-                voided: row.get(10)?,
-                refunds: row.get(11)?,
-                refunded: row.get(12)?,
-            };
-            // A row of observed requests alone has no entries.
-            let expected = self.rollups.remove(&key).unwrap_or_default();
-            self.place = rollup_place(&key);
-            if expected != found {
-                return Err(finding(rollup_place(&key), "its sums", format!("{expected:?}"), format!("{found:?}")));
-            }
-        }
-        match self.rollups.first() {
-            None => Ok(()),
-            Some((key, sums)) => Err(finding(rollup_place(key), "the row", format!("{sums:?}"), "none")),
-        }
-    }
-
-    fn check_use(&mut self) -> Result<(), Stop> {
-        let connection = self.connection;
-        let mut statement = connection.prepare("SELECT account, asset, period, used FROM account_use")?;
-        let mut rows = statement.query(())?;
-        while let Some(row) = rows.next()? {
-            let key: (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
-            let found: i64 = row.get(3)?;
-            let place = Place::AccountUse(format!("{} {} {}", key.0, key.1, key.2));
-            self.place = place.clone();
-            let expected = self.used.remove(&key).unwrap_or_default();
-            same(place, "what is used", expected, found)?;
-        }
-        match self.used.first_key_value() {
-            None => Ok(()),
-            Some(((account, asset, period), used)) => {
-                Err(finding(Place::AccountUse(format!("{account} {asset} {period}")), "the row", used, "none"))
-            }
-        }
-    }
 }
 
 fn same<T: PartialEq + fmt::Display>(place: Place, what: &'static str, expected: T, found: T) -> Result<(), Stop> {
@@ -427,11 +427,6 @@ fn same_hash(place: Place, what: &'static str, expected: &[u8], found: &[u8]) ->
 
 fn finding(place: Place, what: &'static str, expected: impl fmt::Display, found: impl fmt::Display) -> Stop {
     Stop::Finding(Box::new(Finding { place, what, expected: expected.to_string(), found: found.to_string() }))
-}
-
-fn rollup_place(key: &RollupKey<String>) -> Place {
-    let RollupKey { book_day, account, agent, route, scheme, asset, slot } = key;
-    Place::Rollup(format!("day {book_day}, {account}, {agent}, {route}, {scheme}, {asset}, writer {slot}"))
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -17,6 +17,9 @@ pub fn is_settled_at_once(scheme: &str) -> bool {
     matches!(scheme, "exact" | "upto")
 }
 
+/// The schemes of [`is_settled_at_once`], as SQL.
+pub(super) const SETTLED_AT_ONCE: &str = "'exact', 'upto'";
+
 /// Bits of an entry's number that hold the sequence; the slot is above them.
 const SEQ_BITS: u32 = 48;
 
@@ -226,6 +229,12 @@ mod tests {
         assert_eq!((refund.as_bytes().len(), &refund.as_bytes()[18..]), (20, &[0, 7][..]));
         let void = PostingKey::new(Kind::Void, &payment, 7);
         assert_eq!((void.as_bytes().len(), void.as_bytes()[0], void.payment()), (18, 2, payment));
+    }
+
+    #[test]
+    fn both_lists_of_schemes_that_settle_at_once_are_the_same() {
+        let found = SCHEMES.into_iter().filter(|scheme| is_settled_at_once(scheme)).map(|s| format!("'{s}'"));
+        assert_eq!(found.collect::<Vec<_>>().join(", "), SETTLED_AT_ONCE);
     }
 
     #[test]

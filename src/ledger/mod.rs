@@ -1,9 +1,10 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
-//! Pure: [`entry`], [`chain`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
+//! Pure: [`entry`], [`chain`], [`close`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
 //! [`store`], with [`settling`] for payments that move money at once; its SQLite is [`sqlite`], made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
 //! (one wake a core and batch). [`read`], [`report`] and [`audit`] look at the file of a running gateway without its lock.
+//! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them.
 
 pub mod audit;
 mod batch;
@@ -11,6 +12,8 @@ mod books;
 pub mod chain;
 mod claims;
 pub mod clock_rule;
+pub mod close;
+pub mod closing;
 mod credit;
 pub mod day;
 pub mod entry;
@@ -34,6 +37,8 @@ mod rows;
 mod settlements;
 pub mod settling;
 pub mod sqlite;
+pub mod statements;
 pub mod store;
 mod throttle;
+pub mod verify;
 mod writer;

@@ -8,11 +8,14 @@ use std::{
 };
 
 use super::{
+    close::Close,
+    closing::CloseError,
     mailbox::{Answer, Ticket},
     settling::{Bought, Intent},
+    statements::{Mark, MarkError},
     store::{Claim, Outcome, Posting, Terms, Unavailable},
 };
-use crate::payment::key::PaymentKey;
+use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
 /// Outcomes wait this long for a batch to ride on.
 const OUTCOME_WAIT: Duration = Duration::from_secs(1);
@@ -90,6 +93,9 @@ pub(super) enum Ask {
     Find(PaymentKey, Arc<Ticket<Result<Option<Bought>, Unavailable>>>),
     /// The settlement of this payment ended without a verdict.
     Unknown(PaymentKey),
+    /// Close the days before this one; the key signs it.
+    Close(i64, Option<Arc<GatewayKey>>, Arc<Ticket<Result<Close, CloseError>>>),
+    Mark(Mark, Arc<Ticket<Result<(), MarkError>>>),
 }
 
 impl Ask {
@@ -101,6 +107,8 @@ impl Ask {
             Ask::Find(_, ticket) => ticket.fill(Err(error)),
             // The row says that it is being settled, which is read the same way.
             Ask::Unknown(_) => {}
+            Ask::Mark(_, ticket) => ticket.fill(Err(MarkError::Unavailable(error))),
+            Ask::Close(_, _, ticket) => ticket.fill(Err(CloseError::Unavailable(error))),
         }
     }
 }

@@ -210,35 +210,40 @@ impl LedgerReader {
     /// [`ReadError::NotAnId`], [`ReadError::Sqlite`].
     pub fn show(&self, id: &str) -> Result<Option<Shown>, ReadError> {
         let transaction = self.connection.unchecked_transaction()?;
-        let n = match parse_id(id).ok_or_else(|| ReadError::NotAnId(id.to_owned()))? {
-            Id::Number(n) => n,
-            Id::Payment(key) => {
-                let key = PostingKey::new(Kind::Capture, &key, 0);
-                let find = "SELECT n FROM entries WHERE key = ?1";
-                match transaction.query_row(find, [key.as_bytes()], |row| row.get(0)).optional()? {
-                    Some(n) => n,
-                    None => return Ok(None),
-                }
-            }
-        };
+        let Some(n) = self.number_of(id)? else { return Ok(None) };
         let mut statement = transaction.prepare(&format!("SELECT {} FROM entries WHERE n = ?1", rows::COLUMNS))?;
         let mut found = statement.query([n])?;
         let Some(row) = found.next()? else { return Ok(None) };
         let (entry, hash) = rows::read(row)?;
         let fate = if entry.kind == Kind::Capture { Some(self.fate(&entry)?) } else { None };
-        let jwk = "SELECT jwk FROM keys WHERE thumbprint = ?1 AND agent = ?2";
         Ok(Some(Shown {
             listed: listed(&entry, fate),
             key: entry.key,
             wall_ms: entry.wall_ms,
             agent_key: entry.agent_key.map(str::to_owned),
-            jwk: transaction.query_row(jwk, (entry.agent_key, entry.agent), |row| row.get(0)).optional()?,
+            jwk: self.jwk(entry.agent_key, entry.agent)?,
             list_amount: entry.list_amount,
             period: entry.period,
             table_hash: entry.table_hash.map(<[u8]>::to_vec),
             evidence: entry.evidence.map(Proof::decode),
             hash,
         }))
+    }
+
+    /// The entry of a number, of a payment's key in hex (its capture), or of the text of a payment id.
+    pub(super) fn number_of(&self, id: &str) -> Result<Option<i64>, ReadError> {
+        let key = match parse_id(id).ok_or_else(|| ReadError::NotAnId(id.to_owned()))? {
+            Id::Number(n) => return Ok(Some(n)),
+            Id::Payment(key) => PostingKey::new(Kind::Capture, &key, 0),
+        };
+        let find = "SELECT n FROM entries WHERE key = ?1";
+        Ok(self.connection.query_row(find, [key.as_bytes()], |row| row.get(0)).optional()?)
+    }
+
+    /// The public key of an agent as JWK, where it is known.
+    pub(super) fn jwk(&self, thumbprint: Option<&str>, agent: &str) -> rusqlite::Result<Option<String>> {
+        let jwk = "SELECT jwk FROM keys WHERE thumbprint = ?1 AND agent = ?2";
+        self.connection.query_row(jwk, (thumbprint, agent), |row| row.get(0)).optional()
     }
 
     fn fate(&self, capture: &Entry<'_>) -> Result<Fate, ReadError> {

@@ -55,8 +55,14 @@ impl Sums {
 }
 
 /// The grouping of one batch, or of a whole ledger.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rollups<S: Ord>(BTreeMap<RollupKey<S>, Sums>);
+
+impl<S: Ord> Default for Rollups<S> {
+    fn default() -> Rollups<S> {
+        Rollups(BTreeMap::new())
+    }
+}
 
 impl<S: Ord + Borrow<str>> Rollups<S> {
     /// Nothing yet.

@@ -14,18 +14,24 @@ use std::{
 
 use super::{
     claims::use_key,
+    close::Close,
+    closing::CloseError,
     faults::{Faults, NoFaults},
     limits,
     mailbox::{Answer, Captured, Filled, Intended, Ticket},
     opening::{Opening, SKEW_MAX_MS},
     queue::{Act, Ask, Job, Redelivery},
+    statements::{Mark, MarkError},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
         OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
     },
     writer::Shared,
 };
-use crate::{clock::Clock, payment::key::PaymentKey};
+use crate::{
+    clock::Clock,
+    payment::{gateway_key::GatewayKey, key::PaymentKey},
+};
 
 pub use super::file::OpenError;
 
@@ -213,6 +219,30 @@ impl SqliteStore {
     /// Lets waiting outcomes, or the next try of a failed disk, go now rather than after their wait.
     pub fn hurry(&self) {
         self.shared.queue.hurry();
+    }
+
+    /// Closes the book days before `until` (days since 1970-01-01) and makes their statements; `key` signs the close. Twice
+    /// is once: a day that was closed before answers as it did then. Postings wait meanwhile, none is lost or refused.
+    ///
+    /// The future's error is [`CloseError`]; then nothing has changed, or, where it says so, asking again tells.
+    pub fn close_days(&self, until: i64, key: Option<Arc<GatewayKey>>) -> StoreFuture<Result<Close, CloseError>> {
+        // A clock that is not to be trusted must not close days.
+        if let Err(unavailable) = self.open_now() {
+            return Box::pin(future::ready(Err(CloseError::Unavailable(unavailable))));
+        }
+        let ticket = Ticket::new();
+        self.shared.queue.ask(Ask::Close(until, key, ticket.clone()));
+        Box::pin(Filled(ticket))
+    }
+
+    /// Notes what became of a statement. The future's error says what is allowed.
+    pub fn mark(&self, mark: Mark) -> StoreFuture<Result<(), MarkError>> {
+        if let Err(unavailable) = self.open_now() {
+            return Box::pin(future::ready(Err(MarkError::Unavailable(unavailable))));
+        }
+        let ticket = Ticket::new();
+        self.shared.queue.ask(Ask::Mark(mark, ticket.clone()));
+        Box::pin(Filled(ticket))
     }
 
     /// Queues the end of a settlement. It is never given up: see [`Store::settled`].

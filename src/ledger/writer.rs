@@ -16,13 +16,15 @@ use super::{
     books::Books,
     claims::{Claims, SHARDS, SWEEP},
     clock_rule::ClockRule,
+    closing::CloseError,
     day::{CreditPeriod, credit_period},
     file::{Head, Owner},
-    mailbox::Post,
+    mailbox::{Post, Ticket},
     place::Place,
     queue::{Act, Ask, Job, Queue, Redelivery},
     settlements,
     sqlite::SqliteOptions,
+    statements::MarkError,
     store::{CaptureError, Health, Outcome, Settling, Unavailable, Unresolved},
 };
 use crate::{clock::Clock, wire::amount::Units};
@@ -219,7 +221,7 @@ impl Writer {
             }
             for ask in work.asks {
                 match &done {
-                    Ok(()) => self.answer(ask),
+                    Ok(()) => done = self.answer(ask),
                     Err(Broken(reason)) => ask.refuse(Unavailable(reason.clone())),
                 }
             }
@@ -255,12 +257,8 @@ impl Writer {
         }
         let times = self.shared.times();
         let books = &mut self.books;
-        // A panic in here leaves the same doubt as a disk that fails.
         let at_disk = self.shared.at_disk();
-        let written = panic::catch_unwind(AssertUnwindSafe(|| {
-            books.write(&part.jobs, &part.redeliveries, &part.outcomes, times)
-        }))
-        .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())));
+        let written = caught(|| books.write(&part.jobs, &part.redeliveries, &part.outcomes, times));
         drop(at_disk);
         match written {
             Ok(written) => {
@@ -370,19 +368,17 @@ impl Writer {
         let raised = self.books.raise_floor(self.shared.times().floor_ms);
         drop(at_disk);
         if let Err(BatchError::Disk(what) | BatchError::Row(what)) = raised {
-            let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
-            self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
-            return Err(Broken(reason));
+            return Err(self.broken(&what));
         }
         claims.raise_floor(self.books.floor_ms());
         (0..SHARDS).for_each(|shard| claims.sweep(shard));
         Ok(())
     }
 
-    fn answer(&mut self, ask: Ask) {
+    fn answer(&mut self, ask: Ask) -> Result<(), Broken> {
         let failed = |error: rusqlite::Error| Unavailable(error.to_string().into());
         let shared = self.shared.clone();
-        let _at_disk = shared.at_disk();
+        let at_disk = shared.at_disk();
         match ask {
             Ask::Remember(terms, ticket) => {
                 let now_ms = self.shared.clock.now_ms();
@@ -396,8 +392,56 @@ impl Writer {
                     tracing::warn!(%error, "an unresolved settlement could not be marked");
                 }
             }
+            Ask::Close(until, key, ticket) => {
+                let now_ms = self.shared.clock.now_ms();
+                let books = &mut self.books;
+                let closed = caught(|| books.close_days(until, now_ms, key.as_deref()));
+                // The disk has answered, before anyone hears of it.
+                drop(at_disk);
+                return self.tell(closed, &ticket, CloseError::Refused, CloseError::Unavailable);
+            }
+            Ask::Mark(mark, ticket) => {
+                let now_ms = self.shared.clock.now_ms();
+                let marked = caught(|| self.books.mark(&mark, now_ms));
+                drop(at_disk);
+                return self.tell(marked, &ticket, MarkError::Refused, MarkError::Unavailable);
+            }
         }
+        Ok(())
     }
+
+    /// Answers an order of the operator; a file that failed is closed before that.
+    fn tell<T, E>(
+        &self,
+        done: Result<Result<T, E>, BatchError>,
+        ticket: &Ticket<Result<T, E>>,
+        refused: fn(String) -> E,
+        unavailable: fn(Unavailable) -> E,
+    ) -> Result<(), Broken> {
+        match done {
+            Ok(done) => ticket.fill(done),
+            Err(BatchError::Row(what)) => ticket.fill(Err(refused(what))),
+            Err(BatchError::Disk(what)) => {
+                let broken = self.broken(&what);
+                ticket.fill(Err(unavailable(Unavailable(broken.0.clone()))));
+                return Err(broken);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file failed outside of a batch: closed before anyone is told.
+    fn broken(&self, what: &str) -> Broken {
+        let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
+        self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
+        Broken(reason)
+    }
+}
+
+/// A panic over the file leaves the same doubt as a disk that fails.
+fn caught<T>(write: impl FnOnce() -> Result<T, BatchError>) -> Result<T, BatchError> {
+    panic::catch_unwind(AssertUnwindSafe(write))
+        .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())))
 }
 
 /// What goes into one transaction.

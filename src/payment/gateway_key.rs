@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | offers, receipts | JWS, `kid` = `did:web:HOST#THUMBPRINT` | `/.well-known/did.json` of that host |
 //! | its key directory | HTTP message signature of the answer | the directory's own fields |
+//! | closed days of the books | Ed25519 over bytes, see `ledger::close` | `closes.signature` in the ledger |
 //!
 //! Sources: RFC 7515 (JWS), RFC 8037 (EdDSA), the did:web method, RFC 9421 §2.4 (`;req`), RFC 9530 (`Content-Digest`),
 //! draft-meunier-webbotauth-httpsig-protocol (a directory's signature).
@@ -22,6 +23,7 @@ use crate::wire::jwk::{self, Jwk};
 const DIRECTORY_TAG: &str = "http-message-signatures-directory";
 
 /// An Ed25519 key that speaks for the gateway.
+#[derive(Clone)]
 pub struct GatewayKey {
     key: SigningKey,
     thumbprint: String,
@@ -55,6 +57,17 @@ impl GatewayKey {
     /// RFC 7638, base64url: `poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U`.
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
+    }
+
+    /// [`GatewayKey::thumbprint`], its 32 bytes.
+    pub fn thumbprint_bytes(&self) -> [u8; 32] {
+        // A thumbprint is the base64url of 32 bytes.
+        URL_SAFE_NO_PAD.decode(&self.thumbprint).ok().and_then(|bytes| bytes.try_into().ok()).unwrap_or_default()
+    }
+
+    /// Ed25519 over bytes that say themselves what they are for.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
     }
 
     /// The public half, `kid` its thumbprint.

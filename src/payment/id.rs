@@ -46,9 +46,13 @@ impl Resource<'_> {
     }
 
     fn digest(&self, term: &Term) -> [u8; 12] {
+        self.digest_under(&term.digest)
+    }
+
+    fn digest_under(&self, template_digest: &[u8; 32]) -> [u8; 12] {
         let mut hash = Sha256::new();
         let members = [
-            &term.digest[..],
+            &template_digest[..],
             self.priced_method().as_bytes(),
             self.authority.as_bytes(),
             self.path.as_bytes(),
@@ -158,6 +162,16 @@ impl SealedId {
         u64::from_be_bytes(bytes)
     }
 
+    /// The amount that it names, in ledger units; believed only where the MAC, or a signature over the id, holds.
+    pub fn amount_units(&self) -> i64 {
+        self.0[16..].first_chunk().map_or(0, |bytes| i64::from_be_bytes(*bytes))
+    }
+
+    /// Whether it was made for this resource under terms of this digest, as anybody can tell without the secret.
+    pub fn is_for(&self, template_digest: &[u8; 32], resource: &Resource<'_>) -> bool {
+        self.0[14..16] == template_digest[..2] && self.0[24..MAC_AT] == resource.digest_under(template_digest)
+    }
+
     /// Opens the seal: MAC first, then time, then resource.
     ///
     /// # Errors
@@ -236,6 +250,9 @@ mod tests {
         let id = SealedId::parse(&seal(&secrets, &term).to_text()).unwrap();
         let open = |now, resource: Resource<'_>| id.open(&secrets, &terms, now, &resource);
         let quote = open(NOW + 300_000, PAGE).unwrap();
+        assert_eq!(quote.id.amount_units(), 10_000);
+        assert!(quote.id.is_for(&term.digest, &PAGE) && !quote.id.is_for(&[0; 32], &PAGE));
+        assert!(!quote.id.is_for(&term.digest, &Resource { path: "/p/", ..PAGE }));
         assert_eq!((quote.amount.get(), quote.term.digest, quote.id.time_ms()), (10_000, term.digest, NOW));
         assert!(open(NOW, Resource { method: "HEAD", ..PAGE }).is_ok());
         assert_eq!(open(NOW + 300_001, PAGE), Err(IdError::Expired));

@@ -1,8 +1,8 @@
 //! The owner's door: a Unix socket beside the ledger, mode 0600. A line of JSON in, a line of JSON out.
 //!
-//! ```text
-//! {"do":"resolve","payment":"03…","moved":true,"transaction":"0x…","reason":"…"}  ->  {"n":"281474976710657"} | {"error":"…"}
-//! ```
+//! What can be asked for is in [`orders`]; without a running gateway a command carries out the same orders itself.
+
+pub mod orders;
 
 use std::fs;
 use std::io;
@@ -12,13 +12,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use crate::ledger::resolve::{Resolution, resolve};
 use crate::ledger::sqlite::SqliteStore;
-use crate::payment::key::PaymentKey;
+use crate::payment::gateway_key::GatewayKey;
 
 /// Longest line that is read.
 const LINE_BYTES_MAX: u64 = 8 * 1024;
@@ -48,7 +47,7 @@ impl Door {
             Ok(listener) => Some(Door { listener, path }),
             Err(error) => {
                 let socket = path.display();
-                tracing::warn!(%error, %socket, "the admin socket can't be opened; `ledger resolve` will not reach this process");
+                tracing::warn!(%error, %socket, "the admin socket can't be opened; commands that write to the ledger will not reach this process");
                 None
             }
         }
@@ -62,7 +61,7 @@ impl Drop for Door {
 }
 
 /// Serves the door until this is dropped. Without one yet, the ledger is still another process's: its door too.
-pub(super) async fn serve(door: Option<Door>, store: Arc<SqliteStore>, ledger: PathBuf) {
+pub(super) async fn serve(door: Option<Door>, store: Arc<SqliteStore>, ledger: PathBuf, key: Option<Arc<GatewayKey>>) {
     let door = match door {
         Some(door) => Some(door),
         None => {
@@ -78,9 +77,9 @@ pub(super) async fn serve(door: Option<Door>, store: Arc<SqliteStore>, ledger: P
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let store = store.clone();
+                let (store, key) = (store.clone(), key.clone());
                 tokio::task::spawn_local(async move {
-                    let _ = tokio::time::timeout(PATIENCE, converse(stream, &store)).await;
+                    let _ = tokio::time::timeout(PATIENCE, converse(stream, &store, key)).await;
                 });
             }
             // Out of descriptors: the next try is soon enough.
@@ -110,30 +109,14 @@ fn open(path: &Path) -> io::Result<UnixListener> {
     opened
 }
 
-async fn converse(stream: UnixStream, store: &SqliteStore) -> io::Result<()> {
+async fn converse(stream: UnixStream, store: &SqliteStore, key: Option<Arc<GatewayKey>>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
-    let answer = match answer(&line, store).await {
-        Ok(answer) => answer,
-        Err(error) => json!({"error": error}),
+    let answer = match serde_json::from_str(&line) {
+        Ok(order) => orders::carry_out(&order, store, key).await,
+        Err(error) => Err(format!("this is no line of JSON: {error}")),
     };
+    let answer = answer.unwrap_or_else(|error| json!({"error": error}));
     write.write_all(format!("{answer}\n").as_bytes()).await
-}
-
-async fn answer(line: &str, store: &SqliteStore) -> Result<Value, String> {
-    let now_ms = store.now_ms();
-    let asked: Value = serde_json::from_str(line).map_err(|e| format!("this is no line of JSON: {e}"))?;
-    if asked["do"] != "resolve" {
-        return Err("expected `do` to be `resolve`".to_owned());
-    }
-    let text = |name: &str| asked[name].as_str().unwrap_or_default().to_owned();
-    let key = PaymentKey::from_hex(&text("payment")).ok_or("expected `payment` to be a payment key in hex")?;
-    let moved = asked["moved"].as_bool().ok_or("expected `moved` to be true or false")?;
-    let not_before_ms = (asked["force"] != true).then_some(now_ms);
-    let resolution =
-        Resolution { moved, transaction: text("transaction"), by: "operator", reason: text("reason"), not_before_ms };
-    let receipt = resolve(store, key, &resolution).await.map_err(|e| e.to_string())?;
-    tracing::info!(payment = %key, moved, n = receipt.n, "the operator resolved a payment");
-    Ok(json!({"n": receipt.n.to_string()}))
 }

@@ -20,6 +20,10 @@ fn each_help_has_examples() {
         "ledger list",
         "ledger show",
         "ledger audit",
+        "settle",
+        "ledger verify",
+        "ledger statements",
+        "ledger statement",
         "demo",
         "completions",
     ] {

@@ -9,6 +9,7 @@ pub mod facilitator;
 pub mod gateway;
 pub mod mcp;
 pub mod origin;
+pub mod past;
 pub mod permit;
 pub mod random;
 pub mod wallet;

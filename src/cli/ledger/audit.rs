@@ -1,14 +1,16 @@
 //! `tollgate ledger audit`
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Failure, Where, amount, hex, in_full, money};
+use super::{Failure, LedgerReader, Where, amount, hex, in_full, money};
 use crate::cli::Exit;
-use crate::cli::output::{counted, say};
+use crate::cli::output::{counted, error, say};
 use crate::ledger::audit::AuditReport;
+use crate::wire::jwk::{Jwk, PublicKey, signing_key};
 
 /// Prove the books: every link of the chain, every sum, recomputed from the file alone.
 #[derive(Debug, clap::Args)]
@@ -19,16 +21,24 @@ head is worth keeping elsewhere: whoever rewrites the whole file cannot keep it.
 Examples:
   tollgate ledger audit
   tollgate ledger audit -c /etc/tollgate/tollgate.toml --json
+  tollgate ledger audit --key gateway.jwk --key last-years-gateway.jwk
+
+Closes are signed with the gateway's key: their signatures are checked with the keys that are named, private or public halves
+as JWK, and the one of the configuration; one of another key is wrong then. Without any they are counted.
 
 With --json one object:
   ok           true or false
   entries, captures, voids, unproven, dropped                            numbers
   charged      {asset: decimal text}, {\"USD\": \"0.01\"}
+  closes, signed, verified, statements                                   numbers; verified: signatures that were checked
   writers      list of {slot, entries, batches (numbers), head (hex text)}
   finding      null, or {place, what, expected, found (text)}, the first thing that is wrong")]
 pub struct Audit {
     #[command(flatten)]
     place: Where,
+    /// A key that closes may be signed with; may be repeated.
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Vec<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -36,9 +46,20 @@ pub struct Audit {
 
 impl Audit {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let reader = self.place.open()?;
+        let (ledger, config) = self.place.path_and_config()?;
+        let reader = LedgerReader::open(&ledger).map_err(Failure::Open)?;
+        let configured = config.as_ref().and_then(|config| config.signing.key_file.clone());
+        // A gateway that has not run yet has no key, and has signed nothing.
+        let files = self.keys.into_iter().chain(configured.filter(|path| path.exists()));
+        let keys = match files.map(|path| public_key(&path)).collect::<Result<Vec<_>, _>>() {
+            Ok(keys) => keys,
+            Err(reason) => {
+                error(reason);
+                return Ok(Exit::Unusable);
+            }
+        };
         let mut progress = Progress::new();
-        let report = reader.audit(|done, total| progress.step(done, total));
+        let report = reader.audit_with_keys(&keys, |done, total| progress.step(done, total));
         progress.end();
         let report = report?;
         if self.json {
@@ -82,7 +103,32 @@ fn to_text(report: &AuditReport) -> String {
             report.unproven
         );
     }
+    if report.closes > 0 {
+        let verified = match (report.signed, report.verified) {
+            (0, _) => "none signed".to_owned(),
+            (signed, verified) if signed == verified => format!("{signed} signed and verified"),
+            (signed, _) => format!("{signed} signed, not checked: name the gateway's key with --key or -c"),
+        };
+        text += &format!(
+            "    {}, {verified}; {}\n",
+            counted(report.closes, "close", "closes"),
+            counted(report.statements, "statement", "statements")
+        );
+    }
     text
+}
+
+/// A key's public half.
+fn public_key(path: &Path) -> Result<PublicKey, String> {
+    let failed = |reason: String| format!("{}: {reason}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    let jwk: Jwk = serde_json::from_str(&text).map_err(|e| failed(format!("not a JWK: {e}")))?;
+    let key = match jwk.d {
+        // A private half must be whole.
+        Some(_) => signing_key(&text).map(|key| Jwk::from_public(&key.verifying_key())).map_err(failed)?,
+        None => jwk,
+    };
+    key.public_key(true).map_err(|e| failed(e.to_string()))
 }
 
 fn to_json(report: &AuditReport) -> Value {
@@ -100,6 +146,10 @@ fn to_json(report: &AuditReport) -> Value {
         "voids": report.voids,
         "unproven": report.unproven,
         "dropped": report.dropped,
+        "closes": report.closes,
+        "signed": report.signed,
+        "verified": report.verified,
+        "statements": report.statements,
         "charged": charged.collect::<serde_json::Map<_, _>>(),
         "writers": writers.collect::<Vec<_>>(),
         "finding": report.finding.as_ref().map(|finding| json!({

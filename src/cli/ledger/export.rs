@@ -209,7 +209,7 @@ fn values(entry: &Entry<'_>) -> [Option<String>; 20] {
 }
 
 /// A field of CSV (RFC 4180). Spreadsheets take a leading `=`, `+`, `-` or `@` for a formula; negative numbers stay.
-fn quoted(value: &str) -> String {
+pub(super) fn quoted(value: &str) -> String {
     let is_formula = value.starts_with(['=', '+', '@', '-']) && value.parse::<f64>().is_err();
     let value = if is_formula { format!("'{value}") } else { value.to_owned() };
     if value.contains([',', '"', '\r', '\n']) { format!("\"{}\"", value.replace('"', "\"\"")) } else { value }

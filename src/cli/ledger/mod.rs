@@ -4,17 +4,22 @@ mod audit;
 mod export;
 mod list;
 mod owed;
+mod owner;
 mod report;
 mod resolve;
+mod settle;
 mod settled;
 mod show;
+mod statement;
+mod statements;
+mod verify;
 
 use std::path::PathBuf;
 
 use super::output::error;
 use super::{Exit, color};
 use crate::agent::offer::shortened;
-use crate::config;
+use crate::config::{self, Config};
 use crate::ledger::day::days_since_1970;
 use crate::ledger::read::{LedgerReader, ReadError};
 use crate::ledger::report::Days;
@@ -25,6 +30,7 @@ use crate::wire::amount::{Currency, Money, Units};
 use crate::wire::x402::assets;
 
 pub(super) use list::listing;
+pub(super) use settle::{EXAMPLES as SETTLE_EXAMPLES, Settle};
 
 /// For the help of `tollgate ledger`.
 pub(super) const EXAMPLES: &str = "\
@@ -33,6 +39,7 @@ Examples:
   tollgate ledger show 281474976710657
   tollgate ledger report --by account --since 2026-11-01 --until 2026-12-01
   tollgate ledger export --format csv -o november.csv --since 2026-11-01 --until 2026-12-01
+  tollgate ledger statement 3 -c tollgate.toml --format html -o statement-3.html
   tollgate ledger audit -c tollgate.toml
 
 No gateway needs to stop for it.";
@@ -45,6 +52,9 @@ pub enum Ledger {
     Report(report::Report),
     Export(export::Export),
     Audit(audit::Audit),
+    Verify(verify::Verify),
+    Statements(statements::Statements),
+    Statement(statement::StatementCommand),
     Resolve(resolve::Resolve),
 }
 
@@ -56,34 +66,42 @@ impl Ledger {
             Ledger::Report(report) => report.run(),
             Ledger::Export(export) => export.run(),
             Ledger::Audit(audit) => audit.run(),
+            Ledger::Verify(verify) => verify.run(),
+            Ledger::Statements(statements) => statements.run(),
+            Ledger::Statement(statement) => statement.run(),
             Ledger::Resolve(resolve) => resolve.run(),
         };
-        done.unwrap_or_else(|failure| {
-            match failure {
-                Failure::Missing(path) => error(format_args!(
-                    "{} is not there; a gateway makes it when it first starts (name it with --ledger FILE or -c CONFIG)",
-                    path.display()
-                )),
-                Failure::Config(text) => {
-                    super::output::note(&text);
-                    return Exit::Unusable;
-                }
-                Failure::Open(failure) => {
-                    error(failure);
-                    return Exit::Failed;
-                }
-                Failure::Read(failure @ ReadError::NotAnId(_)) => {
-                    error(failure);
-                    return Exit::Unusable;
-                }
-                Failure::Read(failure) => {
-                    error(failure);
-                    return Exit::Failed;
-                }
-            }
-            Exit::NotFound
-        })
+        ended(done)
     }
+}
+
+/// Says what failed.
+fn ended(done: Result<Exit, Failure>) -> Exit {
+    done.unwrap_or_else(|failure| {
+        match failure {
+            Failure::Missing(path) => error(format_args!(
+                "{} is not there; a gateway makes it when it first starts (name it with --ledger FILE or -c CONFIG)",
+                path.display()
+            )),
+            Failure::Config(text) => {
+                super::output::note(&text);
+                return Exit::Unusable;
+            }
+            Failure::Open(failure) => {
+                error(failure);
+                return Exit::Failed;
+            }
+            Failure::Read(failure @ ReadError::NotAnId(_)) => {
+                error(failure);
+                return Exit::Unusable;
+            }
+            Failure::Read(failure) => {
+                error(failure);
+                return Exit::Failed;
+            }
+        }
+        Exit::NotFound
+    })
 }
 
 /// Which ledger.
@@ -113,14 +131,20 @@ impl From<ReadError> for Failure {
 impl Where {
     /// The file.
     fn path(&self) -> Result<PathBuf, Failure> {
-        let path = match &self.config {
-            None => self.ledger.clone(),
+        Ok(self.path_and_config()?.0)
+    }
+
+    /// The file, and the configuration where one was named.
+    fn path_and_config(&self) -> Result<(PathBuf, Option<Config>), Failure> {
+        let config = match &self.config {
+            None => None,
             Some(path) => match config::load(path, std::env::vars()) {
-                Ok(config) => config.ledger.path,
+                Ok(config) => Some(config),
                 Err(errors) => return Err(Failure::Config(errors.render(color()))),
             },
         };
-        if path.exists() { Ok(path) } else { Err(Failure::Missing(path)) }
+        let path = config.as_ref().map_or_else(|| self.ledger.clone(), |config| config.ledger.path.clone());
+        if path.exists() { Ok((path, config)) } else { Err(Failure::Missing(path)) }
     }
 
     fn open(&self) -> Result<LedgerReader, Failure> {
@@ -166,8 +190,11 @@ fn time(ms: i64) -> String {
     }
 }
 
-/// Ledger units as decimal text without the asset: `0.01`; `None` for a token whose decimals are not known.
+/// Ledger units as decimal text without the asset: `0.01`, `-0.01`; `None` for a token whose decimals are not known.
 fn amount(units: i64, asset: &str) -> Option<String> {
+    if units < 0 {
+        return Some(format!("-{}", amount(units.checked_neg()?, asset)?));
+    }
     if let Some(token) = assets::find_caip19(asset) {
         return Some(decimal(units, token.decimals.min(UNIT_DECIMALS_MAX)));
     }

@@ -1,23 +1,12 @@
 //! `tollgate ledger resolve`
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
-
 use clap::ValueEnum;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::{Failure, Where};
+use super::{Failure, Where, owner};
 use crate::cli::Exit;
 use crate::cli::output::{error, say};
-use crate::clock::Clock;
-use crate::ledger::resolve::{Resolution, resolve};
-use crate::ledger::sqlite::{SqliteOptions, SqliteStore};
 use crate::payment::key::PaymentKey;
-use crate::server::admin;
-
-/// The gateway may be waiting for its disk.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Say what became of a payment whose settlement had no verdict.
 #[derive(Debug, clap::Args)]
@@ -64,16 +53,16 @@ enum Outcome {
 
 impl Resolve {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let Some(key) = PaymentKey::from_hex(&self.payment) else {
+        if PaymentKey::from_hex(&self.payment).is_none() {
             error(format_args!("`{}` is no payment key: expected 34 digits of hex", self.payment));
             return Ok(Exit::Unusable);
-        };
+        }
         let ledger = self.place.path()?;
         let zone = self.place.open()?.zone()?;
-        let answered = match UnixStream::connect(admin::socket_of(&ledger)) {
-            Ok(stream) => self.ask(stream),
-            Err(_) => self.resolve_here(key, SqliteOptions::offline(ledger, zone, Clock::system())),
-        };
+        let order = json!({"do": "resolve", "payment": self.payment, "moved": self.moved(),
+            "transaction": self.transaction, "reason": self.reason, "force": self.force});
+        let answered = owner::order(&ledger, &zone, None, &order);
+        let answered = answered.map(|answer| answer["n"].as_str().unwrap_or_default().to_owned());
         match answered {
             Ok(n) if self.json => say(&format!("{}\n", json!({"n": n}))),
             Ok(n) => say(&format!("resolved as {}: entry {n}\n", if self.moved() { "settled" } else { "failed" })),
@@ -87,37 +76,5 @@ impl Resolve {
 
     fn moved(&self) -> bool {
         self.outcome == Outcome::Settled
-    }
-
-    /// Tells the gateway that runs.
-    fn ask(&self, mut stream: UnixStream) -> Result<String, String> {
-        let failed = |e: std::io::Error| format!("the gateway did not answer: {e}");
-        let asked = json!({"do": "resolve", "payment": self.payment, "moved": self.moved(),
-            "transaction": self.transaction, "reason": self.reason, "force": self.force});
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
-        stream.write_all(format!("{asked}\n").as_bytes()).map_err(failed)?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).map_err(failed)?;
-        let answer: Value = serde_json::from_str(&line).map_err(|e| format!("the gateway did not answer: {e}"))?;
-        match (answer["n"].as_str(), answer["error"].as_str()) {
-            (Some(n), _) => Ok(n.to_owned()),
-            (None, said) => Err(said.unwrap_or("the gateway gave no answer").to_owned()),
-        }
-    }
-
-    /// No gateway runs: the ledger's lock is ours for a moment.
-    fn resolve_here(&self, key: PaymentKey, options: SqliteOptions) -> Result<String, String> {
-        let store = SqliteStore::open(options).map_err(|e| e.to_string())?;
-        let resolution = Resolution {
-            moved: self.moved(),
-            transaction: self.transaction.clone(),
-            by: "operator",
-            reason: self.reason.clone(),
-            not_before_ms: (!self.force).then(|| store.now_ms()),
-        };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-        let receipt = runtime.block_on(resolve(&*store, key, &resolution)).map_err(|e| e.to_string());
-        store.close().map_err(|e| e.to_string())?;
-        receipt.map(|receipt| receipt.n.to_string())
     }
 }

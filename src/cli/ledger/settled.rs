@@ -6,14 +6,8 @@ use serde_json::{Value, json};
 use super::show::visible;
 use super::{hex, time};
 use crate::ledger::evidence::{BodyDigest, WalletEvidence};
-use crate::payment::exact;
-use crate::wire::x402::Version;
-use crate::wire::x402::payload::Payload;
+use crate::ledger::verify::{Transfer, transfer};
 use crate::wire::x402::receipt::Receipt;
-use crate::wire::x402::requirements::Requirements;
-
-/// Seconds by which clocks may have differed when the payment was verified; as much as any configuration allows.
-const SKEW_S: u64 = 300;
 
 pub(super) fn to_json(evidence: &WalletEvidence) -> Value {
     let receipt = Receipt::decode(evidence.receipt.as_bytes());
@@ -84,21 +78,15 @@ fn answer(bytes: &[u8]) -> Value {
 
 /// Whether the transfer holds, as far as that can be told without a chain, and in words.
 fn verdict(evidence: &WalletEvidence) -> (Option<bool>, String) {
-    let unreadable = || (None, "what was signed can't be read by this version".to_owned());
-    let request = answer(evidence.request.as_bytes());
-    let version = match request.get("x402Version").and_then(Value::as_u64) {
-        Some(1) => Version::V1,
-        Some(2) => Version::V2,
-        _ => return unreadable(),
-    };
-    let payload = request.get("paymentPayload").and_then(|p| Payload::from_json(p.clone(), version).ok());
-    let requirements = request.get("paymentRequirements").and_then(|r| Requirements::from_json(r, version));
-    let (Some(payload), Some(requirements)) = (payload, requirements) else { return unreadable() };
-    match exact::check(&payload, &requirements, evidence.verified_ms / 1000, SKEW_S) {
-        Ok(checked) => match checked.payer.filter(|_| checked.recovered) {
-            Some(payer) => (Some(true), format!("the transfer is signed by {payer}")),
-            None => (None, "only the network tells who signed: a contract's signature, or Solana's".to_owned()),
-        },
-        Err(error) => (Some(false), format!("THE TRANSFER DOES NOT HOLD: {error}")),
+    match transfer(evidence) {
+        Transfer::Unreadable => (None, "what was signed can't be read by this version".to_owned()),
+        Transfer::Broken(error) => (Some(false), format!("THE TRANSFER DOES NOT HOLD: {error}")),
+        Transfer::Signed(found) => {
+            let payer = found.0.payer.map_or_else(String::new, |payer| payer.to_string());
+            (Some(true), format!("the transfer is signed by {payer}"))
+        }
+        Transfer::Unproven(_) => {
+            (None, "only the network tells who signed: a contract's signature, or Solana's".to_owned())
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::Exit;
 use crate::cli::output::{Paint, error, say};
 use crate::ledger::evidence::{Evidence, Proof};
 use crate::ledger::read::Shown;
-use crate::wire::jwk::{Jwk, PublicKey};
+use crate::ledger::verify::signature_verifies;
 
 /// Show one entry in full, with what proves it.
 #[derive(Debug, clap::Args)]
@@ -66,7 +66,7 @@ fn to_json(shown: &Shown) -> Value {
             "method": evidence.method,
             "target": evidence.target,
             "origin_status": evidence.origin_status,
-            "verifies": verdict(shown, evidence),
+            "verifies": signature_verifies(shown.jwk.as_deref(), evidence),
         }),
         Some(Ok(Proof::Settled(evidence))) => settled::to_json(evidence),
     };
@@ -165,7 +165,7 @@ fn signed(shown: &Shown, evidence: &Evidence, line: &mut impl FnMut(&str, &str))
     line("signature", &STANDARD.encode(&evidence.signature));
     line(
         "checked now",
-        match verdict(shown, evidence) {
+        match signature_verifies(shown.jwk.as_deref(), evidence) {
             Some(true) => "the signature verifies under the agent's key",
             Some(false) => "THE SIGNATURE DOES NOT VERIFY under the agent's key",
             None => "the key is not in this ledger",
@@ -173,13 +173,6 @@ fn signed(shown: &Shown, evidence: &Evidence, line: &mut impl FnMut(&str, &str))
     );
     let base = visible(&String::from_utf8_lossy(&evidence.signature_base));
     line("signed text", &format!("\n{base}"));
-}
-
-/// Whether the signature verifies under the key that the ledger holds; `None` without key.
-fn verdict(shown: &Shown, evidence: &Evidence) -> Option<bool> {
-    let jwk: Jwk = serde_json::from_str(shown.jwk.as_deref()?).ok()?;
-    let key = PublicKey::from_x(jwk.x.as_deref()?).ok()?;
-    Some(key.thumbprint() == evidence.thumbprint && key.verifies(&evidence.signature_base, &evidence.signature))
 }
 
 /// `2026-11-24`

@@ -1,4 +1,4 @@
-//! `[identity]`, `[[accounts]]`.
+//! `[identity]`, `[[accounts]]`, `[operator]`.
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
@@ -7,7 +7,7 @@ use ed25519_dalek::VerifyingKey;
 
 use super::urls;
 use crate::{
-    config::{Account, AgentPattern, Identity, Period, Pin, read::Section, walk::quote},
+    config::{Account, AgentPattern, Identity, Operator, Period, Pin, read::Section, walk::quote},
     wire::amount::Money,
 };
 
@@ -16,6 +16,10 @@ const PUBLISHED: [&str; 2] =
     ["JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"];
 /// Longest account name.
 const NAME_BYTES_MAX: usize = 64;
+/// Longest text that a statement prints of a party.
+const LETTERHEAD_BYTES_MAX: usize = 1000;
+/// Longest mail address (RFC 5321 §4.5.3.1.3, as corrected).
+const EMAIL_BYTES_MAX: usize = 254;
 
 pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
     let allow = patterns(section, "allow");
@@ -117,7 +121,8 @@ pub(super) fn accounts(root: &Section<'_>) -> Option<Vec<Account>> {
             }
         }
         let credit = section.text("credit").and_then(|text| section.accept("credit", Money::parse(text)));
-        let (Some(name), Some(agents), Some(credit)) = (name, agents, credit) else { continue };
+        let address = letterhead(section, "address", true);
+        let (Some(name), Some(agents), Some(credit), Some(address)) = (name, agents, credit, address) else { continue };
         accounts.push(Account {
             name: Arc::from(name),
             agents,
@@ -127,9 +132,44 @@ pub(super) fn accounts(root: &Section<'_>) -> Option<Vec<Account>> {
                 _ => Period::Month,
             },
             blocked: section.flag("blocked"),
+            address,
         });
     }
     (accounts.len() == sections.len()).then_some(accounts)
+}
+
+pub(super) fn operator(section: &Section<'_>) -> Option<Operator> {
+    let (name, address) = (letterhead(section, "name", false), letterhead(section, "address", true));
+    let email = section.text("email");
+    if let Some(email) = email
+        && !is_email(email)
+    {
+        let message = format!("expected a mail address such as billing@example.com, found `{}`", quote(email));
+        section.complain("email", message, None);
+        return None;
+    }
+    Some(Operator { name: name?, address: address?, email: email.map(str::to_owned) })
+}
+
+/// Enough of a check for what is printed, never sent to.
+fn is_email(text: &str) -> bool {
+    let parts = text.split_once('@').filter(|(user, host)| !user.is_empty() && !host.is_empty() && !host.contains('@'));
+    parts.is_some() && text.len() <= EMAIL_BYTES_MAX && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+}
+
+/// Text of a statement, where there is any: `Some(None)` where there is none.
+fn letterhead(section: &Section<'_>, key: &str, lines: bool) -> Option<Option<String>> {
+    let Some(text) = section.text(key) else { return Some(None) };
+    let printable = |c: char| !c.is_control() || (lines && c == '\n');
+    let fits = !text.trim().is_empty() && text.len() <= LETTERHEAD_BYTES_MAX && text.chars().all(printable);
+    if !fits {
+        let kind = if lines { "lines" } else { "a line" };
+        let found = quote(text);
+        let message = format!("expected {kind} of text, 1 to {LETTERHEAD_BYTES_MAX} bytes, found `{found}`");
+        section.complain(key, message, None);
+        return None;
+    }
+    Some(Some(text.trim().to_owned()))
 }
 
 /// Names travel in a header field and stand in the books.

@@ -25,6 +25,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let facilitators = exact::facilitators(&root, base);
     let identity = accounts::identity(&root.section("identity"), base);
     let accounts = accounts::accounts(&root);
+    let operator = accounts::operator(&root.section("operator"));
     let ledger = parts::ledger(&root.section("ledger"), base);
     let signing = discovery::signing(&root.section("signing"), base);
     let discovery = discovery::discovery(&root.section("discovery"));
@@ -64,6 +65,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         identity: identity?,
         accounts: accounts?,
         routes,
+        operator: operator?,
         signing: signing?,
         discovery,
         mcp: mcp?,

@@ -1,0 +1,70 @@
+//! Sums that are kept beside entries, against those that were recomputed from them.
+
+use super::{Audit, Place, Stop, finding, same};
+use crate::ledger::rollup::{RollupKey, Sums};
+
+impl Audit<'_> {
+    pub(super) fn check_rollups(&mut self) -> Result<(), Stop> {
+        let connection = self.connection;
+        let mut statement = connection.prepare(
+            "SELECT book_day, account, agent, route, scheme, asset, slot, captures, captured, voids, voided, refunds, \
+             refunded FROM rollups ORDER BY book_day, account, agent, route, scheme, asset, slot",
+        )?;
+        let mut rows = statement.query(())?;
+        self.place = Place::Rollup("first".to_owned());
+        while let Some(row) = rows.next()? {
+            let key = RollupKey {
+                book_day: row.get(0)?,
+                account: row.get(1)?,
+                agent: row.get(2)?,
+                route: row.get(3)?,
+                scheme: row.get(4)?,
+                asset: row.get(5)?,
+                slot: row.get(6)?,
+            };
+            let found = Sums {
+                captures: row.get(7)?,
+                captured: row.get(8)?,
+                voids: row.get(9)?,
+                voided: row.get(10)?,
+                refunds: row.get(11)?,
+                refunded: row.get(12)?,
+            };
+            // A row of observed requests alone has no entries.
+            let expected = self.rollups.remove(&key).unwrap_or_default();
+            self.place = rollup_place(&key);
+            if expected != found {
+                return Err(finding(rollup_place(&key), "its sums", format!("{expected:?}"), format!("{found:?}")));
+            }
+        }
+        match self.rollups.first() {
+            None => Ok(()),
+            Some((key, sums)) => Err(finding(rollup_place(key), "the row", format!("{sums:?}"), "none")),
+        }
+    }
+
+    pub(super) fn check_use(&mut self) -> Result<(), Stop> {
+        let connection = self.connection;
+        let mut statement = connection.prepare("SELECT account, asset, period, used FROM account_use")?;
+        let mut rows = statement.query(())?;
+        while let Some(row) = rows.next()? {
+            let key: (String, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let found: i64 = row.get(3)?;
+            let place = Place::AccountUse(format!("{} {} {}", key.0, key.1, key.2));
+            self.place = place.clone();
+            let expected = self.used.remove(&key).unwrap_or_default();
+            same(place, "what is used", expected, found)?;
+        }
+        match self.used.first_key_value() {
+            None => Ok(()),
+            Some(((account, asset, period), used)) => {
+                Err(finding(Place::AccountUse(format!("{account} {asset} {period}")), "the row", used, "none"))
+            }
+        }
+    }
+}
+
+fn rollup_place(key: &RollupKey<String>) -> Place {
+    let RollupKey { book_day, account, agent, route, scheme, asset, slot } = key;
+    Place::Rollup(format!("day {book_day}, {account}, {agent}, {route}, {scheme}, {asset}, writer {slot}"))
+}

@@ -1,0 +1,245 @@
+//! One entry held against what it carries: its place in the chain, what was signed for it, and whether that is what was booked.
+//!
+//! All of it offline, from the ledger alone. What only the gateway's secret or a chain could tell is said to be not applicable,
+//! and so is what retention has dropped.
+
+mod settled;
+mod signed;
+
+use rusqlite::OptionalExtension;
+
+pub use settled::{Transfer, transfer};
+pub use signed::signature_verifies;
+
+use super::{
+    chain::{self, Hash},
+    entry::{Entry, EntryNumber, Kind, PostingKey},
+    evidence::Proof,
+    read::{LedgerReader, ReadError},
+    rows,
+};
+
+/// What was found about an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// Its number.
+    pub n: i64,
+    /// What it does.
+    pub kind: Kind,
+    /// Everything that was looked at, in order.
+    pub checks: Vec<Check>,
+}
+
+impl Verified {
+    /// Whether nothing failed.
+    pub fn holds(&self) -> bool {
+        self.checks.iter().all(|check| check.result != CheckResult::Failed)
+    }
+}
+
+/// Something that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What: `chain`, `target`, `evidence`, `reference`, `key`, `signature`, `resource`, `offer_id`, `transfer`, `payer`,
+    /// `payment_key`, `amount`, `seal`.
+    pub name: &'static str,
+    /// How it went.
+    pub result: CheckResult,
+    /// For people.
+    pub detail: String,
+}
+
+/// How a check went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// It holds.
+    Ok,
+    /// It does not.
+    Failed,
+    /// It can't be told from here, or makes no sense for this entry.
+    NotApplicable,
+}
+
+/// The checks as they are made.
+#[derive(Default)]
+struct Checks(Vec<Check>);
+
+impl Checks {
+    fn add(&mut self, name: &'static str, result: CheckResult, detail: impl Into<String>) {
+        self.0.push(Check { name, result, detail: detail.into() });
+    }
+
+    /// Both texts say what would be the case.
+    fn test(&mut self, name: &'static str, holds: bool, ok: impl Into<String>, failed: impl Into<String>) {
+        let (result, detail) = if holds { (CheckResult::Ok, ok.into()) } else { (CheckResult::Failed, failed.into()) };
+        self.add(name, result, detail);
+    }
+
+    fn skip(&mut self, name: &'static str, why: impl Into<String>) {
+        self.add(name, CheckResult::NotApplicable, why);
+    }
+}
+
+impl LedgerReader {
+    /// Verifies one entry, by its number, its payment's key in hex or the text of its payment id; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`ReadError::NotAnId`], [`ReadError::Sqlite`].
+    pub fn verify(&self, id: &str) -> Result<Option<Verified>, ReadError> {
+        let transaction = self.connection.unchecked_transaction()?;
+        let Some(n) = self.number_of(id)? else { return Ok(None) };
+        let mut statement = transaction.prepare(&format!("SELECT {} FROM entries WHERE n = ?1", rows::COLUMNS))?;
+        let mut found = statement.query([n])?;
+        let Some(row) = found.next()? else { return Ok(None) };
+        let (entry, hash) = rows::read(row)?;
+        let mut checks = Checks::default();
+        match self.link_before(n)? {
+            Some(previous) => {
+                let holds = chain::entry(&previous, &entry) == hash && entry.kind == entry.key.kind();
+                checks.test(
+                    "chain",
+                    holds,
+                    "its hash follows the link before it",
+                    "its hash is not that of its columns",
+                );
+            }
+            None => checks.test("chain", false, "", "the link before it is missing"),
+        }
+        digests(&entry, &mut checks);
+        self.reference(&entry, &mut checks)?;
+        match entry.evidence.map(Proof::decode) {
+            None => {
+                let dropped = entry.evidence_digest.is_some();
+                let why =
+                    if dropped { "the evidence was dropped by retention" } else { "the entry carries no evidence" };
+                checks.skip("signature", why);
+            }
+            Some(Err(error)) => checks.test("evidence", false, "", error.to_string()),
+            Some(Ok(Proof::Signed(evidence))) => {
+                let jwk = self.jwk(entry.agent_key, entry.agent)?;
+                signed::check(&entry, &evidence, jwk.as_deref(), &mut checks);
+            }
+            Some(Ok(Proof::Settled(evidence))) => settled::check(&entry, &evidence, &mut checks),
+        }
+        Ok(Some(Verified { n, kind: entry.kind, checks: checks.0 }))
+    }
+
+    /// The hash of the entry before, or the head of the batch before; of the first one the genesis.
+    fn link_before(&self, n: i64) -> Result<Option<Hash>, ReadError> {
+        let slot = EntryNumber::from_n(n).slot;
+        let first = "SELECT batch_seq FROM batches WHERE slot = ?1 AND n_first = ?2";
+        let first: Option<i64> = self.connection.query_row(first, (slot, n), |row| row.get(0)).optional()?;
+        let before = match first {
+            Some(1) => return Ok(Some(chain::genesis(&self.book.ledger_id, slot))),
+            Some(batch_seq) => {
+                let head = "SELECT head FROM batches WHERE slot = ?1 AND batch_seq = ?2";
+                self.connection.query_row(head, (slot, batch_seq - 1), |row| row.get(0)).optional()?
+            }
+            None => {
+                let hash = "SELECT hash FROM entries WHERE n = ?1";
+                self.connection.query_row(hash, [n - 1], |row| row.get(0)).optional()?
+            }
+        };
+        Ok(before)
+    }
+
+    /// What a posting is about stands before it and is of the same payment.
+    fn reference(&self, entry: &Entry<'_>, checks: &mut Checks) -> Result<(), ReadError> {
+        let Some(ref_n) = entry.ref_n else { return Ok(()) };
+        let find = "SELECT key, amount, account FROM entries WHERE n = ?1";
+        let found: Option<(Vec<u8>, i64, String)> =
+            self.connection.query_row(find, [ref_n], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+        let capture = PostingKey::new(Kind::Capture, &entry.key.payment(), 0);
+        let holds = found.is_some_and(|(key, amount, account)| {
+            let amount_holds = if entry.kind == Kind::Refund { entry.amount <= amount } else { entry.amount == amount };
+            ref_n < entry.n && key == capture.as_bytes() && amount_holds && account == entry.account
+        });
+        let (ok, failed) = ("an earlier capture of the same payment, account and amount", "not a capture that it fits");
+        checks.test("reference", holds, format!("entry {ref_n}: {ok}"), format!("entry {ref_n}: {failed}"));
+        Ok(())
+    }
+}
+
+/// What stands for target and evidence in the chain is theirs.
+fn digests(entry: &Entry<'_>, checks: &mut Checks) {
+    match (entry.target, entry.target_salt, entry.target_digest) {
+        (None, _, None) => checks.skip("target", "the entry has none"),
+        (None, _, Some(_)) => checks.skip("target", "dropped by retention"),
+        (Some(target), Some(salt), Some(digest)) => {
+            let holds = chain::target_digest(salt, target) == digest;
+            checks.test("target", holds, "its digest holds", "its digest is that of another target");
+        }
+        (Some(_), ..) => checks.test("target", false, "", "salt or digest is missing"),
+    }
+    match (entry.evidence, entry.evidence_digest) {
+        (None, None) => {}
+        (None, Some(_)) => checks.skip("evidence", "dropped by retention"),
+        (Some(evidence), digest) => {
+            let holds = digest == Some(&chain::evidence_digest(evidence)[..]);
+            checks.test("evidence", holds, "its digest holds", "its digest is that of other evidence");
+        }
+    }
+}
+
+/// The resource of a target as the books name it: `https://shop.example/a?b`, for MCP `…#tool/add;sha256=…`.
+struct Booked {
+    authority: String,
+    path: String,
+    query: Option<String>,
+    tool: String,
+}
+
+impl Booked {
+    fn parse(target: &str) -> Option<Booked> {
+        let (url, call) = target.split_once('#').map_or((target, None), |(url, call)| (url, Some(call)));
+        let (_, rest) = url.split_once("://")?;
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query.to_owned())));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let tool = call.map_or("", |call| call.rsplit_once(";sha256=").map_or(call, |(tool, _)| tool));
+        Some(Booked { authority: authority.to_owned(), path: path.to_owned(), query, tool: unescaped(tool)? })
+    }
+
+    fn resource<'a>(&'a self, method: &'a str) -> crate::payment::id::Resource<'a> {
+        crate::payment::id::Resource {
+            method,
+            authority: &self.authority,
+            path: &self.path,
+            query: self.query.as_deref().unwrap_or(""),
+            tool: &self.tool,
+        }
+    }
+}
+
+/// `%20` and the like as bytes of UTF-8; `None` for what is no such text.
+fn unescaped(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut out = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
+        out.push(u8::try_from(high * 16 + low).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_taken_apart_as_they_were_booked() {
+        let parts = |target| Booked::parse(target).map(|b| (b.authority, b.path, b.query, b.tool));
+        let text = |text: &str| text.to_owned();
+        let plain = (text("a.example:8402"), text("/p"), Some(text("q=?x")), text(""));
+        assert_eq!(parts("https://a.example:8402/p?q=?x"), Some(plain));
+        let call = (text("a.example"), text("/mcp"), None, text("tool/a b%"));
+        assert_eq!(parts("http://a.example/mcp#tool/a%20b%25;sha256=AAAA"), Some(call));
+        for wrong in ["", "/p", "http://a/#%2", "http://a/#%zz", "http://a/#%ff"] {
+            assert_eq!(parts(wrong), None, "{wrong}");
+        }
+    }
+}

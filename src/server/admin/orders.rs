@@ -1,0 +1,70 @@
+//! What the owner of a ledger can ask of it, as JSON.
+//!
+//! ```text
+//! {"do":"resolve","payment":"03…","moved":true,"transaction":"0x…","reason":"…"}  ->  {"n":"281474976710657"}
+//! {"do":"settle","until":"2026-12-01"}                                            ->  {"until":"2026-12-01"}
+//! {"do":"mark","number":3,"state":"sent","reason":"by mail"}                      ->  {"number":3,"state":"sent"}
+//! anything that is refused                                                        ->  {"error":"…"}
+//! ```
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::ledger::day::{day_text, days_since_1970};
+use crate::ledger::resolve::{Resolution, resolve};
+use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::statements::{Mark, StatementState};
+use crate::payment::gateway_key::GatewayKey;
+use crate::payment::key::PaymentKey;
+
+/// Does what an order says, through the ledger's writer. `key` signs what is signed.
+///
+/// # Errors
+/// Says why not; nothing has changed, or it says what is not known.
+pub async fn carry_out(order: &Value, store: &SqliteStore, key: Option<Arc<GatewayKey>>) -> Result<Value, String> {
+    match order["do"].as_str() {
+        Some("resolve") => end_payment(order, store).await,
+        Some("settle") => settle(order, store, key).await,
+        Some("mark") => mark(order, store).await,
+        _ => Err("expected `do` to be `resolve`, `settle` or `mark`".to_owned()),
+    }
+}
+
+fn text(order: &Value, name: &str) -> String {
+    order[name].as_str().unwrap_or_default().to_owned()
+}
+
+async fn end_payment(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+    let now_ms = store.now_ms();
+    let key = PaymentKey::from_hex(&text(order, "payment")).ok_or("expected `payment` to be a payment key in hex")?;
+    let moved = order["moved"].as_bool().ok_or("expected `moved` to be true or false")?;
+    let resolution = Resolution {
+        moved,
+        transaction: text(order, "transaction"),
+        by: "operator",
+        reason: text(order, "reason"),
+        not_before_ms: (order["force"] != true).then_some(now_ms),
+    };
+    let receipt = resolve(store, key, &resolution).await.map_err(|e| e.to_string())?;
+    tracing::info!(payment = %key, moved, n = receipt.n, "the operator resolved a payment");
+    Ok(json!({"n": receipt.n.to_string()}))
+}
+
+async fn settle(order: &Value, store: &SqliteStore, key: Option<Arc<GatewayKey>>) -> Result<Value, String> {
+    let until: jiff::civil::Date =
+        text(order, "until").parse().map_err(|_| "expected `until` to be a day, 2026-12-01")?;
+    let close = store.close_days(days_since_1970(until), key).await.map_err(|e| e.to_string())?;
+    tracing::info!(%until, "the operator closed the days before");
+    Ok(json!({"until": day_text(close.until)}))
+}
+
+async fn mark(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+    let number = order["number"].as_i64().ok_or("expected `number` to be a statement's number")?;
+    let state = StatementState::from_name(&text(order, "state"));
+    let state = state.ok_or("expected `state` to be `sent`, `paid` or `disputed`")?;
+    let mark = Mark { number, state, reason: text(order, "reason") };
+    store.mark(mark).await.map_err(|e| e.to_string())?;
+    tracing::info!(number, state = state.name(), "the operator marked a statement");
+    Ok(json!({"number": number, "state": state.name()}))
+}
