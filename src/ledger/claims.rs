@@ -72,6 +72,10 @@ enum State {
     Owed {
         n: i64,
     },
+    /// What is owed is being served.
+    Serving {
+        n: i64,
+    },
     Released,
     Burnt,
 }
@@ -87,7 +91,8 @@ impl State {
 
     /// Still to be ended by somebody, however old the payment is.
     fn is_open(self) -> bool {
-        matches!(self, State::Live { .. } | State::Settling { .. } | State::Unresolved | State::Owed { .. })
+        let owed = matches!(self, State::Owed { .. } | State::Serving { .. });
+        owed || matches!(self, State::Live { .. } | State::Settling { .. } | State::Unresolved)
     }
 }
 
@@ -123,7 +128,9 @@ impl Claims {
             Entry::Occupied(mut occupied) => {
                 let held = *occupied.get();
                 match held.state {
-                    State::Live { .. } | State::Settling { .. } => return Err(ClaimError::InFlight),
+                    State::Live { .. } | State::Settling { .. } | State::Serving { .. } => {
+                        return Err(ClaimError::InFlight);
+                    }
                     State::Unresolved => return Err(ClaimError::Unresolved),
                     State::Owed { .. } => return Err(ClaimError::Owed),
                     State::Captured { n } => return Err(ClaimError::AlreadyCaptured((n != 0).then_some(n))),
@@ -159,16 +166,18 @@ impl Claims {
     /// What memory knows of a key.
     pub(super) fn look(&self, key: &PaymentKey) -> Look {
         match self.shard(key).get(key).map(|held| held.state) {
-            Some(State::Captured { n } | State::Owed { n }) => Look::Captured((n != 0).then_some(n)),
+            Some(State::Captured { n } | State::Owed { n } | State::Serving { n }) => {
+                Look::Captured((n != 0).then_some(n))
+            }
             _ => Look::Unknown,
         }
     }
 
     /// Whether a payment has gone further than a claim.
     pub(super) fn knows(&self, key: &PaymentKey) -> bool {
-        use State::{Captured, Owed, Settling, Unresolved};
+        use State::{Captured, Owed, Serving, Settling, Unresolved};
         let state = self.shard(key).get(key).map(|held| held.state);
-        matches!(state, Some(Settling { .. } | Unresolved | Owed { .. } | Captured { .. }))
+        matches!(state, Some(Settling { .. } | Unresolved | Owed { .. } | Serving { .. } | Captured { .. }))
     }
 
     /// Whether this claim is the live one of its key.
@@ -269,7 +278,7 @@ impl Claims {
     /// The captured payment's answer was not given.
     pub(super) fn owe(&self, key: &PaymentKey, n: i64) {
         if let Some(held) = self.shard(key).get_mut(key)
-            && matches!(held.state, State::Captured { .. })
+            && matches!(held.state, State::Captured { .. } | State::Serving { .. })
         {
             held.state = State::Owed { n };
         }
@@ -280,19 +289,27 @@ impl Claims {
         let mut shard = self.shard(key);
         let held = shard.get_mut(key)?;
         let State::Owed { n } = held.state else { return None };
-        held.state = State::Captured { n };
+        held.state = State::Serving { n };
         Some(n)
     }
 
     /// It was not given: owed again, unless that was the last of its turns. Each asks the origin, which nobody pays for.
     pub(super) fn give_back_owed(&self, key: &PaymentKey, n: i64) {
         if let Some(held) = self.shard(key).get_mut(key)
-            && held.state == (State::Captured { n })
+            && held.state == (State::Serving { n })
         {
             held.releases = held.releases.saturating_add(1);
-            if held.releases < RELEASES_MAX {
-                held.state = State::Owed { n };
-            }
+            let more = held.releases < RELEASES_MAX;
+            held.state = if more { State::Owed { n } } else { State::Captured { n } };
+        }
+    }
+
+    /// What was owed is served, or was by somebody else.
+    pub(super) fn served(&self, key: &PaymentKey, n: i64) {
+        if let Some(held) = self.shard(key).get_mut(key)
+            && held.state == (State::Serving { n })
+        {
+            held.state = State::Captured { n };
         }
     }
 

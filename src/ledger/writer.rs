@@ -318,6 +318,7 @@ impl Writer {
             post.send(job.answer, Ok(receipt));
         }
         for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
+            claims.served(&redelivery.key, redelivery.n);
             post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
         }
         for (key, n) in &written.owed {
@@ -350,7 +351,9 @@ impl Writer {
         }
         for redelivery in redeliveries {
             // In doubt it may be there: then it is not made again.
-            if !in_doubt {
+            if in_doubt {
+                self.shared.claims.served(&redelivery.key, redelivery.n);
+            } else {
                 self.shared.claims.owe(&redelivery.key, redelivery.n);
             }
             post.send(redelivery.answer, Err(Unavailable(reason.clone()).into()));

@@ -161,7 +161,11 @@ pub fn thumbprint(key: &VerifyingKey) -> String {
 /// # Errors
 /// Says what is wrong; never shows the key.
 pub fn signing_key(json: &str) -> Result<SigningKey, String> {
-    let jwk: Jwk = serde_json::from_str(json).map_err(|e| format!("not a JWK: {e}"))?;
+    // What serde says may quote the key.
+    let jwk: Jwk = serde_json::from_str(json).map_err(|e| {
+        let place = format!("line {}, column {}", e.line(), e.column());
+        format!("not a private JWK: expected a JSON object with kty, crv, x and d, found something else at {place}")
+    })?;
     if jwk.kty != "OKP" || jwk.crv.as_deref() != Some("Ed25519") {
         return Err(format!("expected kty OKP with crv Ed25519, found kty {}", jwk.kty));
     }
@@ -241,6 +245,20 @@ mod tests {
             let bytes: Vec<u8> = (0..64).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
             let x = URL_SAFE_NO_PAD.encode(bytes);
             check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#), JwkError::Weak);
+        }
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_form_is_not_shown() {
+        let secret = "6a3c1f00deadbeef";
+        for text in [
+            format!("\"{secret}\""),
+            format!("0x{secret}"),
+            "1234567890123456e7".to_owned(),
+            format!("{{\"d\": {{\"{secret}\": 1}}}}"),
+        ] {
+            let error = signing_key(&text).unwrap_err();
+            assert!(!error.contains(&secret[..6]) && !error.contains("123456"), "{error}");
         }
     }
 

@@ -182,3 +182,31 @@ fn a_payer_that_leaves_again_is_still_owed_and_in_the_end_told_not_to_pay_again(
     assert_eq!((served.text().as_str(), &receipt(&served).unwrap()["success"]), ("ok", &serde_json::json!(true)));
     assert_eq!(send(gateway.addr, "GET", "/paid/a", &payload).reason(), "payment_already_used");
 }
+
+#[test]
+fn an_answer_that_is_cut_again_and_again_stays_owed() {
+    let origin = Origin::scripted(|_, socket| {
+        let _ = write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nthe beginning");
+        false
+    });
+    for settle in ["on_head", "first"] {
+        let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+        let gateway = token_shop(&origin, &facilitator, &format!("settle = \"{settle}\"\n"));
+        let payload = wallet.sign(&wallet.draft(gateway.addr, "/paid/a"));
+        let first = send(gateway.addr, "GET", "/paid/a", &payload);
+        assert!(first.truncated, "{first:?}");
+        let mut told = Vec::new();
+        while told.last() != Some(&"payment_owed".to_owned()) {
+            let again = send(gateway.addr, "GET", "/paid/a", &payload);
+            assert!(!again.text().contains("the beginning"), "{again:?}");
+            told.push(again.reason().to_owned());
+            assert!(told.len() < 1000, "{:?}", &told[..20]);
+        }
+        // Its three turns, and before the gateway has noticed the cut, that it was served.
+        told.retain(|reason| reason != "payment_already_used");
+        assert_eq!(told, ["origin_invalid", "origin_invalid", "origin_invalid", "payment_owed"], "{settle}");
+        assert_eq!(facilitator.count("/settle"), 1);
+        let (_, dir) = gateway.stop();
+        assert_eq!(owed(dir.path()).len(), 1, "{settle}");
+    }
+}

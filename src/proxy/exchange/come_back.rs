@@ -1,18 +1,23 @@
 //! A token payment that comes back: spent, owed, or in doubt.
 
+use bytes::Bytes;
+use http::Response;
+
 use super::claim::{OwedGuard, SettlingGuard};
 use super::due::Due;
 use super::ear::Ear;
-use super::remember::paid_for;
+use super::remember::{cut, is_event_stream, paid_for};
 use super::settle::not_written;
 use super::{Charged, Exchange, No, Scene, left};
 use crate::ledger::evidence::{BodyDigest, WalletEvidence};
 use crate::ledger::store::{Bought, CaptureError, ClaimError, Intent};
 use crate::payment::permit::Exact;
-use crate::payment::reason::Reason;
+use crate::payment::reason::{Reason, Refusal};
 use crate::proxy::answers::Ticket;
-use crate::proxy::body::AnswerBody;
+use crate::proxy::body::{AnswerBody, OriginBody};
+use crate::proxy::core::Core;
 use crate::proxy::forward::Outbound;
+use crate::proxy::hold::{Hold, hold};
 use crate::proxy::named::hold_body;
 
 impl Exchange {
@@ -59,11 +64,11 @@ impl Exchange {
                 if let Ok(Some(bought)) = store.find(self.permit.key).await {
                     let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
                     let same = evidence.is_some_and(|evidence| evidence.request == exact.body);
-                    no = if bought.owed && same {
-                        self.owed_before(exact, &bought)
-                    } else {
-                        self.bought_before(exact, &bought)
-                    };
+                    if bought.owed && same {
+                        // It may have become so just now.
+                        return self.redeliver(exact, outbound, scene).await;
+                    }
+                    no = self.bought_before(exact, &bought);
                 }
                 scene.tell(Err(no));
             }
@@ -104,7 +109,8 @@ impl Exchange {
         }
         self.name(Ticket::bind);
         let Some(turn) = OwedGuard::take(&store, self.permit.key) else {
-            return scene.tell(Err(self.bought_before(exact, &bought)));
+            let no = if bought.owed { self.owed_before(exact, &bought) } else { self.bought_before(exact, &bought) };
+            return scene.tell(Err(no));
         };
         let (receipt, x402) = (bought.receipt, stored_receipt(&bought));
         let Some(forwarded) = self.forward(outbound, &mut scene, "2").await else { return };
@@ -114,7 +120,7 @@ impl Exchange {
         let verdict = match judged {
             Charged::No(Ok(response), _) => Ok(self.paid(&scene.core, response, receipt, x402.as_deref())),
             Charged::No(Err(no), _) => refused(no.refusal, x402),
-            Charged::Yes(response) => match self.copy(response).await {
+            Charged::Yes(response) => match self.whole(&scene.core, response).await {
                 Err(refusal) => refused(refusal, x402),
                 // Whoever is gone by now has been given nothing: it stays owed.
                 Ok(_) if scene.ear.as_ref().is_none_or(Ear::is_closed) => return,
@@ -132,6 +138,24 @@ impl Exchange {
             },
         };
         scene.tell(verdict);
+    }
+
+    /// An answer that is owed is taken before it is given, as far as memory allows: one that breaks off is not served.
+    async fn whole(
+        &self,
+        core: &Core,
+        response: Response<OriginBody>,
+    ) -> Result<(Response<OriginBody>, Option<Bytes>), Refusal> {
+        let exact = &core.shared.config.exact;
+        if self.call.is_some() || is_event_stream(response.headers()) {
+            return self.copy(response).await;
+        }
+        let (head, mut body) = response.into_parts();
+        let held = match hold(&mut body, exact.body_bytes, exact.answer).await {
+            Hold::Whole(held) | Hold::Over(held) => held,
+            Hold::Cut(error) => return Err(cut(&error)),
+        };
+        self.copy(Response::from_parts(head, body.with(held))).await
     }
 
     /// Whether this request is for what was bought.

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, header};
+use http::{HeaderMap, Response, header};
 
 use super::{Exchange, No, Scene};
 use crate::ledger::store::Receipt;
 use crate::payment::permit::Exact;
 use crate::payment::reason::{Reason, Refusal};
 use crate::proxy::answers::{Stored, Ticket};
-use crate::proxy::body::{AnswerBody, OriginBody};
+use crate::proxy::body::{AnswerBody, BodyError, OriginBody};
 use crate::proxy::hold::{Hold, hold};
 
 /// Longest answer that is kept.
@@ -54,11 +54,7 @@ impl Exchange {
         &self,
         response: Response<OriginBody>,
     ) -> Result<(Response<OriginBody>, Option<Bytes>), Refusal> {
-        let streams = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        if self.ticket.borrow().is_none() || streams {
+        if self.ticket.borrow().is_none() || is_event_stream(response.headers()) {
             return Ok((response, None));
         }
         let (head, mut body) = response.into_parts();
@@ -68,10 +64,7 @@ impl Exchange {
                 (held, Some(copy))
             }
             Hold::Over(held) => (held, None),
-            Hold::Cut(error) => {
-                tracing::warn!(%error, "the origin cut a paid answer; it is owed");
-                return Err(Refusal::new(Reason::OriginInvalid, "the origin broke off; send the same payment again"));
-            }
+            Hold::Cut(error) => return Err(cut(&error)),
         };
         Ok((Response::from_parts(head, body.with(held)), copy))
     }
@@ -91,6 +84,17 @@ impl Exchange {
             say(ticket);
         }
     }
+}
+
+/// Whether an answer may take as long as it likes.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
+/// The origin broke a paid answer off, of which nothing has been given.
+pub(super) fn cut(error: &BodyError) -> Refusal {
+    tracing::warn!(%error, "the origin cut a paid answer; it is owed");
+    Refusal::new(Reason::OriginInvalid, "the origin broke off; send the same payment again")
 }
 
 /// «No» to a client whose money has moved.
