@@ -127,8 +127,8 @@ fn nothing_unfinished_is_left() {
 #[test]
 fn the_reason_codes_are_documented_and_unique() {
     let mut table = String::from(
-        "# Reason codes\n\nEvery refusal carries one of these in its body (`error`), in the field `Tollgate-Reason` and in \
-         the log. 400s and 402s\nof a priced route bring a fresh offer.\n\n| code | status | meaning | what the agent should \
+        "# Reason codes\n\nEvery refusal carries one of these in the field `Tollgate-Reason` and in the log, and in its body \
+         (`error`)\nunless the scheme has a word of its own for it. 400s and 402s of a priced route bring a fresh offer.\n\n| code | status | meaning | what the agent should \
          do |\n|---|---|---|---|\n",
     );
     let mut codes: Vec<_> = Reason::ALL.iter().map(|r| r.code()).collect();

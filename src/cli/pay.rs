@@ -258,7 +258,10 @@ impl Pay {
             Err(failure) if failure.kind() == io::ErrorKind::BrokenPipe => {}
             Err(failure) => return Err(Failure(Exit::Failed, format!("the body can't be written: {failure}"))),
         }
+        // An MCP server's gateway says in the result that the call has a price.
+        let unpaid = paid.is_none() && head.headers.get("tollgate-reason").is_some_and(|r| r == "payment_required");
         Ok(match head.status.as_u16() {
+            ..400 if unpaid => Exit::Refused,
             ..400 => Exit::Done,
             404 | 410 => Exit::NotFound,
             400..500 => Exit::Refused,

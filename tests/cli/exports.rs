@@ -123,3 +123,21 @@ fn a_file_is_never_written_over() {
     assert!(err.contains("out.csv can't be made: "), "{err}");
     assert_eq!(std::fs::read_to_string(dir.path().join("out.csv")).unwrap(), written);
 }
+
+#[test]
+fn books_of_a_sandbox_are_read_by_its_configuration() {
+    let origin = Origin::start();
+    let toml = format!(
+        "[origin]\nurl = \"http://{}\"\n[server]\nlisten = [\"127.0.0.1:0\"]\n[[exact.assets]]\nnetwork = \"base-sepolia\"\n\
+         pay_to = \"0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC\"\n[[routes]]\npath = \"/a\"\nprice = \"0.01 USD\"\naccept = [\"exact\"]\n",
+        origin.addr
+    );
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("shop.toml"), &toml).unwrap();
+    let with_sandbox = toml.replace("[[exact.assets]]", "[exact]\nsandbox = true\n[[exact.assets]]");
+    let gateway = Gateway::start(&with_sandbox);
+    let (_, files) = gateway.stop();
+    std::fs::copy(dir.path().join("shop.toml"), files.path().join("shop.toml")).unwrap();
+    let (code, out, err) = tollgate(files.path(), &["ledger", "audit", "-c", "shop.toml"]);
+    assert_eq!(code, 0, "{out}{err}");
+}

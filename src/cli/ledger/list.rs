@@ -33,7 +33,7 @@ With --json each line is an object. Text, or null where an entry has none:
   state        delivered, unproven, voided or owed; captures only
 Numbers, or null:
   units        the amount in millionths of the currency; of a token in 10^-decimals, at most 10^-9
-  status       the origin's
+  status       the origin's; 0 where it was settled before the origin was asked
 And outcome    null, or {delivery (text), bytes, ms (numbers)}
 
 With --state owed and --json: n, payment, payer, network, asset, symbol, amount, units, transaction, paid_at, owed_since, route,
@@ -186,7 +186,8 @@ pub fn listing(rows: &[Listed], paint: Paint) -> String {
             money(row.amount, &row.asset),
             shortened(&row.account),
             state(row).unwrap_or("-").to_owned(),
-            row.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
+            // Settled before the origin was asked: none yet.
+            row.status.filter(|status| *status != 0).map_or_else(|| "-".to_owned(), |status| status.to_string()),
             request,
         ]);
     }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use super::output::error;
 use super::{Exit, color};
 use crate::agent::offer::shortened;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Options};
 use crate::ledger::day::days_since_1970;
 use crate::ledger::read::{LedgerReader, ReadError};
 use crate::ledger::report::Days;
@@ -138,9 +138,14 @@ impl Where {
     fn path_and_config(&self) -> Result<(PathBuf, Option<Config>), Failure> {
         let config = match &self.config {
             None => None,
+            // One that is made for `run --sandbox` names no facilitator, which books do not need.
             Some(path) => match config::load(path, std::env::vars()) {
                 Ok(config) => Some(config),
-                Err(errors) => return Err(Failure::Config(errors.render(color()))),
+                Err(errors) => {
+                    let options = Options { sandbox: true };
+                    let tried = config::load_with(path, std::env::vars(), options);
+                    Some(tried.map_err(|_| Failure::Config(errors.render(color())))?)
+                }
             },
         };
         let path = config.as_ref().map_or_else(|| self.ledger.clone(), |config| config.ledger.path.clone());

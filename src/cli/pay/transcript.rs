@@ -119,6 +119,9 @@ impl Transcript {
         let settled = field.and_then(|field| Receipt::decode(field.as_bytes()));
         let code = text("tollgate-reason").unwrap_or_default();
         let charged = match (paid, &settled) {
+            (None, _) if code == "payment_required" && status.is_success() => {
+                "refused: the price stands in the result of the call, which this command does not read".to_owned()
+            }
             (None, _) => "nothing to pay".to_owned(),
             // The lost answer of an earlier attempt may have been the one that counts.
             (Some(_), _) if matches!(code, "already_used" | "payment_already_used") => {

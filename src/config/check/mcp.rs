@@ -100,7 +100,8 @@ fn complete(section: &Section<'_>, route: &Route) {
         remove("allow_method_override", "a call could be sent by another method, for free");
     }
     if route.accept.contains(&Scheme::Crawl) {
-        let help = "take `crawl` out: \"deferred\", \"batch-settlement\" and \"exact\" pay for calls".to_owned();
+        let help =
+            "take `crawl` out: \"deferred\", \"batch-settlement\", \"exact\" and \"upto\" pay for calls".to_owned();
         section.complain("accept", "pay per crawl is for pages", Some(help));
     }
 }

@@ -142,7 +142,7 @@ impl Visit<'_> {
         let Proven { candidate, key, account } = proven;
         let Bought { amount, currency, quote, by } = bought;
         if currency != account.credit.currency {
-            let detail = format!("this account owes {}, the price is in {currency}", account.credit.currency);
+            let detail = format!("this account owes {}, the payment is in {currency}", account.credit.currency);
             return Err(Refusal::new(Reason::PaymentFailed, detail));
         }
         let record = &key.record;
