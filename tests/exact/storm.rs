@@ -22,6 +22,8 @@ use crate::support::wallet::{Wallet, head, receipt};
 use crate::support::*;
 
 const PAYMENTS: usize = 8;
+/// How often the gateway starts in a round.
+const PROCESSES: usize = 3;
 const LEDGER: [&str; 2] = ["--ledger", "tollgate.sqlite"];
 
 /// One payment, and what its client got for it.
@@ -166,6 +168,25 @@ fn live(round: u64) {
         assert!(served <= captures + again, "{all}");
         assert_eq!(seen.unpaid, 0, "{all}");
     }
+    // (7) A payment asks the origin three times at most in the life of a process, and three times more for what is owed.
+    for (number, life) in lives.iter().enumerate() {
+        let path = format!("/paid/{number}");
+        let asked = |attempt: &str| {
+            let calls = origin.seen().into_iter().filter(|seen| seen.path() == path);
+            calls.filter(|seen| seen.header("tollgate-attempt") == Some(attempt)).count()
+        };
+        assert!(asked("1") <= 3 * PROCESSES && asked("2") <= 3 * PROCESSES, "round {round}, {}", life.key);
+    }
+    // (11) What moved is delivered, owed or unproven: nothing else became of it.
+    let (code, rows, err) =
+        tollgate(dir.path(), &[&["ledger", "list", "--json", "--limit", "0"][..], &LEDGER].concat());
+    assert_eq!(code, 0, "{err}");
+    let rows: Vec<serde_json::Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let states: Vec<&str> =
+        rows.iter().filter(|row| row["kind"] == "capture").map(|row| row["state"].as_str().unwrap()).collect();
+    assert!(states.iter().all(|state| matches!(*state, "delivered" | "owed" | "unproven")), "{states:?}");
+    let captures: i64 = lives.iter().map(|life| books.count(1, &life.key)).sum();
+    assert_eq!(states.len() as i64, captures, "round {round}");
     // (1) Nothing is left in between.
     assert_eq!(books.open, 0, "claims are left");
 }
