@@ -9,12 +9,15 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 use tollgate::payment::key::PaymentKey;
 use tollgate::wire::evm::address::Address;
+use tollgate::wire::evm::permit2::PERMIT2;
+use tollgate::wire::evm::u256::U256;
 use tollgate::wire::x402::network::Network;
 
 use crate::support::books::Books;
 use crate::support::client::Connection;
 use crate::support::facilitator::{Behaviour, Facilitator};
-use crate::support::wallet::{Draft, USDC, Wallet, receipt, send, token_shop};
+use crate::support::permit::upto_shop;
+use crate::support::wallet::{USDC, Wallet, receipt, send, token_shop};
 use crate::support::*;
 
 pub const SOLD: &str = "description = \"An article\"\nmime_type = \"text/plain\"\n";
@@ -23,19 +26,28 @@ const ASKED: &str = "insufficient_funds";
 
 #[test]
 fn any_character_of_a_v2_payment() {
-    every_character(2, |wallet, addr| wallet.draft(addr, "/paid/a"));
+    every_character(2, token_shop, |wallet, addr| wallet.sign(&wallet.draft(addr, "/paid/a")));
+}
+
+#[test]
+fn any_character_of_an_upto_payment() {
+    every_character(2, upto_shop, |wallet, addr| wallet.sign_permit(&wallet.permit(addr, "/paid/a")));
 }
 
 #[test]
 fn any_character_of_a_v1_payment() {
-    every_character(1, |wallet, addr| wallet.draft_v1(addr, "/paid/a"));
+    every_character(1, token_shop, |wallet, addr| wallet.sign(&wallet.draft_v1(addr, "/paid/a")));
 }
 
-fn every_character(version: u8, draft: impl Fn(&Wallet, SocketAddr) -> Draft) {
+fn every_character(
+    version: u8,
+    shop: fn(&Origin, &Facilitator, &str) -> Gateway,
+    payment: impl Fn(&Wallet, SocketAddr) -> Value,
+) {
     let (origin, facilitator, wallet) = (Origin::start(), Facilitator::start(), Wallet::new());
-    let gateway = token_shop(&origin, &facilitator, SOLD);
+    let gateway = shop(&origin, &facilitator, SOLD);
     facilitator.always("/verify", Behaviour::Invalid(ASKED));
-    let payload = wallet.sign(&draft(&wallet, gateway.addr));
+    let payload = payment(&wallet, gateway.addr);
     let text = payload.to_string();
     let bent = bent(text.as_bytes());
     assert!(bent.len() > text.len(), "each character at least once");
@@ -87,8 +99,11 @@ fn every_character(version: u8, draft: impl Fn(&Wallet, SocketAddr) -> Draft) {
     let (_, dir) = gateway.stop();
     let books = Books::read(dir.path());
     assert_eq!((books.charged(), books.intents), (1, 1));
-    let nonce = payload["payload"]["authorization"]["nonce"].as_str().unwrap();
-    assert!(books.captures.contains_key(&key(&wallet, nonce)), "{books:?}");
+    let paid = match payload["payload"]["authorization"]["nonce"].as_str() {
+        Some(nonce) => key(&wallet, nonce),
+        None => permit_key(&wallet, payload["payload"]["permit2Authorization"]["nonce"].as_str().unwrap()),
+    };
+    assert!(books.captures.contains_key(&paid), "{books:?}");
 }
 
 /// The key of a payment in USDC on the test network.
@@ -96,6 +111,12 @@ pub fn key(wallet: &Wallet, nonce: &str) -> String {
     let nonce = tollgate::wire::evm::from_hex(nonce).unwrap().try_into().unwrap();
     let (network, asset) = (Network::parse("eip155:84532").unwrap(), Address::parse(USDC).unwrap());
     PaymentKey::from_eip3009(&network, &asset, &wallet.address, &nonce).to_string()
+}
+
+/// The key of a payment by Permit2.
+fn permit_key(wallet: &Wallet, nonce: &str) -> String {
+    let (network, nonce) = (Network::parse("eip155:84532").unwrap(), U256::parse(nonce).unwrap());
+    PaymentKey::from_permit2(&network, &PERMIT2, &wallet.address, nonce).to_string()
 }
 
 /// Every position with its neighbour in the alphabet, the letters also in the other case; every 16th also as a byte that is
@@ -150,11 +171,28 @@ fn same_payment(payload: &Value, bent: &Value) -> bool {
 /// What of a payload decides; members that nobody offered or signed are left out.
 fn decisive(payload: &Value, original: &Value) -> Option<Value> {
     let mut decisive = only(payload, &["x402Version", "scheme", "network", "payload", "accepted"])?;
-    let mut signed = only(&payload["payload"], &["signature", "authorization"])?;
-    let members = ["from", "to", "value", "validAfter", "validBefore", "nonce"];
-    let mut authorization = only(signed.get("authorization")?, &members)?;
-    ["from", "to", "nonce"].iter().try_for_each(|name| fold(&mut authorization, name, true))?;
-    signed.insert("authorization".into(), Value::Object(authorization));
+    let mut signed = only(&payload["payload"], &["signature", "authorization", "permit2Authorization"])?;
+    if original["payload"].get("authorization").is_some() {
+        signed.remove("permit2Authorization");
+        let members = ["from", "to", "value", "validAfter", "validBefore", "nonce"];
+        let mut authorization = only(signed.get("authorization")?, &members)?;
+        ["from", "to", "nonce"].iter().try_for_each(|name| fold(&mut authorization, name, true))?;
+        signed.insert("authorization".into(), Value::Object(authorization));
+    } else {
+        signed.remove("authorization");
+        let members = ["from", "permitted", "spender", "nonce", "deadline", "witness"];
+        let mut authorization = only(signed.get("permit2Authorization")?, &members)?;
+        ["from", "spender"].iter().try_for_each(|name| fold(&mut authorization, name, true))?;
+        for (part, members, addresses) in [
+            ("permitted", &["token", "amount"][..], &["token"][..]),
+            ("witness", &["to", "facilitator", "validAfter"], &["to", "facilitator"]),
+        ] {
+            let mut inner = only(authorization.get(part)?, members)?;
+            addresses.iter().try_for_each(|name| fold(&mut inner, name, true))?;
+            authorization.insert(part.into(), Value::Object(inner));
+        }
+        signed.insert("permit2Authorization".into(), Value::Object(authorization));
+    }
     fold(&mut signed, "signature", true)?;
     decisive.insert("payload".into(), Value::Object(signed));
     if original["x402Version"] == 2 {
