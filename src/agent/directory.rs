@@ -5,18 +5,17 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::wire::directory::{Directory, MEDIA_TYPE, WELL_KNOWN};
+use crate::wire::entity_tag;
 use crate::wire::jwk::Jwk;
 
 /// Open connections; more wait.
@@ -42,7 +41,7 @@ impl Published {
         let keys: Vec<Jwk> = keys.iter().map(|key| Jwk { d: None, ..key.clone() }).collect();
         // Strings and numbers only: this cannot fail.
         let body = serde_json::to_string(&Directory::of(&keys)).unwrap_or_default();
-        let etag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&body)[..12]));
+        let etag = entity_tag::of(body.as_bytes());
         let etag = HeaderValue::try_from(etag).unwrap_or(HeaderValue::from_static("\"1\""));
         Published { body: body.into(), etag }
     }
@@ -67,7 +66,7 @@ impl Published {
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
             return answer;
         }
-        let mut answer = if self.is_known(headers) {
+        let mut answer = if self.etag.to_str().is_ok_and(|tag| entity_tag::is_known(tag, headers)) {
             empty(StatusCode::NOT_MODIFIED)
         } else {
             let mut answer = Response::new(Full::new(self.body.clone()));
@@ -79,13 +78,6 @@ impl Published {
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=86400"));
         fields.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
         answer
-    }
-
-    /// Whether If-None-Match names our tag (RFC 9110 §13.1.2: weak comparison, `*` matches).
-    fn is_known(&self, headers: &HeaderMap) -> bool {
-        let lines = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-        let mut tags = lines.flat_map(|line| line.split(',')).map(str::trim);
-        tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag).as_bytes() == self.etag.as_bytes())
     }
 }
 

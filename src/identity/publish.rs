@@ -1,16 +1,13 @@
-//! What an agent serves for others to verify its signatures.
+//! What is served for others to verify signatures.
 
 use crate::wire::{
     directory::{Directory, MEDIA_TYPE},
     jwk::Jwk,
 };
 
-/// A day; verifiers that see an unknown key ask again earlier.
-const CACHE_CONTROL: &str = "max-age=86400";
-
-/// Body, `Content-Type` and `Cache-Control` of a key directory. Only what verifying needs is published, never a private
+/// Body and `Content-Type` of a key directory. Only what verifying needs is published, never a private
 /// member; `kid` is the thumbprint; keys that nobody could verify with are left out.
-pub fn response_parts(keys: &[Jwk]) -> (String, &'static str, &'static str) {
+pub fn response_parts(keys: &[Jwk]) -> (String, &'static str) {
     let public = |jwk: &Jwk| {
         let mut jwk = Jwk { d: None, key_ops: None, ..jwk.clone() };
         jwk.kid = Some(jwk.public_key(true).ok()?.thumbprint().to_owned());
@@ -18,7 +15,7 @@ pub fn response_parts(keys: &[Jwk]) -> (String, &'static str, &'static str) {
     };
     let directory = Directory::of(&keys.iter().filter_map(public).collect::<Vec<_>>());
     // Strings and numbers only: this cannot fail.
-    (serde_json::to_string(&directory).unwrap_or_default(), MEDIA_TYPE, CACHE_CONTROL)
+    (serde_json::to_string(&directory).unwrap_or_default(), MEDIA_TYPE)
 }
 
 #[cfg(test)]
@@ -32,7 +29,7 @@ mod tests {
         let private: Jwk = serde_json::from_str(&signing_key_json(&key)).unwrap();
         let mut weak = private.clone();
         weak.x = Some("AAAA".into());
-        let (body, media_type, _) = response_parts(&[private.clone(), weak]);
+        let (body, media_type) = response_parts(&[private.clone(), weak]);
         assert!(!body.contains(private.d.as_deref().unwrap()) && !body.contains("\"d\""), "{body}");
         assert_eq!(media_type, "application/http-message-signatures-directory+json");
         let keys = Directory::parse(body.as_bytes(), 1, false, |_, error| panic!("{error}")).unwrap();

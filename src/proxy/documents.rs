@@ -8,20 +8,18 @@
 //!
 //! What the origin serves at such a path goes before ours, unless `discovery.serve` says otherwise.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use super::body::AnswerBody;
 use super::core::Shared;
 use super::target::Target;
 use crate::config::Discovery;
+use crate::identity;
 use crate::payment::catalogue::Page;
 use crate::payment::gateway_key::GatewayKey;
-use crate::wire::directory::{self, Directory};
+use crate::wire::{directory, entity_tag};
 
 /// How long a signature of the directory stands, and how long it may be cached, seconds.
 const DIRECTORY_SECONDS: u64 = 86_400;
@@ -107,21 +105,20 @@ impl Made {
     }
 
     fn directory(key: &GatewayKey, authority: &str, now: u64) -> Made {
-        // Strings only: this cannot fail.
-        let body = serde_json::to_string(&Directory::of(&[key.public_jwk()])).unwrap_or_default();
+        let (body, media_type) = identity::response_parts(&[key.public_jwk()]);
         let signed = key.directory_fields(authority, body.as_bytes(), now, DIRECTORY_SECONDS);
         let fields = vec![
             (HeaderName::from_static("content-digest"), signed.content_digest),
             (HeaderName::from_static("signature-input"), signed.signature_input),
             (HeaderName::from_static("signature"), signed.signature),
         ];
-        let kind = HeaderValue::from_static(directory::MEDIA_TYPE);
+        let kind = HeaderValue::from_static(media_type);
         Made { kind, fields, ..Made::json(body, DIRECTORY_CACHE) }
     }
 
     fn answer(self, asked: &HeaderMap) -> Response<AnswerBody> {
-        let tag = format!("\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(&self.body)[..12]));
-        let is_known = self.status == StatusCode::OK && names(asked, &tag);
+        let tag = entity_tag::of(self.body.as_bytes());
+        let is_known = self.status == StatusCode::OK && entity_tag::is_known(&tag, asked);
         let mut response = Response::new(AnswerBody::made(if is_known { String::new() } else { self.body }));
         *response.status_mut() = if is_known { StatusCode::NOT_MODIFIED } else { self.status };
         let headers = response.headers_mut();
@@ -138,10 +135,4 @@ impl Made {
         }
         response
     }
-}
-
-/// Whether If-None-Match names the tag (RFC 9110 §13.1.2).
-fn names(asked: &HeaderMap, tag: &str) -> bool {
-    let lines = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).any(|t| t == "*" || t.strip_prefix("W/").unwrap_or(t) == tag)
 }

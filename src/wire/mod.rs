@@ -4,6 +4,7 @@ pub mod agent_url;
 pub mod amount;
 pub mod deferred;
 pub mod directory;
+pub mod entity_tag;
 pub mod evm;
 pub mod host;
 pub mod jwk;

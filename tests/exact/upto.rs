@@ -372,3 +372,17 @@ fn what_the_operator_resolves_is_the_amount_that_was_intended() {
     let capture = rows.iter().find(|row| row["kind"] == "capture").unwrap();
     assert_eq!(capture["units"], 4000, "{capture}");
 }
+
+#[test]
+fn a_settlement_that_does_not_say_how_much_is_in_doubt() {
+    let origin = says("Settlement-Overrides: {\"amount\":\"4000\"}\r\n");
+    let (facilitator, wallet) = (Facilitator::start(), Wallet::new());
+    let gateway = upto_shop(&origin, &facilitator, "");
+    // One that looks at what was signed takes the maximum.
+    let vague = json!({"success": true, "transaction": "0xabc", "network": "eip155:84532"});
+    facilitator.next("/settle", Behaviour::Json(200, vague.clone()));
+    facilitator.next("/settle", Behaviour::Json(200, vague));
+    let answer = wallet.buy_upto(gateway.addr, "/paid/a");
+    assert_eq!((answer.status, answer.reason()), (503, "settlement_pending"), "{answer:?}");
+    assert!(rows(gateway).iter().all(|row| row["kind"] == "intent"));
+}

@@ -163,7 +163,7 @@ pub fn directory(keys: &[Jwk]) -> Vec<u8> {
 
 /// A directory with more header fields.
 pub fn directory_with(keys: &[Jwk], fields: &str) -> Vec<u8> {
-    let (body, media_type, _) = response_parts(keys);
+    let (body, media_type) = response_parts(keys);
     ok(&format!("Content-Type: {media_type}\r\n{fields}"), &body)
 }
 
