@@ -75,12 +75,12 @@ reasons! {
     LedgerUnavailable = "ledger_unavailable", 503, "Payments can't be recorded now, so none is taken.", "Send the same request after Retry-After.";
     TooManyClaims = "too_many_claims", 429, "Too many payments of this account were dropped before they were served.", "Slow down; read answers to their end.";
     // The origin.
-    OriginUnreachable = "origin_unreachable", 502, "The origin could not be connected to.", "Try again later; nothing was charged.";
+    OriginUnreachable = "origin_unreachable", 502, "The origin could not be connected to.", "Try again later; nothing was charged unless the payment response says so.";
     OriginPrice = "origin_price_invalid", 502, "What the origin says that this costs can't be read.", "Try again later; nothing was charged.";
     OriginAmount = "origin_amount_invalid", 502, "What the origin takes of the payment can't be read.", "Try again later; nothing was charged.";
     AnswerTooLong = "answer_too_long", 502, "The origin's answer is longer than the gateway holds before it settles.", "Nothing was charged; tell the operator.";
-    OriginInvalid = "origin_invalid", 502, "The origin broke off or its answer was not HTTP.", "Try again later; nothing was charged.";
-    OriginTimeout = "origin_timeout", 504, "The origin did not answer in time.", "Try again later; nothing was charged.";
+    OriginInvalid = "origin_invalid", 502, "The origin broke off or its answer was not HTTP.", "Try again later; nothing was charged unless the payment response says so.";
+    OriginTimeout = "origin_timeout", 504, "The origin did not answer in time.", "Try again later; nothing was charged unless the payment response says so.";
     // The request itself.
     BadHost = "bad_host", 400, "Host is missing, repeated, malformed or disagrees with the request target.", "Send one valid Host.";
     MisdirectedHost = "misdirected_host", 421, "This host is not served here.", "Use a host that the gateway serves.";

@@ -167,7 +167,8 @@ pub fn signing_key(json: &str) -> Result<SigningKey, String> {
         format!("not a private JWK: expected a JSON object with kty, crv, x and d, found something else at {place}")
     })?;
     if jwk.kty != "OKP" || jwk.crv.as_deref() != Some("Ed25519") {
-        return Err(format!("expected kty OKP with crv Ed25519, found kty {}", jwk.kty));
+        // Not what was found: a member may hold the key by mistake.
+        return Err("expected kty OKP with crv Ed25519, found another kty or crv".to_owned());
     }
     let d = jwk.d.ok_or("the private member `d` is missing; is this the public key?")?;
     let seed = URL_SAFE_NO_PAD.decode(d).map_err(|_| "`d` is not base64url")?;
@@ -256,6 +257,8 @@ mod tests {
             format!("0x{secret}"),
             "1234567890123456e7".to_owned(),
             format!("{{\"d\": {{\"{secret}\": 1}}}}"),
+            format!("{{\"kty\": \"{secret}\"}}"),
+            format!("{{\"kty\": \"OKP\", \"crv\": \"{secret}\"}}"),
         ] {
             let error = signing_key(&text).unwrap_err();
             assert!(!error.contains(&secret[..6]) && !error.contains("123456"), "{error}");

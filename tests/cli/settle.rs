@@ -145,6 +145,10 @@ fn a_running_gateway_settles_while_it_sells_and_signs_what_it_closed() {
         let (code, _, err) = audit(&["--key", file]);
         assert!(code == 2 && err.contains(file), "{err}");
     }
+    // A private key in the wrong form is not shown.
+    std::fs::write(dir.path().join("text.jwk"), "\"B0ndyoR9V4baVmEI\"").unwrap();
+    let (code, _, err) = audit(&["--key", "text.jwk"]);
+    assert!(code == 2 && err.contains("text.jwk: not a JWK") && !err.contains("B0ndyo"), "{err}");
 }
 
 #[test]

@@ -122,7 +122,11 @@ fn to_text(report: &AuditReport) -> String {
 fn public_key(path: &Path) -> Result<PublicKey, String> {
     let failed = |reason: String| format!("{}: {reason}", path.display());
     let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
-    let jwk: Jwk = serde_json::from_str(&text).map_err(|e| failed(format!("not a JWK: {e}")))?;
+    // What serde says may quote a private key.
+    let jwk: Jwk = serde_json::from_str(&text).map_err(|e| {
+        let place = format!("line {}, column {}", e.line(), e.column());
+        failed(format!("not a JWK: expected a JSON object with kty, crv and x, found something else at {place}"))
+    })?;
     let key = match jwk.d {
         // A private half must be whole.
         Some(_) => signing_key(&text).map(|key| Jwk::from_public(&key.verifying_key())).map_err(failed)?,
