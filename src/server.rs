@@ -14,7 +14,7 @@ mod terms;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -142,7 +142,7 @@ impl Gateway {
         let sockets = listen(&config)?;
         let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
         let store = SqliteStore::start(SqliteOptions {
-            path: config.ledger.path.clone(),
+            place: config.ledger.location.clone(),
             zone: config.ledger.zone.clone(),
             keys_max: config.ledger.keys_max,
             queue_max: config.ledger.queue_max,
@@ -191,8 +191,10 @@ impl Gateway {
         {
             tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
         }
-        let door = if store.has_opened() { admin::Door::open(&config.ledger.path) } else { None };
-        let door = admin::serve(door, store.clone(), config.ledger.path.clone(), key);
+        // Whoever can open a database needs nobody to do it for him.
+        let file = config.ledger.location.file().map(Path::to_owned);
+        let door = file.as_deref().filter(|_| store.has_opened()).and_then(admin::Door::open);
+        let door = admin::serve(door, store.clone(), file, key);
         let reconcile = reconcile::run(store.clone(), shared.facilitators.clone(), nodes);
         let door = async move {
             tokio::join!(door, reconcile);

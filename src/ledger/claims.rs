@@ -97,10 +97,10 @@ impl State {
 }
 
 impl Claims {
-    pub(super) fn new(keys_max: usize, floor_ms: u64) -> Claims {
+    pub(super) fn new(keys_max: usize, floor_ms: u64, credit_elsewhere: bool) -> Claims {
         Claims {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            credit: Credit::default(),
+            credit: Credit::new(credit_elsewhere),
             drops: Drops::new(),
             unresolved: Registry::default(),
             held: AtomicUsize::new(0),
@@ -218,6 +218,20 @@ impl Claims {
         true
     }
 
+    /// Others have had this payment meanwhile, or the claim can't be made now.
+    pub(super) fn refused(&self, claim: &Claim, error: &ClaimError) {
+        let state = match error {
+            ClaimError::AlreadyCaptured(n) => State::Captured { n: n.unwrap_or_default() },
+            ClaimError::Burnt => State::Burnt,
+            _ if self.forget(claim) => return,
+            _ => State::Released,
+        };
+        self.end(claim, State::is_live, |held| {
+            held.state = state;
+            Units::ZERO
+        });
+    }
+
     /// Gives key and credit back because the ledger failed, which is not the account's doing.
     pub(super) fn give_back(&self, claim: &Claim) {
         self.end(claim, State::is_live, |held| {
@@ -238,6 +252,9 @@ impl Claims {
     /// The settlement ended without a verdict.
     pub(super) fn unresolved(&self, unresolved: Unresolved, claim: &Claim) {
         let key = claim.request.key;
+        if self.leave(&key) {
+            return;
+        }
         // Registered first: whoever finds the state finds the payment.
         self.unresolved.insert(unresolved);
         if let Some(held) = self.shard(&key).get_mut(&key)
@@ -257,6 +274,25 @@ impl Claims {
         Some(Settling { claim: Claim { request, token }, intent })
     }
 
+    /// Takes a payment in hand that the database has given to this gateway.
+    pub(super) fn take_over(&self, unresolved: Unresolved) -> Settling {
+        let Unresolved { request, intent } = unresolved;
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        let held = Held { state: State::Settling { token }, releases: 0, paid_at_ms: request.paid_at_ms };
+        self.hold(request.key, held);
+        Settling { claim: Claim { request, token }, intent }
+    }
+
+    /// Where a database knows what has become of payments, memory keeps only what can't change any more, and what is in this
+    /// gateway's hand.
+    fn leave(&self, key: &PaymentKey) -> bool {
+        let leaves = self.credit.is_elsewhere();
+        if leaves && self.shard(key).remove(key).is_some() {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        }
+        leaves
+    }
+
     /// The settlement failed for good: nothing moved, and nothing will.
     pub(super) fn failed(&self, claim: &Claim) {
         self.unresolved.remove(&claim.request.key);
@@ -268,6 +304,9 @@ impl Claims {
 
     /// The settlement moved money, entry `n` says so.
     pub(super) fn settled(&self, claim: &Claim, n: i64, amount: Units, owed: bool) {
+        if owed && self.leave(&claim.request.key) {
+            return;
+        }
         self.unresolved.remove(&claim.request.key);
         self.end(claim, State::is_settling, |held| {
             held.state = if owed { State::Owed { n } } else { State::Captured { n } };
@@ -277,6 +316,9 @@ impl Claims {
 
     /// The captured payment's answer was not given.
     pub(super) fn owe(&self, key: &PaymentKey, n: i64) {
+        if self.leave(key) {
+            return;
+        }
         if let Some(held) = self.shard(key).get_mut(key)
             && matches!(held.state, State::Captured { .. } | State::Serving { .. })
         {

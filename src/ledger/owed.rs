@@ -4,6 +4,7 @@ use super::{
     entry::Kind,
     evidence::WalletEvidence,
     read::{LedgerReader, ReadError},
+    sql::params,
 };
 use crate::payment::key::PaymentKey;
 use crate::wire::x402::receipt::Receipt;
@@ -41,17 +42,18 @@ impl LedgerReader {
     /// What is owed and was not served since, oldest first.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn owed(&self) -> Result<Vec<Owed>, ReadError> {
-        let mut statement = self.connection.prepare(
+        let served = self.connection.prefixed(Kind::Redelivered as u8, "substr(o.key, 2)");
+        let select = format!(
             "SELECT c.n, c.key, c.agent, c.amount, c.asset, c.at_ms, o.at_ms, c.route, c.method, c.target, c.evidence, c.account \
              FROM entries o JOIN entries c ON c.n = o.ref_n \
              WHERE o.kind = ?1 AND c.kind = ?2 AND c.amount > 0 AND NOT EXISTS ( \
-               SELECT 1 FROM entries r WHERE r.key = CAST(x'09' || substr(o.key, 2) AS BLOB)) ORDER BY c.n",
-        )?;
-        let rows = statement.query_map((Kind::Owed as i64, Kind::Capture as i64), |row| {
-            let key = row.get_ref(1)?.as_blob().unwrap_or_default().get(1..).and_then(PaymentKey::from_bytes);
-            let evidence = row.get_ref(10)?.as_blob_or_null().ok().flatten();
+               SELECT 1 FROM entries r WHERE r.key = {served}) ORDER BY c.n"
+        );
+        let rows = self.connection.all(&select, params![Kind::Owed as i64, Kind::Capture as i64], |row| {
+            let key = row.get::<&[u8]>(1)?.get(1..).and_then(PaymentKey::from_bytes);
+            let evidence: Option<&[u8]> = row.get(10)?;
             let receipt =
                 evidence.and_then(|bytes| Receipt::decode(WalletEvidence::decode(bytes).ok()?.receipt.as_bytes()));
             let Some(key) = key else { return Ok(None) };
@@ -70,6 +72,6 @@ impl LedgerReader {
                 transaction: receipt.map(|receipt| receipt.transaction).filter(|transaction| !transaction.is_empty()),
             }))
         })?;
-        Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
+        Ok(rows.into_iter().flatten().collect())
     }
 }

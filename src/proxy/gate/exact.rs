@@ -33,13 +33,13 @@ struct Asked {
 
 impl Visit<'_> {
     /// A token payment.
-    pub(super) fn exact(&self, payload: &Payload) -> Result<Permit, Refusal> {
+    pub(super) async fn exact(&self, payload: &Payload) -> Result<Permit, Refusal> {
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
         let late = match self.exact_at(payload, now_ms, true) {
             // A ledger that was made since then can't know whether it was used.
             Ok(permit) if begun_ms(payload, shared.config.offers.ttl.as_secs()) < shared.store.replay_floor_ms() => {
-                let known = shared.store.knows(&permit.key);
+                let known = self.knows(&permit).await?;
                 return if known { Ok(permit) } else { Err(Reason::OfferExpired.into()) };
             }
             Err(refusal) if is_late(&refusal) => refusal,
@@ -47,12 +47,19 @@ impl Visit<'_> {
         };
         // Its time is over for a new purchase. One that is being settled, in doubt, owed or captured comes back all the
         // same: a fresh offer would make its payer pay again.
-        let known = |permit: &Permit| self.core.shared.store.knows(&permit.key);
         let then_ms = signed_ms(payload, self.core.shared.config.offers.ttl.as_secs());
-        match then_ms.and_then(|then_ms| self.exact_at(payload, then_ms, false).ok()).filter(known) {
-            Some(permit) => Ok(Permit { paid_at_ms: now_ms, granted_ms: now_ms, ..permit }),
-            None => Err(late),
+        match then_ms.and_then(|then_ms| self.exact_at(payload, then_ms, false).ok()) {
+            Some(permit) if self.knows(&permit).await? => {
+                Ok(Permit { paid_at_ms: now_ms, granted_ms: now_ms, ..permit })
+            }
+            _ => Err(late),
         }
+    }
+
+    /// Whether this payment has gone further than a claim.
+    async fn knows(&self, permit: &Permit) -> Result<bool, Refusal> {
+        let known = self.core.shared.store.knows(permit.key).await;
+        known.map_err(|_| Refusal::from(Reason::LedgerUnavailable).retry_after(5))
     }
 
     /// As it is judged at this time; a `fresh` one must leave the origin its time.

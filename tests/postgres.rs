@@ -1,0 +1,9 @@
+//! Books on a PostgreSQL server, shared by several gateways: a real server, real processes.
+
+mod support;
+
+#[path = "ledger/support.rs"]
+mod ledger;
+
+#[path = "postgres/store.rs"]
+mod store;
