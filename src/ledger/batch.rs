@@ -17,6 +17,7 @@ use super::{
     queue::{Act, Job, Redelivery},
     rows, settlements,
     store::{KeyRecord, Outcome, Receipt},
+    turns,
 };
 use crate::{payment::key::PaymentKey, wire::amount::Asset};
 
@@ -39,7 +40,7 @@ pub(super) struct Times {
 pub(super) struct Written {
     /// For each capture, in order; `None` for one that lost.
     pub(super) receipts: Vec<Option<Receipt>>,
-    /// For each redelivery, in order; `None` for one that was made before.
+    /// For each end of a turn, in order; `None` where the capture had one before.
     pub(super) redelivered: Vec<Option<Receipt>>,
     /// Credit that voids gave back.
     pub(super) voided: Vec<(UseKey, i64)>,
@@ -144,18 +145,18 @@ struct Filled<'a> {
 }
 
 /// The columns of a capture that a later posting about it repeats.
-struct Captured {
-    n: i64,
-    key: PostingKey,
-    at_ms: i64,
-    account: Arc<str>,
+pub(super) struct Captured {
+    pub(super) n: i64,
+    pub(super) key: PostingKey,
+    pub(super) at_ms: i64,
+    pub(super) account: Arc<str>,
     agent: String,
     agent_key: Option<String>,
     route: String,
-    scheme: String,
-    asset: String,
-    amount: i64,
-    period: u32,
+    pub(super) scheme: String,
+    pub(super) asset: String,
+    pub(super) amount: i64,
+    pub(super) period: u32,
 }
 
 fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<'a>, BatchError> {
@@ -236,7 +237,7 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
         let payment = capture.key.payment();
         if is_settled_at_once(&capture.scheme) {
             // Money has moved: what can be given back is the answer.
-            if post.insert(&capture.entry(Kind::Owed, post.next_n(), stamp))?.is_some() {
+            if turns::owe(&mut post, capture, stamp)? {
                 written.owed.push((payment, capture.n));
             }
         } else if post.insert(&capture.entry(Kind::Void, post.next_n(), stamp))?.is_some()
@@ -245,12 +246,12 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
             written.voided.push(((capture.account.clone(), asset, capture.period), capture.amount));
         }
     }
-    for capture in &again {
-        let posted = match capture {
-            Some(capture) => post.insert(&capture.entry(Kind::Redelivered, post.next_n(), stamp))?.map(|_| capture),
+    for (turn, capture) in from.redeliveries.iter().zip(&again) {
+        let ended = match capture {
+            Some(capture) => turns::end(&mut post, capture, turn.end, stamp)?,
             None => None,
         };
-        written.redelivered.push(posted.map(|capture| Receipt { n: capture.n, at_ms: capture.at_ms.unsigned_abs() }));
+        written.redelivered.push(ended);
     }
 
     let mut seen = HashSet::new();
@@ -299,7 +300,7 @@ pub(super) struct Stamp {
 
 impl Captured {
     /// A later posting about the capture.
-    fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
+    pub(super) fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
         Entry {
             n,
             key: PostingKey::new(kind, &self.key.payment(), 0),

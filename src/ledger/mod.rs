@@ -40,5 +40,6 @@ pub mod sqlite;
 pub mod statements;
 pub mod store;
 mod throttle;
+mod turns;
 pub mod verify;
 mod writer;

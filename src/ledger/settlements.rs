@@ -131,7 +131,7 @@ pub(super) fn set_unknown(connection: &Connection, key: &PaymentKey) -> rusqlite
     Ok(())
 }
 
-fn find(connection: &Connection, key: &PostingKey) -> rusqlite::Result<Option<i64>> {
+pub(super) fn find(connection: &Connection, key: &PostingKey) -> rusqlite::Result<Option<i64>> {
     let mut statement = connection.prepare_cached("SELECT n FROM entries WHERE key = ?1")?;
     statement.query_row([key.as_bytes()], |row| row.get(0)).optional()
 }

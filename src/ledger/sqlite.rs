@@ -20,7 +20,7 @@ use super::{
     limits,
     mailbox::{Answer, Captured, Filled, Intended, Ticket},
     opening::{Opening, SKEW_MAX_MS},
-    queue::{Act, Ask, Job, Redelivery},
+    queue::{Act, Ask, Job, Redelivery, TurnEnd},
     statements::{Mark, MarkError},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
@@ -413,7 +413,14 @@ impl Store for SqliteStore {
     }
 
     fn give_back(&self, turn: OwedTurn) {
-        self.shared.claims.give_back_owed(&turn.key, turn.n);
+        let OwedTurn { key, n } = turn;
+        if !self.shared.claims.give_back_owed(&key, n) {
+            return;
+        }
+        let lapse = Redelivery { key, n, end: TurnEnd::Lapsed, answer: Answer::default() };
+        if self.shared.queue.push_redelivery(lapse).is_err() {
+            self.shared.claims.owe_again(&key, n);
+        }
     }
 
     fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn> {
@@ -423,10 +430,10 @@ impl Store for SqliteStore {
     fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>> {
         let OwedTurn { key, n } = turn;
         let (answer, filled) = Answer::new();
-        match self.shared.queue.push_redelivery(Redelivery { key, n, answer }) {
+        match self.shared.queue.push_redelivery(Redelivery { key, n, end: TurnEnd::Served, answer }) {
             Ok(()) => Box::pin(filled),
             Err(unavailable) => {
-                self.shared.claims.owe(&key, n);
+                self.shared.claims.owe_again(&key, n);
                 Box::pin(future::ready(Err(unavailable.into())))
             }
         }

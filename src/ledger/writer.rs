@@ -21,7 +21,7 @@ use super::{
     file::{Head, Owner},
     mailbox::{Post, Ticket},
     place::Place,
-    queue::{Act, Ask, Job, Queue, Redelivery},
+    queue::{Act, Ask, Job, Queue, Redelivery, TurnEnd},
     settlements,
     sqlite::SqliteOptions,
     statements::MarkError,
@@ -193,6 +193,8 @@ pub(super) struct Writer {
     pub(super) in_doubt: Vec<Job>,
     /// Ends of settlements that must be written whatever happens: money moved, or certainly did not.
     pub(super) kept: Vec<Job>,
+    /// Turns that have lapsed, likewise: until then their payments are in flight.
+    pub(super) lapses: Vec<Redelivery>,
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
     pub(super) doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
@@ -200,8 +202,9 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Owner) -> Writer {
-        let (outcomes, in_doubt, kept) = (Vec::new(), Vec::new(), Vec::new());
-        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, doubt: None, next_shard: 0 }
+        let (outcomes, in_doubt, kept, lapses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (doubt, next_shard) = (None, 0);
+        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, lapses, doubt, next_shard }
     }
 
     /// Runs until the queue is closed and written.
@@ -210,6 +213,7 @@ impl Writer {
             let mut work = self.shared.queue.take();
             // The end of a settlement that a row's error held back.
             work.captures.extend(mem::take(&mut self.kept).into_iter().map(Job::owed));
+            work.redeliveries.append(&mut self.lapses);
             self.outcomes.extend(work.outcomes);
             let idle = work.captures.is_empty()
                 && work.redeliveries.is_empty()
@@ -317,12 +321,12 @@ impl Writer {
             }
             post.send(job.answer, Ok(receipt));
         }
-        for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
-            claims.served(&redelivery.key, redelivery.n);
-            post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
-        }
         for (key, n) in &written.owed {
             claims.owe(key, *n);
+        }
+        for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
+            claims.ended(&redelivery.key, redelivery.n);
+            post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
         }
         for (key, amount) in &written.voided {
             claims.credit.void(key, *amount);
@@ -350,11 +354,15 @@ impl Writer {
             }
         }
         for redelivery in redeliveries {
-            // In doubt it may be there: then it is not made again.
-            if in_doubt {
-                self.shared.claims.served(&redelivery.key, redelivery.n);
-            } else {
-                self.shared.claims.owe(&redelivery.key, redelivery.n);
+            match redelivery.end {
+                // Twice is once, so it does not matter whether it is there.
+                TurnEnd::Lapsed => {
+                    self.lapses.push(redelivery);
+                    continue;
+                }
+                // In doubt it may be there: then it is not made again.
+                TurnEnd::Served if in_doubt => self.shared.claims.ended(&redelivery.key, redelivery.n),
+                TurnEnd::Served => self.shared.claims.owe_again(&redelivery.key, redelivery.n),
             }
             post.send(redelivery.answer, Err(Unavailable(reason.clone()).into()));
         }
