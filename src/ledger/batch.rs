@@ -20,6 +20,7 @@ use super::{
     rows, settlements,
     sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
     store::{KeyRecord, Outcome, Receipt},
+    turns,
 };
 use crate::{payment::key::PaymentKey, wire::amount::Asset};
 
@@ -42,7 +43,7 @@ pub(super) struct Times {
 pub(super) struct Written {
     /// For each job, in order.
     pub(super) receipts: Vec<Posted>,
-    /// For each redelivery, in order; `None` for one that was made before.
+    /// For each end of a turn, in order; `None` where the capture had one before.
     pub(super) redelivered: Vec<Option<Receipt>>,
     /// Credit that voids gave back.
     pub(super) voided: Vec<(UseKey, i64)>,
@@ -179,18 +180,18 @@ struct Filled<'a> {
 }
 
 /// The columns of a capture that a later posting about it repeats.
-struct Captured {
-    n: i64,
-    key: PostingKey,
-    at_ms: i64,
-    account: Arc<str>,
+pub(super) struct Captured {
+    pub(super) n: i64,
+    pub(super) key: PostingKey,
+    pub(super) at_ms: i64,
+    pub(super) account: Arc<str>,
     agent: String,
     agent_key: Option<String>,
     route: String,
-    scheme: String,
-    asset: String,
-    amount: i64,
-    period: u32,
+    pub(super) scheme: String,
+    pub(super) asset: String,
+    pub(super) amount: i64,
+    pub(super) period: u32,
 }
 
 fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, BatchError> {
@@ -296,7 +297,7 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
         let payment = capture.key.payment();
         if is_settled_at_once(&capture.scheme) {
             // Money has moved: what can be given back is the answer.
-            if post.insert(&capture.entry(Kind::Owed, post.next_n(), stamp))?.is_some() {
+            if turns::owe(&mut post, capture, stamp)? {
                 if let Some(fence) = &mut fence {
                     fence.becomes(&payment, "o", capture.n);
                 }
@@ -308,18 +309,16 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
             written.voided.push(((capture.account.clone(), asset, capture.period), capture.amount));
         }
     }
-    for (redelivery, capture) in from.redeliveries.iter().zip(&again) {
-        let serves = fence.as_ref().is_none_or(|fence| fence.serves(redelivery));
-        let posted = match capture {
-            Some(capture) if serves => {
-                post.insert(&capture.entry(Kind::Redelivered, post.next_n(), stamp))?.map(|_| capture)
-            }
+    for (turn, capture) in from.redeliveries.iter().zip(&again) {
+        let serves = fence.as_ref().is_none_or(|fence| fence.serves(turn));
+        let ended = match capture {
+            Some(capture) if serves => turns::end(&mut post, capture, turn.end, stamp)?,
             _ => None,
         };
-        if let (Some(capture), Some(fence)) = (posted, &mut fence) {
-            fence.becomes(&redelivery.key, "c", capture.n);
+        if let (Some(receipt), Some(fence)) = (&ended, &mut fence) {
+            fence.becomes(&turn.key, "c", receipt.n);
         }
-        written.redelivered.push(posted.map(|capture| Receipt { n: capture.n, at_ms: capture.at_ms.unsigned_abs() }));
+        written.redelivered.push(ended);
     }
 
     let mut seen = HashSet::new();
@@ -391,7 +390,7 @@ pub(super) struct Stamp {
 
 impl Captured {
     /// A later posting about the capture.
-    fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
+    pub(super) fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
         Entry {
             n,
             key: PostingKey::new(kind, &self.key.payment(), 0),

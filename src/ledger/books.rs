@@ -183,7 +183,7 @@ impl Books {
         since_ms: u64,
         mut each: impl FnMut(PostingKey, i64, i64, bool),
     ) -> SqlResult<()> {
-        let (mut owed, mut redelivered) = (HashSet::new(), HashSet::new());
+        let (mut owed, mut ended) = (HashSet::new(), HashSet::new());
         let told = self.told_since(since_ms)?;
         let mut statement = self.connection.prepare("SELECT key, n, at_ms, scheme FROM entries ORDER BY n DESC")?;
         let mut rows = statement.query(&[])?;
@@ -195,14 +195,15 @@ impl Books {
             let Some(key) = PostingKey::from_bytes(row.get(0)?) else { continue };
             // What is posted about a capture comes after it, so on the way back it is met before.
             match key.kind() {
-                Kind::Redelivered => _ = redelivered.insert(key.payment()),
-                Kind::Owed if !redelivered.contains(&key.payment()) => _ = owed.insert(key.payment()),
+                Kind::Redelivered | Kind::Lapsed => _ = ended.insert(key.payment()),
+                Kind::Owed => _ = owed.insert(key.payment()),
                 // Money moved, and nobody knows whether the answer left: the payer may fetch it once.
                 Kind::Capture => {
                     let n = row.get(1)?;
                     let at_once = is_settled_at_once(row.get(3)?);
-                    let unproven = at_once && !told.contains(&n) && !redelivered.contains(&key.payment());
-                    each(key, n, at_ms, unproven || owed.contains(&key.payment()));
+                    let unproven = at_once && !told.contains(&n);
+                    let waits = unproven || owed.contains(&key.payment());
+                    each(key, n, at_ms, waits && !ended.contains(&key.payment()));
                 }
                 _ => {}
             }

@@ -76,6 +76,10 @@ enum State {
     Serving {
         n: i64,
     },
+    /// The last turn is over, and that is not on disk yet.
+    Lapsing {
+        n: i64,
+    },
     Released,
     Burnt,
 }
@@ -91,7 +95,7 @@ impl State {
 
     /// Still to be ended by somebody, however old the payment is.
     fn is_open(self) -> bool {
-        let owed = matches!(self, State::Owed { .. } | State::Serving { .. });
+        let owed = matches!(self, State::Owed { .. } | State::Serving { .. } | State::Lapsing { .. });
         owed || matches!(self, State::Live { .. } | State::Settling { .. } | State::Unresolved)
     }
 }
@@ -128,9 +132,8 @@ impl Claims {
             Entry::Occupied(mut occupied) => {
                 let held = *occupied.get();
                 match held.state {
-                    State::Live { .. } | State::Settling { .. } | State::Serving { .. } => {
-                        return Err(ClaimError::InFlight);
-                    }
+                    State::Live { .. } | State::Settling { .. } => return Err(ClaimError::InFlight),
+                    State::Serving { .. } | State::Lapsing { .. } => return Err(ClaimError::InFlight),
                     State::Unresolved => return Err(ClaimError::Unresolved),
                     State::Owed { .. } => return Err(ClaimError::Owed),
                     State::Captured { n } => return Err(ClaimError::AlreadyCaptured((n != 0).then_some(n))),
@@ -166,7 +169,7 @@ impl Claims {
     /// What memory knows of a key.
     pub(super) fn look(&self, key: &PaymentKey) -> Look {
         match self.shard(key).get(key).map(|held| held.state) {
-            Some(State::Captured { n } | State::Owed { n } | State::Serving { n }) => {
+            Some(State::Captured { n } | State::Owed { n } | State::Serving { n } | State::Lapsing { n }) => {
                 Look::Captured((n != 0).then_some(n))
             }
             _ => Look::Unknown,
@@ -175,9 +178,8 @@ impl Claims {
 
     /// Whether a payment has gone further than a claim.
     pub(super) fn knows(&self, key: &PaymentKey) -> bool {
-        use State::{Captured, Owed, Serving, Settling, Unresolved};
         let state = self.shard(key).get(key).map(|held| held.state);
-        matches!(state, Some(Settling { .. } | Unresolved | Owed { .. } | Serving { .. } | Captured { .. }))
+        state.is_some_and(|state| !matches!(state, State::Live { .. } | State::Released | State::Burnt))
     }
 
     /// Whether this claim is the live one of its key.
@@ -314,13 +316,13 @@ impl Claims {
         });
     }
 
-    /// The captured payment's answer was not given.
+    /// The captured payment's answer was not given. A turn that is taken is of what is owed already.
     pub(super) fn owe(&self, key: &PaymentKey, n: i64) {
         if self.leave(key) {
             return;
         }
         if let Some(held) = self.shard(key).get_mut(key)
-            && matches!(held.state, State::Captured { .. } | State::Serving { .. })
+            && matches!(held.state, State::Captured { .. })
         {
             held.state = State::Owed { n };
         }
@@ -335,21 +337,31 @@ impl Claims {
         Some(n)
     }
 
-    /// It was not given: owed again, unless that was the last of its turns. Each asks the origin, which nobody pays for.
-    pub(super) fn give_back_owed(&self, key: &PaymentKey, n: i64) {
+    /// It was not given: owed again, unless that was the last of its turns. Each asks the origin, which nobody pays for. True
+    /// for the last one: nobody is told of it before it is on disk.
+    pub(super) fn give_back_owed(&self, key: &PaymentKey, n: i64) -> bool {
+        let mut shard = self.shard(key);
+        let Some(held) = shard.get_mut(key).filter(|held| held.state == State::Serving { n }) else { return false };
+        held.releases = held.releases.saturating_add(1);
+        let is_last = held.releases >= RELEASES_MAX;
+        held.state = if is_last { State::Lapsing { n } } else { State::Owed { n } };
+        is_last
+    }
+
+    /// The end of a turn was not written: the turn is to be had once more.
+    pub(super) fn owe_again(&self, key: &PaymentKey, n: i64) {
         if let Some(held) = self.shard(key).get_mut(key)
-            && held.state == (State::Serving { n })
+            && [State::Serving { n }, State::Lapsing { n }].contains(&held.state)
         {
-            held.releases = held.releases.saturating_add(1);
-            let more = held.releases < RELEASES_MAX;
-            held.state = if more { State::Owed { n } } else { State::Captured { n } };
+            held.releases = held.releases.min(RELEASES_MAX - 1);
+            held.state = State::Owed { n };
         }
     }
 
-    /// What was owed is served, or was by somebody else.
-    pub(super) fn served(&self, key: &PaymentKey, n: i64) {
+    /// What was owed is served or has lapsed, as the books say.
+    pub(super) fn ended(&self, key: &PaymentKey, n: i64) {
         if let Some(held) = self.shard(key).get_mut(key)
-            && held.state == (State::Serving { n })
+            && [State::Serving { n }, State::Lapsing { n }].contains(&held.state)
         {
             held.state = State::Captured { n };
         }

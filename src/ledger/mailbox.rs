@@ -132,7 +132,7 @@ impl<T> Ticket<T> {
     }
 
     /// Nobody will ask any more: the result goes to `heir`, now if it is there, else when it comes.
-    fn bequeath(&self, heir: Heir<T>) {
+    pub(super) fn bequeath(&self, heir: Heir<T>) {
         let mut waiting = self.lock();
         match waiting.result.take() {
             Some(result) => {

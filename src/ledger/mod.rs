@@ -45,5 +45,6 @@ pub mod sqlite;
 pub mod statements;
 pub mod store;
 mod throttle;
+mod turns;
 pub mod verify;
 mod writer;

@@ -1,9 +1,12 @@
 //! The refund list: captures that moved money and whose answer nobody got.
 
 use super::{
-    entry::Kind,
-    evidence::WalletEvidence,
+    books::int,
+    entry::{Kind, PostingKey},
+    evidence::{BodyDigest, WalletEvidence},
+    opening::SKEW_MAX_MS,
     read::{LedgerReader, ReadError},
+    settlements::find,
     sql::params,
 };
 use crate::payment::key::PaymentKey;
@@ -36,6 +39,25 @@ pub struct Owed {
     pub target: Option<String>,
     /// The transaction on the network; none where the evidence names none, or is gone.
     pub transaction: Option<String>,
+    /// Whether its payer can still have the answer.
+    pub fetch: Fetch,
+}
+
+/// Whether what is owed can be fetched by the same request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// As far as the books tell.
+    Yes,
+    /// Its turns are over.
+    Lapsed,
+    /// A payment of x402 v1: anybody could copy it from the chain.
+    Version1,
+    /// The body of its request was not read to its end, so that no request can be told to be the same.
+    Body,
+    /// Retention dropped its evidence.
+    Dropped,
+    /// Older than the replay floor: only a process that has it in memory since then serves it.
+    Expired,
 }
 
 impl LedgerReader {
@@ -54,9 +76,18 @@ impl LedgerReader {
         let rows = self.connection.all(&select, params![Kind::Owed as i64, Kind::Capture as i64], |row| {
             let key = row.get::<&[u8]>(1)?.get(1..).and_then(PaymentKey::from_bytes);
             let evidence: Option<&[u8]> = row.get(10)?;
-            let receipt =
-                evidence.and_then(|bytes| Receipt::decode(WalletEvidence::decode(bytes).ok()?.receipt.as_bytes()));
+            let evidence = evidence.and_then(|bytes| WalletEvidence::decode(bytes).ok());
+            let receipt = evidence.as_ref().and_then(|evidence| Receipt::decode(evidence.receipt.as_bytes()));
             let Some(key) = key else { return Ok(None) };
+            let fetch = match &evidence {
+                _ if find(&self.connection, &PostingKey::new(Kind::Lapsed, &key, 0))?.is_some() => Fetch::Lapsed,
+                None => Fetch::Dropped,
+                Some(WalletEvidence { sealed_id: None, .. }) => Fetch::Version1,
+                // What a call asks for is part of its target.
+                Some(WalletEvidence { body: BodyDigest::Unknown, target, .. }) if !target.contains('#') => Fetch::Body,
+                Some(_) if row.get::<i64>(5)? < self.book.floor_ms.saturating_sub(int(SKEW_MAX_MS)) => Fetch::Expired,
+                Some(_) => Fetch::Yes,
+            };
             Ok(Some(Owed {
                 n: row.get(0)?,
                 key,
@@ -70,6 +101,7 @@ impl LedgerReader {
                 method: row.get(8)?,
                 target: row.get(9)?,
                 transaction: receipt.map(|receipt| receipt.transaction).filter(|transaction| !transaction.is_empty()),
+                fetch,
             }))
         })?;
         Ok(rows.into_iter().flatten().collect())

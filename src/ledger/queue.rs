@@ -78,12 +78,22 @@ pub(super) enum Act {
     Fail(Arc<Intent>),
 }
 
-/// A captured payment that is served once more.
+/// A captured payment whose turn of being served once more ends for good.
 pub(super) struct Redelivery {
     pub(super) key: PaymentKey,
     /// The capture.
     pub(super) n: i64,
+    pub(super) end: TurnEnd,
     pub(super) answer: Answer,
+}
+
+/// How it ends; see [`super::turns`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TurnEnd {
+    /// The origin has succeeded.
+    Served,
+    /// That was the last turn. Nobody waits for it.
+    Lapsed,
 }
 
 /// A call that is no posting.

@@ -62,6 +62,8 @@ pub struct Fate {
     pub owed_n: Option<i64>,
     /// The entry that says that it was served later.
     pub redelivered_n: Option<i64>,
+    /// The entry that says that it is not served any more.
+    pub lapsed_n: Option<i64>,
 }
 
 impl Fate {
@@ -267,6 +269,7 @@ impl LedgerReader {
             void_n: find(Kind::Void)?,
             owed_n: find(Kind::Owed)?,
             redelivered_n: find(Kind::Redelivered)?,
+            lapsed_n: find(Kind::Lapsed)?,
         };
         let mut statement = self.connection.prepare(
             "SELECT n_first, outcomes FROM batches WHERE slot = ?1 AND (outcomes IS NOT NULL OR n_first <= ?2) \
@@ -334,10 +337,11 @@ impl Later {
                     void_n: later(Kind::Void),
                     owed_n: later(Kind::Owed),
                     redelivered_n: later(Kind::Redelivered),
+                    lapsed_n: later(Kind::Lapsed),
                     outcome: self.outcomes.remove(&entry.n),
                 })
             }
-            (kind @ (Kind::Void | Kind::Owed | Kind::Redelivered), Some(capture_n)) => {
+            (kind @ (Kind::Void | Kind::Owed | Kind::Redelivered | Kind::Lapsed), Some(capture_n)) => {
                 self.postings.insert((capture_n, kind), entry.n);
                 None
             }

@@ -102,6 +102,7 @@ impl Writer {
         // Whoever asked for them was told that the ledger is closed, so their answers are owed.
         let kept: Vec<Job> = mem::take(&mut self.kept).into_iter().map(Job::owed).collect();
         self.books.probe().map_err(BatchError::into_text)?;
-        self.commit(kept, Vec::new()).map_err(|Broken(reason)| reason.to_string())
+        let lapses = mem::take(&mut self.lapses);
+        self.commit(kept, lapses).map_err(|Broken(reason)| reason.to_string())
     }
 }

@@ -166,7 +166,7 @@ pub(super) fn set_unknown(connection: &Session, key: &PaymentKey) -> SqlResult<(
     Ok(())
 }
 
-fn find(connection: &Session, key: &PostingKey) -> SqlResult<Option<i64>> {
+pub(super) fn find(connection: &Session, key: &PostingKey) -> SqlResult<Option<i64>> {
     connection.first("SELECT n FROM entries WHERE key = ?1", params![key.as_bytes()], |row| row.get(0))
 }
 

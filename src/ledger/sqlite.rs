@@ -22,7 +22,7 @@ use super::{
     mailbox::{Answer, Captured, Claiming, Filled, Intended, Ticket},
     opening::Opening,
     postgres::desk::{Desk, Word},
-    queue::{Act, Ask, Job, Redelivery},
+    queue::{Act, Ask, Job, Redelivery, TurnEnd},
     statements::{Mark, MarkError},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
@@ -405,9 +405,11 @@ impl Store for SqliteStore {
     }
 
     fn give_back(&self, turn: OwedTurn) {
+        let OwedTurn { key, n } = turn;
         match &self.shared.desk {
-            Some(desk) => desk.say(Word::GiveBackOwed(turn.key)),
-            None => self.shared.claims.give_back_owed(&turn.key, turn.n),
+            Some(_) => self.shared.owe_again(&key, n),
+            None if self.shared.claims.give_back_owed(&key, n) => self.shared.lapse(key, n),
+            None => {}
         }
     }
 
@@ -425,7 +427,7 @@ impl Store for SqliteStore {
     fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>> {
         let OwedTurn { key, n } = turn;
         let (answer, filled) = Answer::new();
-        match self.shared.queue.push_redelivery(Redelivery { key, n, answer }) {
+        match self.shared.queue.push_redelivery(Redelivery { key, n, end: TurnEnd::Served, answer }) {
             Ok(()) => Box::pin(filled),
             Err(unavailable) => {
                 self.shared.owe_again(&key, n);

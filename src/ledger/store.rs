@@ -95,7 +95,8 @@ pub trait Store: Outcomes {
     /// Takes the turn of serving what is owed: one at a time gets it.
     fn take_owed(&self, key: PaymentKey) -> StoreFuture<Option<OwedTurn>>;
 
-    /// The turn ends and nothing was given: the answer is owed again, for a few more turns.
+    /// The turn ends and nothing was given: the answer is owed again, for a few more turns. After the last one it has lapsed,
+    /// for good, and until that is durable the payment counts as in flight: who was told to ask for a refund is not served.
     fn give_back(&self, turn: OwedTurn);
 
     /// What was owed is served: durable when the future resolves. A turn that ends without leaves it owed in the books, for

@@ -19,10 +19,10 @@ use super::{
     closing::CloseError,
     day::{CreditPeriod, credit_period},
     file::{Head, Owner},
-    mailbox::{Post, Ticket},
+    mailbox::{Answer, Post, Ticket},
     place::Place,
     postgres::desk::{Desk, Word},
-    queue::{Act, Ask, Job, Queue, Redelivery},
+    queue::{Act, Ask, Job, Queue, Redelivery, TurnEnd},
     settlements,
     sql::SqlError,
     sqlite::SqliteOptions,
@@ -184,11 +184,23 @@ impl Shared {
         self.open.load(Ordering::Acquire) && server && self.stalled_ms().is_none()
     }
 
-    /// A turn of serving what is owed ends, and whether it was written is not known or it was not.
-    pub(super) fn owe_again(&self, key: &PaymentKey, n: i64) {
-        match &self.desk {
-            Some(desk) => desk.say(Word::GiveBackOwed(*key)),
-            None => self.claims.owe(key, n),
+    /// A turn of serving what is owed ends, and whether that was written is not known, or nothing was given.
+    pub(super) fn owe_again(self: &Arc<Self>, key: &PaymentKey, n: i64) {
+        let Some(desk) = &self.desk else { return self.claims.owe_again(key, n) };
+        let (ticket, shared, key) = (Ticket::new(), self.clone(), *key);
+        ticket.bequeath(Box::new(move |last| {
+            if let Ok(true) = last {
+                shared.lapse(key, n);
+            }
+        }));
+        desk.say(Word::GiveBackOwed(key, ticket));
+    }
+
+    /// The last turn is over: until that is on disk, the payment counts as in flight.
+    pub(super) fn lapse(self: &Arc<Self>, key: PaymentKey, n: i64) {
+        let lapse = Redelivery { key, n, end: TurnEnd::Lapsed, answer: Answer::default() };
+        if self.queue.push_redelivery(lapse).is_err() && self.desk.is_none() {
+            self.claims.owe_again(&key, n);
         }
     }
 
@@ -240,6 +252,8 @@ pub(super) struct Writer {
     pub(super) in_doubt: Vec<Job>,
     /// Ends of settlements that must be written whatever happens: money moved, or certainly did not.
     pub(super) kept: Vec<Job>,
+    /// Turns that have lapsed, likewise: until then their payments are in flight.
+    pub(super) lapses: Vec<Redelivery>,
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
     pub(super) doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
@@ -247,8 +261,9 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Option<Owner>) -> Writer {
-        let (outcomes, in_doubt, kept) = (Vec::new(), Vec::new(), Vec::new());
-        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, doubt: None, next_shard: 0 }
+        let (outcomes, in_doubt, kept, lapses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (doubt, next_shard) = (None, 0);
+        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, lapses, doubt, next_shard }
     }
 
     /// Runs until the queue is closed and written.
@@ -257,6 +272,7 @@ impl Writer {
             let mut work = self.shared.queue.take();
             // The end of a settlement that a row's error held back.
             work.captures.extend(mem::take(&mut self.kept).into_iter().map(Job::owed));
+            work.redeliveries.append(&mut self.lapses);
             self.outcomes.extend(work.outcomes);
             let idle = work.captures.is_empty()
                 && work.redeliveries.is_empty()
@@ -392,12 +408,12 @@ impl Writer {
             }
             post.send(job.answer, Ok(receipt));
         }
-        for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
-            claims.served(&redelivery.key, redelivery.n);
-            post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
-        }
         for (key, n) in &written.owed {
             claims.owe(key, *n);
+        }
+        for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
+            claims.ended(&redelivery.key, redelivery.n);
+            post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
         }
         for (key, amount) in &written.voided {
             claims.credit.void(key, *amount);
@@ -425,11 +441,17 @@ impl Writer {
             }
         }
         for redelivery in redeliveries {
-            // In doubt it may be there: then it is not made again.
-            if in_doubt && self.shared.desk.is_none() {
-                self.shared.claims.served(&redelivery.key, redelivery.n);
-            } else {
-                self.shared.owe_again(&redelivery.key, redelivery.n);
+            match redelivery.end {
+                // Twice is once, so it does not matter whether it is there.
+                TurnEnd::Lapsed => {
+                    self.lapses.push(redelivery);
+                    continue;
+                }
+                // In doubt it may be there: then it is not made again.
+                TurnEnd::Served if in_doubt && self.shared.desk.is_none() => {
+                    self.shared.claims.ended(&redelivery.key, redelivery.n);
+                }
+                TurnEnd::Served => self.shared.owe_again(&redelivery.key, redelivery.n),
             }
             post.send(redelivery.answer, Err(Unavailable(reason.clone()).into()));
         }

@@ -219,7 +219,7 @@ impl Faults for Fail {
     }
 }
 
-fn failing(before: u32, after: u32) -> Ledger {
+pub fn failing(before: u32, after: u32) -> Ledger {
     Ledger::with_faults(Arc::new(Fail { before: before.into(), after: after.into() }))
 }
 

@@ -1,5 +1,5 @@
-//! Postings that only make sense after others: what was settled was intended, what failed did not settle, what is owed or served
-//! again was captured.
+//! Postings that only make sense after others: what was settled was intended, what failed did not settle, what is owed, served
+//! again or lapsed was captured.
 
 use super::{Place, Stop, finding, same};
 use crate::ledger::{
@@ -28,8 +28,13 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
             none(Kind::Capture, "an earlier capture of what failed")?;
             intended(entry, before(Kind::Intent)?)
         }
-        Kind::Owed | Kind::Redelivered => {
+        Kind::Owed | Kind::Redelivered | Kind::Lapsed => {
             let place = Place::Entry(entry.n);
+            match entry.kind {
+                Kind::Lapsed => none(Kind::Redelivered, "an earlier answer to what has lapsed")?,
+                Kind::Redelivered => none(Kind::Lapsed, "an earlier lapse of what is served")?,
+                _ => {}
+            }
             if !is_settled_at_once(entry.scheme) {
                 return Err(finding(place, "its scheme", "one that is settled at once", entry.scheme));
             }

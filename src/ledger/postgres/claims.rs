@@ -386,12 +386,14 @@ pub(super) fn take_owed(session: &Session, lease: Lease, key: &PaymentKey) -> Sq
     session.first(take, params![key.as_bytes(), lease.slot, lease.epoch], |row| row.get(0))
 }
 
-/// The turn ends and nothing was given: owed again, unless that was the last of its turns.
-pub(super) fn give_back_owed(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<()> {
+/// The turn ends and nothing was given: owed again. True when that was the last of its turns: it stays in this gateway's hand
+/// until its lapse is posted.
+pub(super) fn give_back_owed(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<bool> {
     let back = "UPDATE claims SET releases = releases + 1, \
-                state = CASE WHEN releases + 1 >= ?4 THEN 'c' ELSE 'o' END \
-                WHERE key = ?1 AND slot = ?2 AND epoch = ?3 AND state = 'v'";
-    session.execute(back, params![key.as_bytes(), lease.slot, lease.epoch, RELEASES_MAX]).map(drop)
+                state = CASE WHEN releases + 1 >= ?4 THEN 'v' ELSE 'o' END \
+                WHERE key = ?1 AND slot = ?2 AND epoch = ?3 AND state = 'v' RETURNING state";
+    let values = params![key.as_bytes(), lease.slot, lease.epoch, RELEASES_MAX];
+    Ok(session.first(back, values, |row| row.get::<String>(0))?.is_some_and(|state| state == "v"))
 }
 
 /// What stands for a purchase in the rows.

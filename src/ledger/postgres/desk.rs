@@ -44,9 +44,13 @@ type Told<T> = Arc<Ticket<Result<T, Unavailable>>>;
 pub(in crate::ledger) enum Word {
     Claim(Box<ClaimRequest>, Arc<Ticket<Claimed>>),
     Release(PaymentKey, Released),
-    Doubt { key: PaymentKey, unknown: bool },
+    Doubt {
+        key: PaymentKey,
+        unknown: bool,
+    },
     Owe(PaymentKey, i64),
-    GiveBackOwed(PaymentKey),
+    /// Answered with whether that was the last turn; then the row stays as it is until that is posted.
+    GiveBackOwed(PaymentKey, Told<bool>),
     TakeOwed(PaymentKey, Told<Option<i64>>),
     Knows(PaymentKey, Told<bool>),
     IsInDoubt(Purchase, Told<bool>),
@@ -60,10 +64,12 @@ impl Word {
         match self {
             Word::Claim(_, ticket) => ticket.fill(Err(unavailable().into())),
             Word::TakeOwed(_, ticket) => ticket.fill(Err(unavailable())),
-            Word::Knows(_, ticket) | Word::IsInDoubt(_, ticket) => ticket.fill(Err(unavailable())),
+            Word::Knows(_, ticket) | Word::IsInDoubt(_, ticket) | Word::GiveBackOwed(_, ticket) => {
+                ticket.fill(Err(unavailable()));
+            }
             Word::Adopt(_, ticket) => ticket.fill(Err(unavailable())),
             Word::Unresolved(ticket) => ticket.fill(Err(unavailable())),
-            Word::Release(..) | Word::Doubt { .. } | Word::Owe(..) | Word::GiveBackOwed(_) => {}
+            Word::Release(..) | Word::Doubt { .. } | Word::Owe(..) => {}
         }
     }
 
@@ -71,7 +77,7 @@ impl Word {
     fn undo(&self) -> Option<Word> {
         match self {
             Word::Claim(request, _) => Some(Word::Release(request.key, Released::NotAsked)),
-            Word::TakeOwed(key, _) => Some(Word::GiveBackOwed(*key)),
+            Word::TakeOwed(key, _) => Some(Word::GiveBackOwed(*key, Ticket::new())),
             Word::Adopt(key, _) => Some(Word::Doubt { key: *key, unknown: true }),
             _ => None,
         }
@@ -80,7 +86,7 @@ impl Word {
     /// Whether it must be said even if it can't be now. Until then the payment is held, and nobody else ends that while this
     /// gateway lives.
     fn is_kept(&self) -> bool {
-        matches!(self, Word::Release(..) | Word::Doubt { .. } | Word::Owe(..) | Word::GiveBackOwed(_))
+        matches!(self, Word::Release(..) | Word::Doubt { .. } | Word::Owe(..) | Word::GiveBackOwed(..))
     }
 }
 
@@ -329,7 +335,9 @@ fn write(session: &Session, lease: Lease, words: &VecDeque<Word>) -> SqlResult<V
         match word {
             Word::Doubt { key, unknown } => claims::doubt(&transaction, lease, key, *unknown)?,
             Word::Owe(key, n) => claims::owe(&transaction, key, *n)?,
-            Word::GiveBackOwed(key) => claims::give_back_owed(&transaction, lease, key)?,
+            Word::GiveBackOwed(key, ticket) => {
+                answers.push(answered(ticket, Ok(claims::give_back_owed(&transaction, lease, key)?)));
+            }
             _ => {}
         }
     }
