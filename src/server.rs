@@ -136,7 +136,8 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let config = Arc::new(config);
         let clock = Clock::system();
-        let (secrets, secrets_are_new) = files::load_secrets(&config.offers.secret_file)?;
+        let (secrets, secrets_are_new) =
+            files::load_secrets(&config.offers.secret_file, config.ledger.location.file().is_none())?;
         let key = config.signing.key_file.as_deref().map(files::load_key).transpose()?;
         let tls = origin_tls(&config)?;
         let sockets = listen(&config)?;

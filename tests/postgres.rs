@@ -7,3 +7,6 @@ mod ledger;
 
 #[path = "postgres/store.rs"]
 mod store;
+
+#[path = "postgres/replicas.rs"]
+mod replicas;

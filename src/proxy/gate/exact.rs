@@ -161,7 +161,7 @@ impl Visit<'_> {
         let text = accepted.extra.get("id").and_then(|id| id.as_str()).unwrap_or_default();
         let unknown = || Refusal::from(Reason::UnknownOffer).error("invalid_payment_requirements");
         let id = SealedId::parse(text).ok_or_else(unknown)?;
-        let quote = id.open(&shared.secrets, terms, now_ms, &self.resource()).map_err(|e| match e {
+        let quote = id.open(&shared.secrets, &terms, now_ms, &self.resource()).map_err(|e| match e {
             IdError::Unknown => unknown(),
             IdError::Expired => Refusal::from(Reason::OfferExpired),
             IdError::OtherResource => Refusal::from(Reason::OtherResource),
@@ -179,9 +179,10 @@ impl Visit<'_> {
     /// What v1 was quoted for this route on this network, under terms that are still live.
     fn quoted_before<'v>(&'v self, network: &'v str, now_ms: u64) -> impl Iterator<Item = Asked> + 'v {
         let shared = &*self.core.shared;
-        let live = shared.terms().into_iter().flat_map(move |terms| terms.quotes(now_ms));
-        live.filter_map(move |term| {
-            let units = shared.route_keys.get(self.route)?.quoted(term)?;
+        let live: Vec<Arc<Term>> =
+            shared.terms().map(|terms| terms.quotes(now_ms).cloned().collect()).unwrap_or_default();
+        live.into_iter().filter_map(move |term| {
+            let units = shared.route_keys.get(self.route)?.quoted(&term)?;
             let template = &term.template;
             let token = self.configured(template).filter(|token| token.network.v1_name() == Some(network))?;
             let requirements = token.requirements("exact", units, template.ttl, None);
