@@ -10,3 +10,6 @@ mod store;
 
 #[path = "postgres/replicas.rs"]
 mod replicas;
+
+#[path = "postgres/opening.rs"]
+mod opening;
