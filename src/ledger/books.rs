@@ -16,7 +16,7 @@ use super::{
     entry::{Kind, PostingKey, is_settled_at_once},
     faults::Faults,
     file::{self, Book, Head, OpenError, SLOT},
-    outcomes, rows,
+    outcomes, rows, steps,
     store::Terms,
 };
 use crate::wire::amount::Asset;
@@ -145,8 +145,8 @@ impl Books {
                     let n = row.get(1)?;
                     let at_once = is_settled_at_once(row.get_ref(3)?.as_str().unwrap_or_default());
                     let unproven = at_once && !told.contains(&n);
-                    let waits = unproven || owed.contains(&key.payment());
-                    each(key, n, at_ms, waits && !ended.contains(&key.payment()));
+                    let waits = (unproven || owed.contains(&key.payment())) && !ended.contains(&key.payment());
+                    each(key, n, at_ms, waits && !steps::is_refunded(&self.connection, &key.payment())?);
                 }
                 _ => {}
             }

@@ -125,7 +125,7 @@ fn fill(transaction: &Connection, close: &Close) -> rusqlite::Result<()> {
     // A token that moved with its capture is owed by nobody.
     let sums = format!(
         "SELECT account, asset, SUM(captured), SUM(voided) + SUM(refunded), MIN(scheme IN ({SETTLED_AT_ONCE})) \
-         FROM rollups WHERE book_day >= ?1 AND book_day < ?2 AND captures + voids + refunds > 0 \
+         FROM rollups WHERE book_day >= ?1 AND book_day < ?2 AND (captures <> 0 OR voids <> 0 OR refunds <> 0 OR refunded <> 0) \
          GROUP BY account, asset ORDER BY account, asset"
     );
     let mut sums = transaction.prepare(&sums)?;

@@ -12,6 +12,7 @@ use super::{
     poster::Poster,
     queue::{Act, Job},
     settling::{Bought, Intent},
+    steps,
     store::{ClaimRequest, Posting, Purchase, Receipt, Unresolved},
 };
 use crate::{
@@ -143,9 +144,10 @@ pub(super) fn bought(connection: &Connection, key: &PaymentKey) -> rusqlite::Res
     let [capture, owed, redelivered] =
         [Kind::Capture, Kind::Owed, Kind::Redelivered].map(|kind| PostingKey::new(kind, key, 0));
     let owed = find(connection, &owed)?.is_some() && find(connection, &redelivered)?.is_none();
+    let refunded = steps::is_refunded(connection, key)?;
     let row = statement.query_row([capture.as_bytes()], |row| {
         let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<_, i64>(1)?.unsigned_abs() };
-        Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed })
+        Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed, refunded })
     });
     row.optional()
 }

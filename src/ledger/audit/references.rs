@@ -3,7 +3,7 @@
 
 use rusqlite::Connection;
 
-use super::{Place, Stop, finding, same};
+use super::{Place, Stop, corrections, finding, same};
 use crate::ledger::entry::{Entry, Kind, PostingKey, is_settled_at_once};
 
 /// Checks that what `entry` builds on stands before it.
@@ -43,6 +43,10 @@ pub(super) fn check(connection: &Connection, entry: &Entry<'_>) -> Result<(), St
             let named = entry.ref_n.map_or_else(|| "none".to_owned(), |n| n.to_string());
             same(place.clone(), "the capture that it names", capture.n.to_string(), named)?;
             same(place, "its amount", capture.amount, entry.amount)
+        }
+        Kind::Refund | Kind::Dispute => corrections::check(connection, entry),
+        Kind::Void if is_settled_at_once(entry.scheme) => {
+            Err(finding(Place::Entry(entry.n), "its scheme", "one on credit", entry.scheme))
         }
         _ => Ok(()),
     }
