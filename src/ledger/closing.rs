@@ -123,8 +123,8 @@ fn fill(transaction: &Session, close: &Close) -> SqlResult<()> {
     // A token that moved with its capture is owed by nobody.
     let sums = format!(
         "SELECT account, asset, CAST(SUM(captured) AS BIGINT), CAST(SUM(voided) + SUM(refunded) AS BIGINT), \
-         MIN(CASE WHEN scheme IN ({SETTLED_AT_ONCE}) THEN 1 ELSE 0 END) \
-         FROM rollups WHERE book_day >= ?1 AND book_day < ?2 AND captures + voids + refunds > 0 \
+         MIN(CASE WHEN scheme IN ({SETTLED_AT_ONCE}) THEN 1 ELSE 0 END) FROM rollups WHERE book_day >= ?1 \
+         AND book_day < ?2 AND (captures <> 0 OR voids <> 0 OR refunds <> 0 OR refunded <> 0) \
          GROUP BY account, asset ORDER BY account, asset"
     );
     let mut sums = transaction.prepare(&sums)?;

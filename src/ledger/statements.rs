@@ -159,7 +159,8 @@ pub struct Statement {
     pub closed_ms: i64,
     /// What was captured.
     pub gross: i64,
-    /// What was given back: voids and refunds posted in these days, of earlier captures too. Not negative.
+    /// What was given back: voids and refunds posted in these days, of earlier captures too; negative where more refunds of
+    /// earlier days failed.
     pub corrections: i64,
     /// `gross` less `corrections`; negative where more was given back than bought.
     pub total: i64,
@@ -302,7 +303,7 @@ fn lines(connection: &Session, statement: &Statement) -> SqlResult<(Vec<Statemen
             let (count, sum): (i64, i64) = (row.get(column)?, row.get(column + 1)?);
             let line = StatementLine { day: row.get(0)?, route: row.get(1)?, kind, count, amount: sign * sum };
             match kind {
-                _ if count == 0 => {}
+                _ if (count, sum) == (0, 0) => {}
                 Kind::Capture => captures.push(line),
                 _ => corrections.push(line),
             }

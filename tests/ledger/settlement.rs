@@ -55,7 +55,8 @@ fn intent() -> Intent {
 }
 
 pub fn claim(ledger: &Ledger, name: &str) -> Result<Claim, ClaimError> {
-    wait(ledger.store().claim(wallet_request(name)))
+    let paid_at_ms = ledger.clock.now_ms();
+    wait(ledger.store().claim(ClaimRequest { paid_at_ms, ..wallet_request(name) }))
 }
 
 pub fn intend(ledger: &Ledger, name: &str) -> Settling {

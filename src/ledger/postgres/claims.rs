@@ -374,8 +374,14 @@ pub(in crate::ledger) fn withdraw(session: &Session, slot: i64, key: &PaymentKey
     transaction.commit()
 }
 
+/// What was owed is not fetched any more.
+pub(in crate::ledger) fn end_owed(session: &Session, key: &PaymentKey) -> SqlResult<()> {
+    let end = "UPDATE claims SET state = 'c' WHERE key = ?1 AND state IN ('o', 'v')";
+    session.execute(end, params![key.as_bytes()]).map(drop)
+}
+
 /// The capture is owed: its answer was not given.
-pub(super) fn owe(session: &Session, key: &PaymentKey, n: i64) -> SqlResult<()> {
+pub(in crate::ledger) fn owe(session: &Session, key: &PaymentKey, n: i64) -> SqlResult<()> {
     let owe = "UPDATE claims SET state = 'o', n = ?2 WHERE key = ?1 AND state IN ('c', 'v')";
     session.execute(owe, params![key.as_bytes(), n]).map(drop)
 }

@@ -7,7 +7,9 @@ use std::sync::{
 
 use super::schema;
 use crate::ledger::{
+    batch::Captured,
     chain,
+    entry::EntryNumber,
     file::{self, Head},
     sql::{Begin, Session, SqlResult, params},
 };
@@ -18,6 +20,8 @@ pub(super) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000):
 pub(in crate::ledger) const LEASE_MS: i64 = 6_000;
 /// A slot is given to a new gateway only so long after its lease has ended.
 const ABANDONED_MS: i64 = 60_000;
+/// No answer takes longer than this to be given.
+const TOLD_MS: i64 = 86_400_000;
 
 /// A slot and the turn of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +82,17 @@ impl Lease {
         let end = "UPDATE writers SET lease_until = 0 WHERE slot = ?1 AND epoch = ?2";
         session.execute(end, params![self.slot, self.epoch]).map(drop)
     }
+}
+
+/// Whether another gateway that lives made this capture, so lately that it may still tell what became of its answer.
+pub(in crate::ledger) fn may_tell(session: &Session, capture: &Captured) -> SqlResult<bool> {
+    if session.sqlite().is_some() {
+        return Ok(false);
+    }
+    let lives =
+        format!("SELECT 1 FROM writers WHERE slot = ?1 AND lease_until > {NOW_MS} AND ?2 > {NOW_MS} - {TOLD_MS}");
+    let slot = EntryNumber::from_n(capture.n).slot;
+    Ok(session.first(&lives, params![slot, capture.at_ms], |_| Ok(()))?.is_some())
 }
 
 /// The lease of this process, as its threads share it.
