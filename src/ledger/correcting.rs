@@ -14,8 +14,9 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::{
-    batch::{BatchError, Captured, Stamp, Times, captured, seal, sort},
+    batch::{BatchError, Stamp, Times, seal, sort},
     books::{Books, int},
+    captured::{Captured, captured},
     chain::{self, Hash},
     correction::{CorrectError, Decision, Order, Rules, Standing, State, Step, What, decide},
     credit::UseKey,

@@ -9,6 +9,7 @@
 pub mod audit;
 mod batch;
 mod books;
+mod captured;
 pub mod chain;
 mod claims;
 pub mod clock_rule;

@@ -43,7 +43,7 @@ pub(super) fn is_refunded(connection: &Session, payment: &PaymentKey) -> SqlResu
 }
 
 /// What stands about a capture.
-pub(super) fn standing(connection: &Session, capture: &super::batch::Captured) -> SqlResult<Standing> {
+pub(super) fn standing(connection: &Session, capture: &super::captured::Captured) -> SqlResult<Standing> {
     let payment = capture.key.payment();
     let find = |kind| find(connection, &PostingKey::new(kind, &payment, 0));
     Ok(Standing {

@@ -22,7 +22,8 @@
 //! taken then gives nothing. The ends exclude each other: the writer looks for another one before it posts one.
 
 use super::{
-    batch::{BatchError, Captured, Stamp, sort},
+    batch::{BatchError, Stamp, sort},
+    captured::Captured,
     entry::{Kind, PostingKey},
     poster::Poster,
     queue::TurnEnd,

@@ -116,7 +116,7 @@ fn credit_over_gateways_is_never_exceeded_and_its_last_unit_can_be_spent() {
                             // Between these two the credit of this claim is taken: what all have taken is within the limit.
                             let now = admitted.fetch_add(amount, std::sync::atomic::Ordering::SeqCst) + amount;
                             assert!(now <= limit, "{now} of {limit} are taken");
-                            if random() % 3 == 0 {
+                            if random().is_multiple_of(3) {
                                 wait(store.capture(claim, posting(units(amount)))).unwrap();
                             } else {
                                 admitted.fetch_sub(amount, std::sync::atomic::Ordering::SeqCst);

@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::schema;
 use crate::ledger::{
-    batch::Captured,
+    captured::Captured,
     chain,
     entry::EntryNumber,
     file::{self, Head},
