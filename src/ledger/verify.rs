@@ -1,7 +1,7 @@
 //! One entry held against what it carries: its place in the chain, what was signed for it, and whether that is what was booked.
 //!
-//! All of it offline, from the ledger alone. What only the gateway's secret or a chain could tell is said to be not applicable,
-//! and so is what retention has dropped.
+//! All of it offline, from the ledger alone. What is not needed is said to be not applicable; an entry whose key or evidence is
+//! missing or damaged, or whose signature only a network can judge, is not proven, which is neither right nor wrong.
 
 mod settled;
 mod signed;
@@ -34,6 +34,16 @@ impl Verified {
     pub fn holds(&self) -> bool {
         self.checks.iter().all(|check| check.result != CheckResult::Failed)
     }
+
+    /// Whether everything was shown that an entry of its kind has to show.
+    pub fn is_proven(&self) -> bool {
+        self.holds() && self.unproven().is_none()
+    }
+
+    /// The first thing that could not be shown: what its proof would need is missing or damaged.
+    pub fn unproven(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| check.result == CheckResult::Unproven)
+    }
 }
 
 /// Something that was looked at.
@@ -55,7 +65,9 @@ pub enum CheckResult {
     Ok,
     /// It does not.
     Failed,
-    /// It can't be told from here, or makes no sense for this entry.
+    /// What it would be shown with is missing or damaged: it may hold or not.
+    Unproven,
+    /// It makes no sense for this entry, or is not needed: something else shows the same.
     NotApplicable,
 }
 
@@ -76,6 +88,10 @@ impl Checks {
 
     fn skip(&mut self, name: &'static str, why: impl Into<String>) {
         self.add(name, CheckResult::NotApplicable, why);
+    }
+
+    fn unproven(&mut self, name: &'static str, why: impl Into<String>) {
+        self.add(name, CheckResult::Unproven, why);
     }
 }
 
@@ -108,12 +124,11 @@ impl LedgerReader {
         digests(&entry, &mut checks);
         self.reference(&entry, &mut checks)?;
         match entry.evidence.map(Proof::decode) {
-            None => {
-                let dropped = entry.evidence_digest.is_some();
-                let why =
-                    if dropped { "the evidence was dropped by retention" } else { "the entry carries no evidence" };
-                checks.skip("signature", why);
+            None if entry.evidence_digest.is_some() => {
+                checks.unproven("signature", "the evidence was dropped by retention; an archive may have it");
             }
+            None if entry.kind == Kind::Capture => checks.unproven("signature", "the capture carries no evidence"),
+            None => checks.skip("signature", "the entry carries no evidence"),
             Some(Err(error)) => checks.test("evidence", false, "", error.to_string()),
             Some(Ok(Proof::Signed(evidence))) => {
                 let jwk = self.jwk(entry.agent_key, entry.agent)?;
