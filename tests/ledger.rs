@@ -2,6 +2,8 @@
 
 #[path = "ledger/audit.rs"]
 mod audit;
+#[path = "ledger/checkpoints.rs"]
+mod checkpoints;
 #[path = "ledger/closes.rs"]
 mod closes;
 #[path = "ledger/closing.rs"]
@@ -20,10 +22,14 @@ mod golden;
 mod model;
 #[path = "ledger/postings.rs"]
 mod postings;
+#[path = "support/rechain.rs"]
+mod rechain;
 #[path = "ledger/references.rs"]
 mod references;
 #[path = "ledger/settlement.rs"]
 mod settlement;
+#[path = "ledger/standing.rs"]
+mod standing;
 #[path = "ledger/support.rs"]
 mod support;
 #[path = "ledger/turns.rs"]

@@ -5,6 +5,9 @@ mod support;
 #[path = "ledger/support.rs"]
 mod ledger;
 
+#[path = "postgres/audit.rs"]
+mod audit;
+
 #[path = "postgres/store.rs"]
 mod store;
 

@@ -235,6 +235,11 @@ fn version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     }
 }
 
+/// The layout that a file of ours says it has.
+pub(super) fn layout(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 enum Migration {
     Sqlite(rusqlite::Error),
     Random(getrandom::Error),

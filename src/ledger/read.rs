@@ -199,6 +199,11 @@ impl LedgerReader {
         Ok(self.connection.cell("SELECT zone FROM book", &[])?)
     }
 
+    /// What tells it from every other ledger.
+    pub fn ledger_id(&self) -> [u8; 16] {
+        self.book.ledger_id
+    }
+
     /// Entries, newest first.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod settled;
 mod signed;
 
 pub use settled::{Transfer, transfer};
+pub(super) use signed::public_key;
 pub use signed::signature_verifies;
 
 use super::{

@@ -1,6 +1,7 @@
 //! `tollgate ledger`: the books, of a running gateway too.
 
 mod audit;
+mod checkpoint;
 mod correction;
 mod dispute;
 mod export;
@@ -8,6 +9,7 @@ mod list;
 mod matters;
 mod owed;
 mod owner;
+mod progress;
 mod refund;
 mod report;
 mod resolve;

@@ -1,6 +1,6 @@
 //! Refunds and disputes: each begins before it ends, numbers are dense, and no more goes back than was charged.
 
-use super::{Place, Stop, finding, same};
+use super::{Place, Stop, finding, references::stands_before, same};
 use crate::ledger::{
     correction::{State, number},
     entry::{Entry, Kind, PostingKey, is_settled_at_once},
@@ -69,8 +69,9 @@ struct Earlier {
 /// The posting of this kind and number for the same payment, if it stands before.
 fn earlier(connection: &Session, entry: &Entry<'_>, kind: Kind, number: u16) -> Result<Option<Earlier>, SqlError> {
     let key = PostingKey::new(kind, &entry.key.payment(), number);
-    let earlier = "SELECT n, amount, status FROM entries WHERE key = ?1 AND n < ?2";
-    connection.first(earlier, params![key.as_bytes(), entry.n], |row| {
+    let earlier = "SELECT n, amount, status FROM entries WHERE key = ?1";
+    let found = connection.first(earlier, params![key.as_bytes()], |row| {
         Ok(Earlier { n: row.get(0)?, amount: row.get(1)?, status: row.get(2)? })
-    })
+    })?;
+    Ok(found.filter(|found| stands_before(found.n, entry.n)))
 }

@@ -3,7 +3,7 @@
 
 use super::{Place, Stop, corrections, finding, same};
 use crate::ledger::{
-    entry::{Entry, Kind, PostingKey, is_settled_at_once},
+    entry::{Entry, EntryNumber, Kind, PostingKey, is_settled_at_once},
     sql::{Session, params},
 };
 
@@ -15,7 +15,14 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
         Some(other) => Err(finding(Place::Entry(entry.n), what, "none", format!("entry {}", other.n))),
     };
     match entry.kind {
+        // One that another writer took over may be captured there, whenever.
         Kind::Intent => {
+            let none = |kind: Kind, what| match before(kind)? {
+                Some(other) if EntryNumber::from_n(other.n).slot == EntryNumber::from_n(entry.n).slot => {
+                    none(kind, what)
+                }
+                _ => Ok(()),
+            };
             none(Kind::Capture, "an earlier capture of what is intended")?;
             none(Kind::Failed, "an earlier failure of what is intended")
         }
@@ -49,6 +56,7 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
         Kind::Void if is_settled_at_once(entry.scheme) => {
             Err(finding(Place::Entry(entry.n), "its scheme", "one on credit", entry.scheme))
         }
+        Kind::Void => void(connection, entry),
         _ => Ok(()),
     }
 }
@@ -80,11 +88,31 @@ struct Earlier {
 /// The posting of this kind for the same payment, if it stands before.
 fn earlier(connection: &Session, entry: &Entry<'_>, kind: Kind) -> Result<Option<Earlier>, Stop> {
     let key = PostingKey::new(kind, &entry.key.payment(), 0);
-    let find = "SELECT n, amount, list_amount FROM entries WHERE key = ?1 AND n < ?2";
-    let mut statement = connection.prepare(find)?;
-    let mut rows = statement.query(params![key.as_bytes(), entry.n])?;
-    Ok(match rows.next()? {
-        Some(row) => Some(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)? }),
-        None => None,
-    })
+    let find = "SELECT n, amount, list_amount FROM entries WHERE key = ?1";
+    let found = connection.first(find, params![key.as_bytes()], |row| {
+        Ok(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)? })
+    })?;
+    Ok(found.filter(|found| stands_before(found.n, entry.n)))
+}
+
+/// Whether an entry may have been posted before another. Numbers tell it of one writer; of two, nothing does.
+pub(super) fn stands_before(n: i64, other: i64) -> bool {
+    EntryNumber::from_n(n).slot != EntryNumber::from_n(other).slot || n < other
+}
+
+/// A void names an earlier capture of its payment and gives back what that charged.
+fn void(connection: &Session, void: &Entry<'_>) -> Result<(), Stop> {
+    let place = Place::Entry(void.n);
+    let n = void.ref_n.unwrap_or_default();
+    let find = "SELECT key, amount FROM entries WHERE n = ?1";
+    let found =
+        connection.first(find, params![n], |row| Ok((PostingKey::from_bytes(row.get(0)?), row.get::<i64>(1)?)))?;
+    let Some((key, amount)) = found.filter(|_| stands_before(n, void.n)) else {
+        return Err(finding(place, "the capture that it voids", "an earlier entry", format!("number {n}")));
+    };
+    let expected = PostingKey::new(Kind::Capture, &void.key.payment(), 0);
+    if key != Some(expected) {
+        return Err(finding(place, "the key of what it voids", format!("{expected:?}"), format!("{key:?}")));
+    }
+    same(place, "its amount", amount, void.amount)
 }

@@ -15,7 +15,7 @@ use crate::ledger::{
 };
 
 /// The server's clock, Unix ms.
-pub(super) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+pub(in crate::ledger) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 /// How long a slot is its gateway's after it was renewed last.
 pub(in crate::ledger) const LEASE_MS: i64 = 6_000;
 /// A slot is given to a new gateway only so long after its lease has ended.

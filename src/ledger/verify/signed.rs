@@ -20,7 +20,8 @@ pub fn signature_verifies(jwk: Option<&str>, evidence: &Evidence) -> Option<bool
     Some(key.thumbprint() == evidence.thumbprint && key.verifies(&evidence.signature_base, &evidence.signature))
 }
 
-fn public_key(jwk: Option<&str>) -> Option<PublicKey> {
+/// The key of a row of `keys`; `None` where there is none or it is no usable one.
+pub(in crate::ledger) fn public_key(jwk: Option<&str>) -> Option<PublicKey> {
     let jwk: Jwk = serde_json::from_str(jwk?).ok()?;
     PublicKey::from_x(jwk.x.as_deref()?).ok()
 }
