@@ -13,3 +13,9 @@ mod replicas;
 
 #[path = "postgres/opening.rs"]
 mod opening;
+
+#[path = "postgres/closing.rs"]
+mod closing;
+
+#[path = "postgres/commands.rs"]
+mod commands;

@@ -11,7 +11,7 @@ use crate::ledger::{
     chain,
     entry::EntryNumber,
     file::{self, Head},
-    sql::{Begin, Session, SqlResult, params},
+    sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
 };
 
 /// The server's clock, Unix ms.
@@ -66,6 +66,18 @@ impl Lease {
     pub(in crate::ledger) fn renew(self, session: &Session) -> SqlResult<bool> {
         let renew = format!("UPDATE writers SET lease_until = {NOW_MS} + {LEASE_MS} WHERE slot = ?1 AND epoch = ?2");
         Ok(session.execute(&renew, params![self.slot, self.epoch])? == 1)
+    }
+
+    /// The rows of all writers, locked until the transaction ends, and no new one meanwhile.
+    pub(in crate::ledger) fn lock_all(self, transaction: &Session) -> SqlResult<()> {
+        schema::lock(transaction)?;
+        let all = "SELECT slot FROM writers ORDER BY slot FOR UPDATE";
+        transaction.all(all, &[], |_| Ok(()))?;
+        let ours = "SELECT 1 FROM writers WHERE slot = ?1 AND epoch = ?2";
+        match transaction.first(ours, params![self.slot, self.epoch], |_| Ok(()))? {
+            Some(()) => Ok(()),
+            None => Err(SqlError::new(Trouble::Unreachable, "another gateway has taken this one's slot")),
+        }
     }
 
     /// Its row, locked until the transaction ends; none when the slot is another one's.
