@@ -16,3 +16,12 @@ mod replicas;
 
 #[path = "postgres/opening.rs"]
 mod opening;
+
+#[path = "postgres/closing.rs"]
+mod closing;
+
+#[path = "postgres/commands.rs"]
+mod commands;
+
+#[path = "postgres/secrets.rs"]
+mod secrets;

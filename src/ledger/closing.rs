@@ -68,6 +68,10 @@ impl Books {
         let faults = self.faults.clone();
         let disk = |error: SqlError| BatchError::Disk(error.to_string());
         let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
+        if let Some(lease) = self.lease {
+            // No gateway posts, and none comes, until this is done.
+            lease.lock_all(&transaction).map_err(sort)?;
+        }
         let head = file::head(&transaction, self.slot).map_err(disk)?;
         let Some(head) = head.filter(|head| (head.seq, head.hash) == (self.head.seq, self.head.hash)) else {
             return Err(BatchError::Disk("another process wrote to the ledger".to_owned()));
@@ -92,7 +96,7 @@ impl Books {
         let mut close = Close {
             from_day,
             until,
-            at_ms: head.at_ms.max(int(now_ms)),
+            at_ms: last_posting(&transaction).map_err(sort)?.max(int(now_ms)),
             heads: heads(&transaction).map_err(sort)?,
             signature: None,
         };
@@ -160,6 +164,11 @@ fn fill(transaction: &Session, close: &Close) -> SqlResult<()> {
 fn first_day(connection: &Session) -> SqlResult<Option<i64>> {
     let first = "SELECT min(book_day) FROM entries WHERE n IN (SELECT (slot << 48) + 1 FROM writers)";
     connection.cell(first, &[])
+}
+
+/// When any writer posted last.
+fn last_posting(connection: &Session) -> SqlResult<i64> {
+    connection.cell("SELECT coalesce(max(at_ms), 0) FROM writers", &[])
 }
 
 fn heads(connection: &Session) -> SqlResult<Vec<HeadRecord>> {

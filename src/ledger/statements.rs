@@ -274,7 +274,7 @@ fn select(connection: &Session, account: Option<&str>, number: Option<i64>) -> S
                       s.total, s.head, e.state FROM statements s JOIN closes c ON c.until = s.until \
                       JOIN statement_events e ON e.number = s.number \
                       AND e.i = (SELECT max(i) FROM statement_events WHERE number = s.number) \
-                      WHERE (?1 IS NULL OR s.account = ?1) AND (?2 IS NULL OR s.number = ?2) ORDER BY s.number";
+                      WHERE (CAST(?1 AS TEXT) IS NULL OR s.account = ?1) AND (CAST(?2 AS BIGINT) IS NULL OR s.number = ?2) ORDER BY s.number";
     let read = |row: &Row<'_>| {
         Ok(Statement {
             number: row.get(0)?,

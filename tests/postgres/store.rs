@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A gateway's store over the server.
-fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
+pub fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
     let place = Location::parse(&server.url(), None).unwrap();
     SqliteStore::open(SqliteOptions { place, ..options("".into(), clock.clone()) }).unwrap()
 }

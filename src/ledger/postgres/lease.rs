@@ -11,13 +11,15 @@ use crate::ledger::{
     chain,
     entry::EntryNumber,
     file::{self, Head},
-    sql::{Begin, Session, SqlResult, params},
+    sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
 };
 
 /// The server's clock, Unix ms.
 pub(in crate::ledger) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 /// How long a slot is its gateway's after it was renewed last.
 pub(in crate::ledger) const LEASE_MS: i64 = 6_000;
+/// How old a renewal is when the next one is due.
+const RENEW_MS: u64 = 1_000;
 /// A slot is given to a new gateway only so long after its lease has ended.
 const ABANDONED_MS: i64 = 60_000;
 /// No answer takes longer than this to be given.
@@ -68,6 +70,18 @@ impl Lease {
         Ok(session.execute(&renew, params![self.slot, self.epoch])? == 1)
     }
 
+    /// The rows of all writers, locked until the transaction ends, and no new one meanwhile.
+    pub(in crate::ledger) fn lock_all(self, transaction: &Session) -> SqlResult<()> {
+        schema::lock(transaction)?;
+        let all = "SELECT slot FROM writers ORDER BY slot FOR UPDATE";
+        transaction.all(all, &[], |_| Ok(()))?;
+        let ours = "SELECT 1 FROM writers WHERE slot = ?1 AND epoch = ?2";
+        match transaction.first(ours, params![self.slot, self.epoch], |_| Ok(()))? {
+            Some(()) => Ok(()),
+            None => Err(SqlError::new(Trouble::Unreachable, "another gateway has taken this one's slot")),
+        }
+    }
+
     /// Its row, locked until the transaction ends; none when the slot is another one's.
     pub(in crate::ledger) fn lock_head(self, transaction: &Session) -> SqlResult<Option<Head>> {
         let lock = "SELECT 1 FROM writers WHERE slot = ?1 AND epoch = ?2 FOR UPDATE";
@@ -75,6 +89,20 @@ impl Lease {
             Some(()) => file::head(transaction, self.slot),
             None => Ok(None),
         }
+    }
+
+    /// Tells the other gateways which keys seal this one's offers.
+    pub(in crate::ledger) fn publish(self, session: &Session, prints: &str) -> SqlResult<()> {
+        let publish = "UPDATE writers SET secret_fps = ?3 WHERE slot = ?1 AND epoch = ?2";
+        session.execute(publish, params![self.slot, self.epoch, prints]).map(drop)
+    }
+
+    /// The other gateways that live, and what they have published.
+    pub(in crate::ledger) fn peers(self, session: &Session) -> SqlResult<Vec<(i64, String)>> {
+        let peers = format!(
+            "SELECT slot, secret_fps FROM writers WHERE lease_until > {NOW_MS} AND slot <> ?1 AND secret_fps IS NOT NULL"
+        );
+        session.all(&peers, params![self.slot], |row| Ok((row.get(0)?, row.get(1)?)))
     }
 
     /// Gives the slot up at once: nothing of it is under way.
@@ -116,6 +144,11 @@ impl Held {
     /// The server has agreed to a renewal that was asked for then.
     pub(in crate::ledger) fn renewed(&self, asked_ms: u64) {
         self.renewed_ms.store(asked_ms.max(1), Ordering::Release);
+    }
+
+    /// Whether it is time to renew it.
+    pub(in crate::ledger) fn is_due(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.renewed_ms.load(Ordering::Acquire)) >= RENEW_MS
     }
 
     /// Whether the lease may have run out by now: its claims may be another's.
