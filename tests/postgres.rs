@@ -8,6 +8,9 @@ mod ledger;
 #[path = "postgres/audit.rs"]
 mod audit;
 
+#[path = "postgres/listing.rs"]
+mod listing;
+
 #[path = "postgres/store.rs"]
 mod store;
 

@@ -24,6 +24,7 @@ pub mod evidence;
 pub mod faults;
 mod file;
 pub mod limits;
+mod listing;
 pub mod location;
 pub mod mailbox;
 mod opening;
