@@ -1,6 +1,10 @@
 //! One batch, one transaction: number, chain and insert the winners, then everything that follows from them.
 
-use std::{collections::HashSet, mem, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::Arc,
+};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
 
@@ -18,6 +22,7 @@ use super::{
     rows, settlements,
     store::{KeyRecord, Outcome, Receipt},
     turns,
+    void_cap::Voids,
 };
 use crate::{payment::key::PaymentKey, wire::amount::Asset};
 
@@ -106,6 +111,7 @@ impl Books {
                 zone: &self.zone,
                 known_keys: &self.known_keys,
                 open: &self.open,
+                voids: &mut self.voids,
                 jobs,
                 redeliveries,
                 outcomes,
@@ -145,6 +151,15 @@ impl Books {
         for n in &filled.closed {
             self.open.remove(n);
         }
+        for (n, account) in &filled.voids {
+            if self.voids.counts(*n) {
+                self.voids.posted(account, 1);
+            }
+            self.voids.told(*n);
+        }
+        for account in &filled.capped {
+            self.voids.warn(account);
+        }
         Ok(filled.written)
     }
 }
@@ -156,6 +171,7 @@ struct Fill<'b, 'a> {
     zone: &'b BookZone,
     known_keys: &'b HashSet<(Arc<str>, Arc<str>)>,
     open: &'b HashSet<i64>,
+    voids: &'b mut Voids,
     jobs: &'a [Job],
     redeliveries: &'a [Redelivery],
     outcomes: &'a [Outcome],
@@ -170,6 +186,10 @@ struct Filled<'a> {
     floor_ms: i64,
     new_keys: Vec<&'a KeyRecord>,
     closed: Vec<i64>,
+    /// Captures that were voided, with their accounts.
+    voids: Vec<(i64, Arc<str>)>,
+    /// Accounts of which a charge stands although it was to be voided.
+    capped: Vec<Arc<str>>,
 }
 
 /// The columns of a capture that a later posting about it repeats.
@@ -216,6 +236,7 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
     let mut post = Poster::new(transaction, &mut head);
     let mut written = Written::default();
     let mut new_keys: Vec<&KeyRecord> = Vec::new();
+    let (mut voids, mut capped, mut pending) = (Vec::new(), Vec::new(), HashMap::<Arc<str>, u64>::new());
 
     for ((job, salt), (target_digest, evidence_digest)) in from.jobs.iter().zip(&salts).zip(&digests) {
         let (request, posting) = (&job.claim.request, &job.posting);
@@ -268,10 +289,18 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
             if turns::owe(&mut post, capture, stamp)? {
                 written.owed.push((payment, capture.n));
             }
+            continue;
+        }
+        let (account, counts) = (&capture.account, from.voids.counts(capture.n));
+        let posted = pending.entry(account.clone()).or_default();
+        if counts && !from.voids.has_left(transaction, book_day, account, *posted).map_err(sort)? {
+            capped.push(account.clone());
         } else if post.insert(&capture.entry(Kind::Void, post.next_n(), stamp))?.is_some()
             && let Some(asset) = Asset::parse(&capture.asset)
         {
-            written.voided.push(((capture.account.clone(), asset, capture.period), capture.amount));
+            written.voided.push(((account.clone(), asset, capture.period), capture.amount));
+            voids.push((capture.n, account.clone()));
+            *posted += u64::from(counts);
         }
     }
     for (turn, capture) in from.redeliveries.iter().zip(&again) {
@@ -302,7 +331,7 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
     } else {
         head.at_ms = from.before.at_ms;
     }
-    Ok(Filled { written, head, floor_ms, new_keys, closed })
+    Ok(Filled { written, head, floor_ms, new_keys, closed, voids, capped })
 }
 
 /// Ends a batch: its row and the writer's, over the entries after `n_before`.

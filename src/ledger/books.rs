@@ -18,6 +18,7 @@ use super::{
     file::{self, Book, Head, OpenError, SLOT},
     outcomes, rows, steps,
     store::Terms,
+    void_cap::Voids,
 };
 use crate::wire::amount::Asset;
 
@@ -37,6 +38,7 @@ pub(super) struct Books {
     /// Where the chain stands if the commit that failed took place after all.
     pub(super) attempted: Option<Head>,
     pub(super) faults: Arc<dyn Faults>,
+    pub(super) voids: Voids,
 }
 
 impl Books {
@@ -57,8 +59,9 @@ impl Books {
         rows::check_tail(&connection, SLOT, genesis, &head).map_err(sqlite)?.map_err(corrupt)?;
         faults.opened(&connection).map_err(sqlite)?;
         let zone = BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
-        let (known_keys, open) = (HashSet::new(), HashSet::new());
-        Ok(Books { connection, path: path.to_owned(), zone, book, head, known_keys, open, attempted: None, faults })
+        let (known_keys, open, voids) = (HashSet::new(), HashSet::new(), Voids::default());
+        let (path, attempted) = (path.to_owned(), None);
+        Ok(Books { connection, path, zone, book, head, known_keys, open, attempted, faults, voids })
     }
 
     /// Opens the file anew after an error, keeping what this process still owes it.
@@ -76,7 +79,7 @@ impl Books {
         for record in books.last_outcomes().map_err(|e| OpenError::from_sqlite(&self.path, &e))? {
             open.remove(&record.n);
         }
-        *self = Books { open, ..books };
+        *self = Books { open, voids: self.voids.reopened(), ..books };
         Ok(())
     }
 

@@ -80,6 +80,7 @@ impl Writer {
             }
             if let (Kind::Capture, Some(n)) = (kind, ours) {
                 self.books.expect_outcome(n);
+                self.books.voids.withhold(n);
                 self.outcomes.push(Outcome { n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
             }
         }

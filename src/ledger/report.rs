@@ -116,7 +116,7 @@ impl LedgerReader {
 
 /// The first and last entry of these days, for each writer that has any. Numbers are dense and book days never fall, so
 /// that halving finds them.
-fn ranges(connection: &Connection, days: Days) -> rusqlite::Result<Vec<(i64, i64)>> {
+pub(super) fn ranges(connection: &Connection, days: Days) -> rusqlite::Result<Vec<(i64, i64)>> {
     let mut slots = connection.prepare("SELECT slot, seq FROM writers ORDER BY slot")?;
     let slots: Vec<(i64, i64)> =
         slots.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;

@@ -274,6 +274,7 @@ impl Writer {
         }
         let times = self.shared.times();
         let books = &mut self.books;
+        books.voids.most = self.shared.rules().voids_per_day;
         let at_disk = self.shared.at_disk();
         let written = caught(|| books.write(&part.jobs, &part.redeliveries, &part.outcomes, times));
         drop(at_disk);

@@ -64,11 +64,11 @@ fn below_the_floor_a_payment_is_refused_and_the_floor_never_falls() {
 }
 
 /// Holds the writer in its first batch until told, so that what queues meanwhile is one batch.
-struct HoldFirst(Mutex<Option<(Sender<()>, Receiver<()>)>>);
+pub struct HoldFirst(Mutex<Option<(Sender<()>, Receiver<()>)>>);
 
 impl HoldFirst {
     /// The fault, what tells that the writer is held, and what lets it go.
-    fn new() -> (Arc<HoldFirst>, Receiver<()>, Sender<()>) {
+    pub fn new() -> (Arc<HoldFirst>, Receiver<()>, Sender<()>) {
         let ((held_tx, held), (go, go_rx)) = (channel(), channel());
         (Arc::new(HoldFirst(Mutex::new(Some((held_tx, go_rx))))), held, go)
     }
