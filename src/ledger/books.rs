@@ -13,7 +13,7 @@ use super::{
     chain,
     credit::UseKey,
     day::BookZone,
-    entry::{Kind, PostingKey, is_settled_at_once},
+    entry::{Kind, PostingKey},
     faults::Faults,
     file::{self, Book, Head, OpenError, SLOT},
     outcomes, rows, steps,
@@ -123,7 +123,7 @@ impl Books {
         self.open.insert(n);
     }
 
-    /// Captures no older than `since_ms`, newest first: posting key, number, posting time, whether the answer is owed.
+    /// Captures no older than `since_ms`, newest first: posting key, number, posting time, whether its answer may be fetched.
     pub(super) fn captures_since(
         &self,
         since_ms: u64,
@@ -131,7 +131,7 @@ impl Books {
     ) -> rusqlite::Result<()> {
         let (mut owed, mut ended) = (HashSet::new(), HashSet::new());
         let told = self.told_since(since_ms)?;
-        let mut statement = self.connection.prepare("SELECT key, n, at_ms, scheme FROM entries ORDER BY n DESC")?;
+        let mut statement = self.connection.prepare("SELECT key, n, at_ms FROM entries ORDER BY n DESC")?;
         let mut rows = statement.query(())?;
         while let Some(row) = rows.next()? {
             let at_ms: i64 = row.get(2)?;
@@ -141,14 +141,13 @@ impl Books {
             let Some(key) = PostingKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()) else { continue };
             // What is posted about a capture comes after it, so on the way back it is met before.
             match key.kind() {
-                Kind::Redelivered | Kind::Lapsed => _ = ended.insert(key.payment()),
+                Kind::Redelivered | Kind::Lapsed | Kind::Void => _ = ended.insert(key.payment()),
                 Kind::Owed => _ = owed.insert(key.payment()),
-                // Money moved, and nobody knows whether the answer left: the payer may fetch it once.
+                // Nobody knows whether the answer left: who paid or owes may fetch it once.
                 Kind::Capture => {
                     let n = row.get(1)?;
-                    let at_once = is_settled_at_once(row.get_ref(3)?.as_str().unwrap_or_default());
-                    let unproven = at_once && !told.contains(&n);
-                    let waits = (unproven || owed.contains(&key.payment())) && !ended.contains(&key.payment());
+                    let waits =
+                        (!told.contains(&n) || owed.contains(&key.payment())) && !ended.contains(&key.payment());
                     each(key, n, at_ms, waits && !steps::is_refunded(&self.connection, &key.payment())?);
                 }
                 _ => {}

@@ -27,6 +27,7 @@ fn a_capture_is_durable_and_the_next_claim_is_refused_also_after_a_restart() {
     assert_eq!((receipt.n, receipt.at_ms), ((1 << 48) | 1, NOON));
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
     assert_eq!(wait(ledger.store().look(key("a"))), Ok(Look::Captured(Some(receipt.n))));
+    ledger.outcome(receipt.n, Delivery::Complete, false);
     ledger.reopen().unwrap();
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
     assert_eq!(wait(ledger.store().look(key("b"))), Ok(Look::Unknown));
