@@ -9,6 +9,8 @@ mod kill;
 mod ledger;
 #[path = "crash/opening.rs"]
 mod opening;
+#[path = "crash/redeem.rs"]
+mod redeem;
 #[path = "crash/settle.rs"]
 mod settle;
 #[path = "crash/storm.rs"]

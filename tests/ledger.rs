@@ -28,3 +28,5 @@ mod settlement;
 mod support;
 #[path = "ledger/turns.rs"]
 mod turns;
+#[path = "ledger/void_cap.rs"]
+mod void_cap;

@@ -35,7 +35,8 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
                 Kind::Redelivered => none(Kind::Lapsed, "an earlier lapse of what is served")?,
                 _ => {}
             }
-            if !is_settled_at_once(entry.scheme) {
+            // What a crash left unproven is served again on credit, too.
+            if entry.kind == Kind::Owed && !is_settled_at_once(entry.scheme) {
                 return Err(finding(place, "its scheme", "one that is settled at once", entry.scheme));
             }
             let Some(capture) = before(Kind::Capture)? else {
@@ -43,6 +44,7 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
             };
             let named = entry.ref_n.map_or_else(|| "none".to_owned(), |n| n.to_string());
             same(place.clone(), "the capture that it names", capture.n.to_string(), named)?;
+            same(place.clone(), "its scheme", &*capture.scheme, entry.scheme)?;
             same(place, "its amount", capture.amount, entry.amount)
         }
         Kind::Refund | Kind::Dispute => corrections::check(connection, entry),
@@ -73,6 +75,7 @@ fn intended(entry: &Entry<'_>, intent: Option<Earlier>) -> Result<(), Stop> {
 /// A posting that stands before.
 struct Earlier {
     n: i64,
+    scheme: String,
     amount: i64,
     list_amount: Option<i64>,
 }
@@ -80,11 +83,13 @@ struct Earlier {
 /// The posting of this kind for the same payment, if it stands before.
 fn earlier(connection: &Session, entry: &Entry<'_>, kind: Kind) -> Result<Option<Earlier>, Stop> {
     let key = PostingKey::new(kind, &entry.key.payment(), 0);
-    let find = "SELECT n, amount, list_amount FROM entries WHERE key = ?1 AND n < ?2";
+    let find = "SELECT n, amount, list_amount, scheme FROM entries WHERE key = ?1 AND n < ?2";
     let mut statement = connection.prepare(find)?;
     let mut rows = statement.query(params![key.as_bytes(), entry.n])?;
     Ok(match rows.next()? {
-        Some(row) => Some(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)? }),
+        Some(row) => {
+            Some(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)?, scheme: row.get(3)? })
+        }
         None => None,
     })
 }
