@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "crash/corrections.rs"]
+mod corrections;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/ledger.rs"]

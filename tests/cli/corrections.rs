@@ -159,6 +159,9 @@ fn refunds_of_a_settled_payment_are_noted_and_add_up() {
         .map(|line| line["payload"]["value"].as_str().unwrap().parse::<i64>().unwrap())
         .sum();
     assert_eq!(refunded, 1_000_000);
+    for row in postings.iter().filter(|p| p["kind"] == "refund") {
+        ran(dir, &["verify", row["n"].as_str().unwrap()]);
+    }
     let shown = ran(dir, &["show", n]);
     for expected in ["refunded", "1: 0.40 USDC, 0x9c, done by entry", "2: 0.10 USDC, b, failed by entry", ": half"] {
         assert!(shown.contains(expected), "no {expected:?} in {shown}");
