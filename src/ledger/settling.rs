@@ -34,8 +34,10 @@ pub struct Intent {
 /// A payment between its intent and its end; hand it back to the store exactly once.
 #[derive(Debug)]
 pub struct Settling {
-    pub(super) claim: Claim,
-    pub(super) intent: Arc<Intent>,
+    /// As it was claimed.
+    pub claim: Claim,
+    /// What was intended.
+    pub intent: Arc<Intent>,
 }
 
 impl Settling {

@@ -287,9 +287,10 @@ pub struct Posting {
 /// The turn of serving what is owed.
 #[derive(Debug)]
 pub struct OwedTurn {
-    pub(super) key: PaymentKey,
+    /// The payment.
+    pub key: PaymentKey,
     /// The capture.
-    pub(super) n: i64,
+    pub n: i64,
 }
 
 /// A durable capture.

@@ -7,9 +7,14 @@ pub struct Random(u64);
 impl Random {
     /// From `TOLLGATE_TEST_SEED`, and a number that tells this use from others.
     pub fn new(salt: u64) -> Random {
-        let seed = std::env::var("TOLLGATE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(8402_u64);
+        let seed = seed();
         eprintln!("TOLLGATE_TEST_SEED={seed}");
         Random(seed ^ salt.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// From this seed alone.
+    pub fn of(seed: u64) -> Random {
+        Random(seed)
     }
 
     pub fn next(&mut self) -> u64 {
@@ -28,6 +33,11 @@ impl Random {
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
         &from[self.below(from.len())]
     }
+}
+
+/// `TOLLGATE_TEST_SEED`, or the seed of every day.
+pub fn seed() -> u64 {
+    std::env::var("TOLLGATE_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(8402)
 }
 
 /// Whether random tests run far longer.
