@@ -63,8 +63,9 @@ impl Writer {
             let found = self.books.find(&PostingKey::new(job.act.kind(), &key, 0)).map_err(failed)?;
             // In the batch in doubt: nobody was told, so nobody was served. Else another one's posting.
             let ours = found.filter(|n| EntryNumber::from_n(*n).seq > before.seq);
-            if let (Act::Intend(_), Some(_)) = (&job.act, ours) {
-                // Nobody was told, so no facilitator was asked: the settlement never began.
+            if let Act::Intend(_) = &job.act {
+                // Nobody was told, so no facilitator was asked: the settlement never began. Its posting may be that of an
+                // earlier try, its row is not.
                 settlements::close(&self.books.connection, &key).map_err(failed)?;
             }
             let Some(job) = self.in_doubt.pop() else { break };

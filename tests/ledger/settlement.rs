@@ -245,6 +245,35 @@ fn an_intent_that_could_not_be_written_leaves_the_payment_free_whether_or_not_it
     }
 }
 
+/// Every commit takes place, and the first two of them unseen.
+struct Unseen(AtomicU32);
+
+impl Faults for Unseen {
+    fn after_commit(&self) -> rusqlite::Result<()> {
+        let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        if left.is_ok() {
+            Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), None))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[test]
+fn a_second_try_whose_intent_was_not_seen_either_is_not_left_in_doubt() {
+    let mut ledger = Ledger::with_faults(Arc::new(Unseen(2.into())));
+    for _ in 0..2 {
+        assert!(wait(ledger.store().intend(claim(&ledger, "a").unwrap(), intent())).is_err());
+        until_open(&ledger);
+        assert_eq!(ledger.number("SELECT count(*) FROM claims"), 0);
+    }
+    ledger.reopen().unwrap();
+    assert!(ledger.store().unresolved().is_empty());
+    let settling = intend(&ledger, "a");
+    settle(&ledger, settling, false).unwrap();
+    audited(&mut ledger, 1, 1, 0);
+}
+
 #[test]
 fn money_that_moved_is_posted_once_the_disk_is_back_and_the_answer_is_owed() {
     for (before, after) in [(2, 0), (0, 2)] {
