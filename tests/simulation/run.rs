@@ -1,0 +1,152 @@
+//! Runs: a seed becomes a list of steps while it runs; a list that fails is made as short as it can be.
+
+use std::{
+    fmt::Write as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::{Duration, Instant},
+};
+
+use super::{
+    bugs::Bug,
+    equations::Broken,
+    model::ModelStores,
+    plan::Plan,
+    random::{self, Random, is_long},
+    sqlite::SqliteStores,
+    steps::Step,
+    stores::Stores,
+    world::{START_MS, World},
+};
+
+/// Steps of a run from a seed.
+const STEPS: usize = 150;
+/// Replicas of the simulated store.
+const REPLICAS: usize = 3;
+
+/// What a run is driven over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    Sqlite,
+    /// The simulated store; `tombstones`: the rows of captured claims stay.
+    Model {
+        tombstones: bool,
+    },
+}
+
+impl Over {
+    fn world(self, bug: Option<Bug>) -> World {
+        let stores: Box<dyn Stores> = match self {
+            Over::Sqlite => Box::new(SqliteStores::new(START_MS)),
+            Over::Model { tombstones } => Box::new(ModelStores::new(bug, tombstones, REPLICAS, START_MS)),
+        };
+        World::new(stores, bug)
+    }
+}
+
+/// A run that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// Its steps, up to the one that broke something.
+    pub steps: Vec<Step>,
+    pub broken: Broken,
+}
+
+/// The run of a seed.
+pub fn seeded(over: Over, bug: Option<Bug>, seed: u64) -> Result<(), Failure> {
+    let (mut random, mut world) = (Random::of(seed), over.world(bug));
+    let plan = Plan::new(&mut random);
+    let mut steps = Vec::new();
+    let end = run(&mut world, |world| {
+        (steps.len() < STEPS).then(|| {
+            let step = plan.next(&mut random, world);
+            steps.push(step);
+            step
+        })
+    });
+    end.map_err(|broken| Failure { steps, broken })
+}
+
+/// A run of these steps.
+pub fn replay(over: Over, bug: Option<Bug>, steps: &[Step]) -> Result<(), Broken> {
+    let mut steps = steps.iter().copied();
+    run(&mut over.world(bug), |_| steps.next())
+}
+
+/// Steps until there are none, then everything is brought to an end. A panic counts as broken.
+fn run(world: &mut World, mut next: impl FnMut(&World) -> Option<Step>) -> Result<(), Broken> {
+    let all = catch_unwind(AssertUnwindSafe(|| {
+        while let Some(step) = next(world) {
+            world.step(step)?;
+        }
+        world.settle_down()
+    }));
+    all.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+        Err(Broken { equation: 0, what: said.unwrap_or("a panic").to_owned() })
+    })
+}
+
+/// Leaves out whatever does not matter, as long as the same equation breaks.
+pub fn shrink(over: Over, bug: Option<Bug>, failure: Failure) -> Failure {
+    let mut best = failure;
+    let fails = |steps: &[Step], equation: u8| replay(over, bug, steps).err().filter(|b| b.equation == equation);
+    let mut size = best.steps.len().div_ceil(2);
+    loop {
+        let mut at = 0;
+        let mut shorter = false;
+        while at < best.steps.len() {
+            let end = (at + size).min(best.steps.len());
+            let rest = [&best.steps[..at], &best.steps[end..]].concat();
+            match fails(&rest, best.broken.equation) {
+                Some(broken) => {
+                    best = Failure { steps: rest, broken };
+                    shorter = true;
+                }
+                None => at = end,
+            }
+        }
+        if size == 1 && !shorter {
+            return best;
+        }
+        size = size.div_ceil(2).max(1);
+    }
+}
+
+/// The failure as a test that can be kept.
+pub fn told(over: Over, bug: Option<Bug>, seed: u64, failure: &Failure) -> String {
+    let mut text = format!(
+        "seed {seed} over {over:?} with {bug:?}: equation ({}) does not hold after {} steps: {}\n\n#[test]\nfn seed_{seed}() {{\n    \
+         kept(Over::{over:?}, {bug:?}, &[\n",
+        failure.broken.equation,
+        failure.steps.len(),
+        failure.broken.what
+    );
+    for step in &failure.steps {
+        let step = format!("{step:?}").replace("fate: ", "fate: Fate::").replace("answer: ", "answer: Answer::");
+        let _ = writeln!(text, "        Step::{step},");
+    }
+    text + "    ]);\n}\n"
+}
+
+/// Runs seeds for as long as this may take, or the one that was asked for.
+///
+/// # Panics
+/// With the shortest run of the first seed that fails.
+pub fn all(over: impl Fn(u64) -> Over, short: Duration, long: Duration) {
+    let asked = std::env::var("TOLLGATE_SIMULATION_SEED").ok().map(|seed| seed.parse().expect("a number"));
+    let (start, budget) = (Instant::now(), if is_long() { long } else { short });
+    let first: u64 = asked.unwrap_or_else(|| random::seed().wrapping_mul(1_000_000));
+    let mut seed = first;
+    loop {
+        let over = over(seed);
+        if let Err(failure) = seeded(over, None, seed) {
+            eprintln!("seed {seed}: {:?}", failure.broken);
+            panic!("{}", told(over, None, seed, &shrink(over, None, failure)));
+        }
+        seed += 1;
+        if asked.is_some() || start.elapsed() > budget {
+            break;
+        }
+    }
+    println!("{} runs of {STEPS} steps from seed {first}, {} s", seed - first, start.elapsed().as_secs());
+}
