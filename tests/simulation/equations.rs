@@ -121,7 +121,13 @@ impl World {
             if let (Some(owner), Some(fact)) = (owner, fact) {
                 let stands = of.captures.len() as u32 > of.voids || of.captures.is_empty();
                 // Whoever waited was told that no capture stands; a void may hang, or have died with its writer.
-                let told = admissions[owner].end == End::Withheld && !admissions[owner].suspect;
+                let nobody = match admissions[owner].end {
+                    End::Withheld => true,
+                    // An intent that nobody waits for is to be resolved.
+                    End::Dropped => !of.captures.is_empty(),
+                    _ => false,
+                };
+                let told = nobody && !admissions[owner].suspect;
                 let hangs = (0..self.stores.replicas()).any(|replica| self.stores.holds(replica));
                 let hidden = told && stands && !hangs;
                 unless(!hidden, 1, || {
@@ -137,7 +143,9 @@ impl World {
                     _ if fact.is_some() && owner == Some(i) => {
                         sum.given_back += admission.amount - fact.unwrap_or_default();
                     }
-                    End::Live | End::Released | End::Withheld | End::Died => sum.released += admission.amount,
+                    End::Live | End::Released | End::Withheld | End::Dropped | End::Died => {
+                        sum.released += admission.amount;
+                    }
                     // Its end is for the books to say.
                     End::Captured(_) | End::Intended => {}
                 }
@@ -150,8 +158,12 @@ impl World {
 
     /// Which of a payment's claims is live. Where claims are rows: that one is, whose row is there.
     fn live(&self, admissions: &[&Admission], row: Option<bool>) -> Result<Option<usize>, String> {
-        let certain: Vec<usize> =
-            (0..admissions.len()).filter(|i| admissions[*i].end == End::Live && !admissions[*i].suspect).collect();
+        let certain = |admission: &Admission| match admission.end {
+            End::Live => !admission.suspect,
+            End::Dropped => !admission.suspect && self.stores.holds(admission.replica),
+            _ => false,
+        };
+        let certain: Vec<usize> = (0..admissions.len()).filter(|i| certain(admissions[*i])).collect();
         match (&certain[..], row) {
             ([i], None | Some(true)) => Ok(Some(*i)),
             ([], None | Some(false)) => Ok(None),
@@ -369,7 +381,7 @@ fn owner(admissions: &[&Admission], live: Option<usize>) -> Option<usize> {
     let rank = |admission: &Admission| match admission.end {
         End::Captured(_) => 5,
         End::Intended => 4,
-        End::Died => 3,
+        End::Dropped | End::Died => 3,
         End::Live => 2,
         End::Withheld => 1,
         End::Released => 0,

@@ -342,9 +342,7 @@ impl World {
         let store = self.stores.store(request.replica)?;
         match std::mem::replace(&mut request.stage, Stage::Looked) {
             Stage::Settling { settling, .. } => store.unknown(settling),
-            Stage::Capturing(_) => self.of(&request).end = End::Withheld,
-            // Whatever became of it is left to be resolved.
-            Stage::Intending(_) => self.of(&request).end = End::Died,
+            Stage::Capturing(_) | Stage::Intending(_) => self.of(&request).end = End::Dropped,
             Stage::Posting { .. } | Stage::Failing(_) | Stage::Redelivering(_) => {}
             stage => {
                 let whole = Request { stage, ..request };

@@ -56,6 +56,8 @@ pub enum End {
     Released,
     /// Whoever waited was told that there is no capture.
     Withheld,
+    /// Nobody waits for it any more, but it may still be written.
+    Dropped,
     /// Nobody was told anything.
     Died,
 }
@@ -314,7 +316,7 @@ impl World {
         self.closings.retain(|(at, _)| *at != replica);
         for admission in self.admissions.iter_mut().filter(|a| a.replica == replica) {
             admission.suspect = true;
-            if admission.end == End::Live {
+            if matches!(admission.end, End::Live | End::Dropped) {
                 admission.end = End::Died;
             }
         }
