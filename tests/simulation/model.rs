@@ -43,6 +43,8 @@ pub struct Replica {
     pub process: u64,
     pub up: bool,
     pub frozen: bool,
+    /// The database has been restarted while it was frozen.
+    pub cut_off: bool,
     pub clock: Clock,
     pub asks: VecDeque<Ask>,
     pub writes: Vec<Write>,
@@ -214,6 +216,7 @@ impl ModelStores {
             process: 0,
             up: true,
             frozen: false,
+            cut_off: false,
             // Clocks of machines are a little apart.
             clock: Clock::manual(now_ms + [0, 900, 200][i % 3] - [0, 0, 1700][i % 3]),
             asks: VecDeque::new(),
@@ -324,8 +327,10 @@ impl Stores for ModelStores {
         let mut model = self.lock();
         let (slot, epoch) = (model.replicas[replica].slot, model.replicas[replica].epoch);
         model.replicas[replica].frozen = false;
-        if !model.db.owns(slot, epoch) {
+        // Its lease has ended, or its connection: what it said last may be lost.
+        if !model.db.owns(slot, epoch) || model.replicas[replica].cut_off {
             model.replicas[replica].epoch = model.db.take_epoch(slot);
+            model.replicas[replica].cut_off = false;
             model.db.sweep();
         }
     }
@@ -334,11 +339,11 @@ impl Stores for ModelStores {
         let mut model = self.lock();
         model.db.crash();
         for i in 0..model.replicas.len() {
-            if model.replicas[i].up && !model.replicas[i].frozen {
-                model.replicas[i].epoch = {
-                    let slot = model.replicas[i].slot;
-                    model.db.take_epoch(slot)
-                };
+            let slot = model.replicas[i].slot;
+            if model.replicas[i].frozen {
+                model.replicas[i].cut_off = true;
+            } else if model.replicas[i].up {
+                model.replicas[i].epoch = model.db.take_epoch(slot);
             }
             // It was not committed, and whoever waits for it hears that.
             if let Some(batch) = model.replicas[i].held.take() {
