@@ -14,7 +14,7 @@ mod terms;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -136,13 +136,14 @@ impl Gateway {
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let config = Arc::new(config);
         let clock = Clock::system();
-        let (secrets, secrets_are_new) = files::load_secrets(&config.offers.secret_file)?;
+        let (secrets, secrets_are_new) =
+            files::load_secrets(&config.offers.secret_file, config.ledger.location.file().is_none())?;
         let key = config.signing.key_file.as_deref().map(files::load_key).transpose()?;
         let tls = origin_tls(&config)?;
         let sockets = listen(&config)?;
         let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
         let store = SqliteStore::start(SqliteOptions {
-            path: config.ledger.path.clone(),
+            place: config.ledger.location.clone(),
             zone: config.ledger.zone.clone(),
             keys_max: config.ledger.keys_max,
             queue_max: config.ledger.queue_max,
@@ -191,8 +192,10 @@ impl Gateway {
         {
             tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");
         }
-        let door = if store.has_opened() { admin::Door::open(&config.ledger.path) } else { None };
-        let door = admin::serve(door, store.clone(), config.ledger.path.clone(), key);
+        // Whoever can open a database needs nobody to do it for him.
+        let file = config.ledger.location.file().map(Path::to_owned);
+        let door = file.as_deref().filter(|_| store.has_opened()).and_then(admin::Door::open);
+        let door = admin::serve(door, store.clone(), file, key);
         let reconcile = reconcile::run(store.clone(), shared.facilitators.clone(), nodes);
         let door = async move {
             tokio::join!(door, reconcile);

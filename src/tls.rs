@@ -1,4 +1,4 @@
-//! TLS towards origins and key directories: rustls with ring; built-in roots, or the operator's.
+//! TLS towards origins, key directories and databases: rustls with ring; built-in roots, or the operator's.
 
 use std::fs;
 use std::path::Path;
@@ -13,6 +13,20 @@ use rustls::{ClientConfig, RootCertStore};
 /// # Errors
 /// Says what is wrong with the file.
 pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    let mut config = plain(ca_file)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Settings for PostgreSQL over TLS.
+///
+/// # Errors
+/// As [`client`].
+pub fn database(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+    plain(ca_file).map(Arc::new)
+}
+
+fn plain(ca_file: Option<&Path>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match ca_file {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
@@ -28,11 +42,6 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| e.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    let versions = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    Ok(versions.map_err(|e| e.to_string())?.with_root_certificates(roots).with_no_client_auth())
 }

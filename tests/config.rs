@@ -107,7 +107,7 @@ fn defaults() {
     assert_eq!(config.server.listen, ["127.0.0.1:8402".parse().unwrap()]);
     assert_eq!((config.origins[0].host.as_str(), config.origins[0].port), ("example.com", 443));
     assert_eq!(config.origins[0].ca_file.as_deref(), Some(Path::new("/etc/tollgate/ca.pem")));
-    assert_eq!(config.ledger.path, Path::new("/etc/tollgate/tollgate.sqlite"));
+    assert_eq!(config.ledger.location.file(), Some(Path::new("/etc/tollgate/tollgate.sqlite")));
     assert!(config.table.serves("any") && !config.table.has_priced("any"));
 }
 
@@ -130,7 +130,7 @@ fn variables_override_the_file() {
     assert_eq!(config.server.limits.connections, 7);
     assert_eq!((config.origins[0].host.as_str(), config.origins[0].port), ("b", 9));
     assert_eq!((&*config.origins[1].name, config.origins[1].host.as_str()), ("blog-2", "c"));
-    assert_eq!(config.ledger.path, Path::new("/x/y"));
+    assert_eq!(config.ledger.location.file(), Some(Path::new("/x/y")));
     let config = read("", &[("TOLLGATE__ORIGIN__URL", "http://b")]).unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(config.origins[0].host, "b");
     let config = read("[origin]\nhead_seconds = 5", &[("TOLLGATE__ORIGIN__URL", "http://b")]).unwrap();

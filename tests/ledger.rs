@@ -22,3 +22,5 @@ mod references;
 mod settlement;
 #[path = "ledger/support.rs"]
 mod support;
+#[path = "ledger/turns.rs"]
+mod turns;

@@ -81,7 +81,7 @@ fn summary(path: &Path, config: &Config) -> String {
         let blocked = if account.blocked { ", blocked" } else { "" };
         line("account", format!("{}  {} a {period}{blocked}: {}", account.name, account.credit, agents.join(", ")));
     }
-    line("ledger", config.ledger.path.display().to_string());
+    line("ledger", config.ledger.location.shown().display().to_string());
     out
 }
 
@@ -123,7 +123,7 @@ fn summary_json(config: &Config) -> Value {
         "routes": routes,
         "sandbox": config.exact.sandbox,
         "accounts": accounts,
-        "ledger": config.ledger.path.display().to_string(),
+        "ledger": config.ledger.location.shown().display().to_string(),
         "table_hash": config.table_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     })
 }

@@ -143,7 +143,7 @@ fn start() -> Result<Running, String> {
     let toml = configuration(site, &agent);
     let config = config::parse(&toml, "demo.toml", scratch.path(), std::iter::empty());
     let config = config.map_err(|errors| errors.render(color()))?;
-    let ledger = config.ledger.path.clone();
+    let ledger = config.ledger.location.shown();
     let gateway = Gateway::start(config).map_err(|failure| failure.to_string())?;
     let listening = *gateway.addresses().first().ok_or("the gateway listens nowhere")?;
     let stage = Stage { site, gateway: listening, agent, wallet, ledger };

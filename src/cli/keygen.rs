@@ -1,4 +1,4 @@
-//! `tollgate keygen`: a key for an agent, or a wallet.
+//! `tollgate keygen`: a key for an agent, a wallet, or what gateways seal their offers with.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,10 +11,12 @@ use super::Exit;
 use super::output::{error, note, say};
 use crate::agent::Wallet;
 use crate::agent::signer::public_jwk;
+use crate::payment::secrets::Secrets;
 use crate::wire::evm::ecdsa;
 use crate::wire::jwk::{self, thumbprint};
 
-/// Make a key: for an agent (Ed25519, a private JWK), or a wallet (secp256k1, hex); a file that only you can read.
+/// Make a key: for an agent (Ed25519, a private JWK), a wallet (secp256k1, hex), or the offers of gateways that share their
+/// books (JSON); a file that only you can read.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The private key goes into the file and nowhere else; the public half and its thumbprint, or the address, are printed.
@@ -23,14 +25,18 @@ Examples:
   tollgate keygen                                    writes agent.jwk
   tollgate keygen -o keys/2026.jwk
   tollgate directory --key agent.jwk --print         what to publish
-  tollgate keygen --wallet                           writes wallet.key")]
+  tollgate keygen --wallet                           writes wallet.key
+  tollgate keygen --secret                           writes tollgate-secret.json, for offers.secret_file of each gateway")]
 pub struct Keygen {
-    /// Where to write the private key; default agent.jwk, or wallet.key.
+    /// Where to write the private key; default agent.jwk, wallet.key or tollgate-secret.json.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Make a wallet for token payments instead.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "secret")]
     wallet: bool,
+    /// Make the secret that gateways over one database have in common.
+    #[arg(long)]
+    secret: bool,
     /// Replace a file that is there.
     #[arg(long)]
     force: bool,
@@ -43,7 +49,20 @@ impl Keygen {
             error(format_args!("the system gives no randomness: {failure}"));
             return Exit::Failed;
         }
-        if self.wallet { self.wallet(&seed) } else { self.agent(&seed) }
+        match (self.wallet, self.secret) {
+            (true, _) => self.wallet(&seed),
+            (_, true) => self.secret(seed),
+            _ => self.agent(&seed),
+        }
+    }
+
+    fn secret(&self, seed: [u8; 32]) -> Exit {
+        let Some(path) = self.write("tollgate-secret.json", &Secrets::new_file(seed)) else { return Exit::Failed };
+        note(&format!(
+            "The secret is in {path}. Copy it to each gateway of the database, and name it there:\n  \
+             [offers]\n  secret_file = \"{path}\""
+        ));
+        Exit::Done
     }
 
     fn agent(&self, seed: &[u8; 32]) -> Exit {

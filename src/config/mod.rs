@@ -6,6 +6,7 @@
 
 mod check;
 mod environment;
+mod masked;
 mod model;
 mod read;
 mod reference;

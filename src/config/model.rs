@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::ConfigErrors;
 use crate::{
+    ledger::location::Location,
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
     pricing::{Selector, Selectors, Table},
     wire::amount::{Asset, Money, Units},
@@ -452,8 +453,8 @@ pub enum Discovery {
 /// `[ledger]`
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    /// `url` (`"sqlite:tollgate.sqlite"`): the file.
-    pub path: PathBuf,
+    /// `url` (`"sqlite:tollgate.sqlite"`), with `password_file` and `ca_file`: where it is.
+    pub location: Location,
     /// `zone` (`"UTC"`): the IANA zone of book days; fixed when the ledger is made.
     pub zone: String,
     /// `keys_max` (8000000): payments remembered above the replay floor; a full memory answers 503.

@@ -5,6 +5,8 @@ use std::{fmt, ops::Range, sync::Arc};
 use annotate_snippets::{AnnotationKind, Element, Group, Level, Origin, Renderer, Snippet};
 use serde_json::{Value, json};
 
+use super::masked::masked;
+
 /// All problems of a configuration, in file order, those of the environment last.
 ///
 /// `Display` shows each with file, line, caret and advice, without colours.
@@ -52,7 +54,13 @@ impl ConfigErrors {
             Place::Env(..) => (2, 0),
         });
         problems.dedup();
-        ConfigErrors { file: file.into(), text: text.into(), problems }
+        for problem in &mut problems {
+            problem.message = masked(&problem.message);
+            if let Place::Env(_, Some(value)) = &mut problem.place {
+                *value = masked(value);
+            }
+        }
+        ConfigErrors { file: file.into(), text: masked(text).into(), problems }
     }
 
     /// How many problems, warnings included.

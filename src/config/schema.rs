@@ -304,7 +304,22 @@ const ROUTE: &[Key] = &[
 ];
 
 const LEDGER: &[Key] = &[
-    key("url", Kind::Text(Some("sqlite:tollgate.sqlite")), "`sqlite:` and a file."),
+    key(
+        "url",
+        Kind::Text(Some("sqlite:tollgate.sqlite")),
+        "`sqlite:` and a file, of one gateway; or `postgres://user@host:5432/database?sslmode=require`, which any number of \
+         gateways share. sslmode: disable, prefer, require; with TLS the certificate is always verified.",
+    ),
+    optional(
+        "password_file",
+        "\"/etc/tollgate/ledger.password\"",
+        "File with the database's password, so that it stands nowhere else.",
+    ),
+    optional(
+        "ca_file",
+        "\"/etc/tollgate/database-ca.pem\"",
+        "Roots (PEM) that the database's certificate must come from. Default: built in.",
+    ),
     key("zone", Kind::Text(Some("UTC")), "Time zone (IANA) of book days; fixed when the ledger is made."),
     count(
         "keys_max",

@@ -2,8 +2,6 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior};
-
 use super::{
     books::{Books, FLOOR_STEP_MS, int},
     chain::{self, Batch, Hash},
@@ -11,12 +9,18 @@ use super::{
     day::BookZone,
     entry::{Entry, EntryNumber, Kind, PostingKey, is_settled_at_once},
     faults::Faults,
-    file::{self, Head, SLOT},
+    file::{self, Head},
     outcomes,
     poster::Poster,
+    postgres::{
+        fence::{Fence, Pass},
+        lease::Lease,
+    },
     queue::{Act, Job, Redelivery},
     rows, settlements,
+    sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
     store::{KeyRecord, Outcome, Receipt},
+    turns,
 };
 use crate::{payment::key::PaymentKey, wire::amount::Asset};
 
@@ -37,9 +41,9 @@ pub(super) struct Times {
 /// What a batch did, once it is on disk.
 #[derive(Debug, Default)]
 pub(super) struct Written {
-    /// For each capture, in order; `None` for one that lost.
-    pub(super) receipts: Vec<Option<Receipt>>,
-    /// For each redelivery, in order; `None` for one that was made before.
+    /// For each job, in order.
+    pub(super) receipts: Vec<Posted>,
+    /// For each end of a turn, in order; `None` where the capture had one before.
     pub(super) redelivered: Vec<Option<Receipt>>,
     /// Credit that voids gave back.
     pub(super) voided: Vec<(UseKey, i64)>,
@@ -49,6 +53,17 @@ pub(super) struct Written {
     pub(super) left: Vec<Outcome>,
 }
 
+/// What became of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Posted {
+    /// It is in the books.
+    Done(Receipt),
+    /// Another posting of the payment was first.
+    Lost,
+    /// The claim is not this gateway's any more: nothing is posted, or what is posted is owed to whoever comes for it.
+    Withheld,
+}
+
 /// Why a batch was not written.
 #[derive(Debug)]
 pub(super) enum BatchError {
@@ -56,6 +71,16 @@ pub(super) enum BatchError {
     Row(String),
     /// The file or the disk failed: whether the batch is in it is not known.
     Disk(String),
+    /// Other writers were in the way; nothing is written, and the same may be tried again.
+    Conflict(String),
+}
+
+impl BatchError {
+    pub(super) fn into_text(self) -> String {
+        match self {
+            BatchError::Row(what) | BatchError::Disk(what) | BatchError::Conflict(what) => what,
+        }
+    }
 }
 
 impl Books {
@@ -68,10 +93,12 @@ impl Books {
         times: Times,
     ) -> Result<Written, BatchError> {
         let faults = self.faults.clone();
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sort)?;
+        let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
         let done = fill(
             &transaction,
             Fill {
+                slot: self.slot,
+                lease: self.lease,
                 before: &self.head,
                 floor_ms: self.book.floor_ms,
                 zone: &self.zone,
@@ -88,17 +115,21 @@ impl Books {
             Ok(filled) => filled,
             // SQLite may have undone it already; the connection is not used again.
             Err(error @ BatchError::Disk(_)) => return Err(error),
-            Err(error @ BatchError::Row(_)) => {
+            Err(error @ (BatchError::Row(_) | BatchError::Conflict(_))) => {
                 // An undo that fails leaves a file of which nothing is known.
                 transaction.rollback().map_err(|e| BatchError::Disk(e.to_string()))?;
                 return Err(error);
             }
         };
-        let unknown = |error: rusqlite::Error| BatchError::Disk(error.to_string());
+        let unknown = |error: SqlError| match error.trouble {
+            // The server says that it did not take place.
+            Trouble::Conflict => BatchError::Conflict(error.to_string()),
+            _ => BatchError::Disk(error.to_string()),
+        };
         self.attempted = Some(filled.head);
-        faults.before_commit().map_err(unknown)?;
+        faults.before_commit().map_err(|e| unknown(e.into()))?;
         transaction.commit().map_err(unknown)?;
-        faults.after_commit().map_err(unknown)?;
+        faults.after_commit().map_err(|e| unknown(e.into()))?;
 
         self.attempted = None;
         self.head = filled.head;
@@ -112,7 +143,10 @@ impl Books {
         // Only captures have an answer whose delivery is reported; what is owed was not given one.
         let captures = jobs.iter().zip(&filled.written.receipts);
         let answered = captures.filter(|(job, _)| matches!(job.act, Act::Capture | Act::Settle { owed: false, .. }));
-        self.open.extend(answered.filter_map(|(_, receipt)| Some(receipt.as_ref()?.n)));
+        self.open.extend(answered.filter_map(|(_, posted)| match posted {
+            Posted::Done(receipt) => Some(receipt.n),
+            _ => None,
+        }));
         for n in &filled.closed {
             self.open.remove(n);
         }
@@ -122,6 +156,8 @@ impl Books {
 
 /// What a transaction is filled from.
 struct Fill<'b, 'a> {
+    slot: i64,
+    lease: Option<Lease>,
     before: &'b Head,
     floor_ms: i64,
     zone: &'b BookZone,
@@ -144,30 +180,34 @@ struct Filled<'a> {
 }
 
 /// The columns of a capture that a later posting about it repeats.
-struct Captured {
-    n: i64,
-    key: PostingKey,
-    at_ms: i64,
-    account: Arc<str>,
+pub(super) struct Captured {
+    pub(super) n: i64,
+    pub(super) key: PostingKey,
+    pub(super) at_ms: i64,
+    pub(super) account: Arc<str>,
     agent: String,
     agent_key: Option<String>,
     route: String,
-    scheme: String,
-    asset: String,
-    amount: i64,
-    period: u32,
+    pub(super) scheme: String,
+    pub(super) asset: String,
+    pub(super) amount: i64,
+    pub(super) period: u32,
 }
 
-fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<'a>, BatchError> {
+fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, BatchError> {
     // Read again each time: closing a day moves `open_day`, and whoever else wrote here must be noticed.
-    let head = file::head(transaction, SLOT).map_err(|e| BatchError::Disk(e.to_string()))?;
+    let head = match from.lease {
+        None => file::head(transaction, from.slot),
+        Some(lease) => lease.lock_head(transaction),
+    };
+    let head = head.map_err(|e| BatchError::Disk(e.to_string()))?;
     let Some(mut head) = head.filter(|head| (head.seq, head.hash) == (from.before.seq, from.before.hash)) else {
         return Err(BatchError::Disk("another process wrote to the ledger".to_owned()));
     };
     let (at_ms, wall_ms) = (head.at_ms.max(int(from.times.now_ms)), int(from.times.wall_ms));
     let book_day = from.zone.book_day(at_ms.unsigned_abs(), head.open_day);
     head.at_ms = at_ms;
-    let n_before = EntryNumber { slot: SLOT, seq: head.seq }.n();
+    let n_before = EntryNumber { slot: from.slot, seq: head.seq }.n();
     let mut salts = vec![[0; 16]; from.jobs.len()];
     getrandom::fill(salts.as_flattened_mut()).map_err(|e| BatchError::Row(e.to_string()))?;
     let digests: Vec<(Hash, Hash)> = from
@@ -184,13 +224,29 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
     let reversals: Vec<Option<Captured>> = voids.map(|outcome| find(outcome.n)).collect::<Result<_, _>>()?;
     let again: Vec<Option<Captured>> = from.redeliveries.iter().map(|r| find(r.n)).collect::<Result<_, _>>()?;
     let stamp = Stamp { at_ms, wall_ms, book_day };
-    let mut post = Poster::new(transaction, &mut head);
+    let mut fence = match from.lease {
+        None => None,
+        Some(lease) => {
+            let jobs = from.jobs.iter().map(|job| job.claim.request.key);
+            let others = reversals.iter().chain(&again).flatten().map(|capture| capture.key.payment());
+            Some(Fence::take(transaction, lease, jobs.chain(others)).map_err(sort)?)
+        }
+    };
+    let mut post = Poster::new(transaction, from.slot, &mut head);
+    if fence.is_some() {
+        post.in_bulk(&posting_keys(from.jobs, &reversals, &again)).map_err(sort)?;
+    }
     let mut written = Written::default();
     let mut new_keys: Vec<&KeyRecord> = Vec::new();
 
     for ((job, salt), (target_digest, evidence_digest)) in from.jobs.iter().zip(&salts).zip(&digests) {
         let (request, posting) = (&job.claim.request, &job.posting);
-        from.faults.insert(&request.key).map_err(sort)?;
+        from.faults.insert(&request.key).map_err(|e| sort(e.into()))?;
+        let pass = fence.as_ref().map_or(Pass::Yes, |fence| fence.passes(job));
+        if let Pass::No | Pass::Lost = pass {
+            written.receipts.push(if pass == Pass::No { Posted::Withheld } else { Posted::Lost });
+            continue;
+        }
         let kind = job.act.kind();
         let posted = post.insert(&Entry {
             n: post.next_n(),
@@ -218,8 +274,13 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
             evidence: Some(&posting.evidence),
             evidence_digest: Some(evidence_digest),
         })?;
-        let posted = settlements::follow(&mut post, job, posted, stamp)?;
-        written.receipts.push(posted.map(|n| Receipt { n, at_ms: at_ms.unsigned_abs() }));
+        let owed = pass == Pass::Owed;
+        let posted = settlements::follow(&mut post, job, posted, owed, fence.as_mut(), stamp)?;
+        written.receipts.push(match posted {
+            Some(_) if owed => Posted::Withheld,
+            Some(n) => Posted::Done(Receipt { n, at_ms: at_ms.unsigned_abs() }),
+            None => Posted::Lost,
+        });
         let Some(record) = posting.key.as_deref() else { continue };
         let same = |known: &&KeyRecord| (&known.thumbprint, &known.agent) == (&record.thumbprint, &record.agent);
         if posted.is_some()
@@ -236,7 +297,10 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
         let payment = capture.key.payment();
         if is_settled_at_once(&capture.scheme) {
             // Money has moved: what can be given back is the answer.
-            if post.insert(&capture.entry(Kind::Owed, post.next_n(), stamp))?.is_some() {
+            if turns::owe(&mut post, capture, stamp)? {
+                if let Some(fence) = &mut fence {
+                    fence.becomes(&payment, "o", capture.n);
+                }
                 written.owed.push((payment, capture.n));
             }
         } else if post.insert(&capture.entry(Kind::Void, post.next_n(), stamp))?.is_some()
@@ -245,12 +309,16 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
             written.voided.push(((capture.account.clone(), asset, capture.period), capture.amount));
         }
     }
-    for capture in &again {
-        let posted = match capture {
-            Some(capture) => post.insert(&capture.entry(Kind::Redelivered, post.next_n(), stamp))?.map(|_| capture),
-            None => None,
+    for (turn, capture) in from.redeliveries.iter().zip(&again) {
+        let serves = fence.as_ref().is_none_or(|fence| fence.serves(turn));
+        let ended = match capture {
+            Some(capture) if serves => turns::end(&mut post, capture, turn.end, stamp)?,
+            _ => None,
         };
-        written.redelivered.push(posted.map(|capture| Receipt { n: capture.n, at_ms: capture.at_ms.unsigned_abs() }));
+        if let (Some(receipt), Some(fence)) = (&ended, &mut fence) {
+            fence.becomes(&turn.key, "c", receipt.n);
+        }
+        written.redelivered.push(ended);
     }
 
     let mut seen = HashSet::new();
@@ -260,20 +328,23 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
     written.left = left;
     let closed = recorded.iter().map(|o| o.n).filter(|n| !written.left.iter().any(|o| o.n == *n)).collect();
 
+    if let Some(fence) = fence {
+        fence.finish(transaction).map_err(sort)?;
+    }
     post.finish().map_err(sort)?;
     let floor_ms = if int(from.times.floor_ms) >= from.floor_ms + FLOOR_STEP_MS {
-        let raise = "UPDATE book SET replay_floor_ms = max(replay_floor_ms, ?1)";
-        transaction.prepare_cached(raise).and_then(|mut s| s.execute([int(from.times.floor_ms)])).map_err(sort)?;
+        let raise = "UPDATE book SET replay_floor_ms = ?1 WHERE replay_floor_ms < ?1";
+        transaction.execute(raise, params![int(from.times.floor_ms)]).map_err(sort)?;
         int(from.times.floor_ms)
     } else {
         from.floor_ms
     };
-    let n_last = EntryNumber { slot: SLOT, seq: head.seq }.n();
+    let n_last = EntryNumber { slot: from.slot, seq: head.seq }.n();
     let has_entries = n_last > n_before;
     if has_entries || packed.is_some() {
         head.batch_seq += 1;
         let batch = Batch {
-            slot: SLOT,
+            slot: from.slot,
             batch_seq: head.batch_seq,
             n_first: has_entries.then_some(n_before + 1),
             n_last: has_entries.then_some(n_last),
@@ -282,11 +353,31 @@ fn fill<'a>(transaction: &Transaction<'_>, from: Fill<'_, 'a>) -> Result<Filled<
         };
         head.hash = chain::batch(&head.hash, &batch);
         rows::insert_batch(transaction, &batch, &head.hash).map_err(sort)?;
-        save_head(transaction, &head).map_err(sort)?;
+        save_head(transaction, from.slot, &head).map_err(sort)?;
+        if let Some(lease) = from.lease {
+            lease.renew(transaction).map_err(sort)?;
+        }
     } else {
         head.at_ms = from.before.at_ms;
     }
     Ok(Filled { written, head, floor_ms, new_keys, closed })
+}
+
+/// The postings that a batch may make or look for.
+fn posting_keys(jobs: &[Job], reversals: &[Option<Captured>], again: &[Option<Captured>]) -> Vec<PostingKey> {
+    let mut keys: Vec<PostingKey> = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let key = |kind| PostingKey::new(kind, &job.claim.request.key, 0);
+        match job.act {
+            Act::Capture => keys.push(key(Kind::Capture)),
+            _ => keys.extend([Kind::Capture, Kind::Intent, Kind::Failed, Kind::Owed].map(key)),
+        }
+    }
+    for capture in reversals.iter().chain(again).flatten() {
+        let kinds = [Kind::Void, Kind::Owed, Kind::Redelivered];
+        keys.extend(kinds.map(|kind| PostingKey::new(kind, &capture.key.payment(), 0)));
+    }
+    keys
 }
 
 /// When a batch is posted.
@@ -299,7 +390,7 @@ pub(super) struct Stamp {
 
 impl Captured {
     /// A later posting about the capture.
-    fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
+    pub(super) fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
         Entry {
             n,
             key: PostingKey::new(kind, &self.key.payment(), 0),
@@ -329,15 +420,11 @@ impl Captured {
     }
 }
 
-fn captured(connection: &Connection, n: i64) -> rusqlite::Result<Option<Captured>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key, account, agent, agent_key, route, scheme, asset, amount, period, at_ms FROM entries \
-         WHERE n = ?1 AND kind = 1",
-    )?;
-    let row = statement.query_row([n], |row| {
-        let Some(key) = PostingKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()) else {
-            return Ok(None);
-        };
+fn captured(connection: &Session, n: i64) -> SqlResult<Option<Captured>> {
+    let select = "SELECT key, account, agent, agent_key, route, scheme, asset, amount, period, at_ms FROM entries \
+                  WHERE n = ?1 AND kind = 1";
+    let row = connection.first(select, params![n], |row| {
+        let Some(key) = PostingKey::from_bytes(row.get(0)?) else { return Ok(None) };
         Ok(Some(Captured {
             n,
             key,
@@ -351,31 +438,31 @@ fn captured(connection: &Connection, n: i64) -> rusqlite::Result<Option<Captured
             period: row.get(8)?,
             at_ms: row.get(9)?,
         }))
-    });
-    row.optional().map(Option::flatten)
+    })?;
+    Ok(row.flatten())
 }
 
-fn insert_key(connection: &Connection, record: &KeyRecord, at_ms: i64) -> rusqlite::Result<()> {
-    let mut statement =
-        connection.prepare_cached("INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING")?;
-    statement.execute((&*record.thumbprint, &*record.agent, &*record.jwk, record.directory_digest, at_ms))?;
+fn insert_key(connection: &Session, record: &KeyRecord, at_ms: i64) -> SqlResult<()> {
+    connection.execute(
+        "INSERT INTO keys VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        params![&*record.thumbprint, &*record.agent, &*record.jwk, &record.directory_digest, at_ms],
+    )?;
     Ok(())
 }
 
-fn save_head(connection: &Connection, head: &Head) -> rusqlite::Result<()> {
-    let mut statement = connection
-        .prepare_cached("UPDATE writers SET seq = ?2, batch_seq = ?3, head = ?4, at_ms = ?5 WHERE slot = ?1")?;
-    statement.execute((SLOT, head.seq, head.batch_seq, head.hash, head.at_ms))?;
+fn save_head(connection: &Session, slot: i64, head: &Head) -> SqlResult<()> {
+    connection.execute(
+        "UPDATE writers SET seq = ?2, batch_seq = ?3, head = ?4, at_ms = ?5 WHERE slot = ?1",
+        params![slot, head.seq, head.batch_seq, &head.hash, head.at_ms],
+    )?;
     Ok(())
 }
 
 /// Tells an error of one row from one of the file.
-pub(super) fn sort(error: rusqlite::Error) -> BatchError {
-    use ErrorCode::{ConstraintViolation, ParameterOutOfRange, TooBig, TypeMismatch};
-    match error.sqlite_error_code() {
-        None | Some(ConstraintViolation | ParameterOutOfRange | TooBig | TypeMismatch) => {
-            BatchError::Row(error.to_string())
-        }
-        Some(_) => BatchError::Disk(error.to_string()),
+pub(super) fn sort(error: SqlError) -> BatchError {
+    match error.trouble {
+        Trouble::Shape | Trouble::Row => BatchError::Row(error.to_string()),
+        Trouble::Conflict => BatchError::Conflict(error.to_string()),
+        _ => BatchError::Disk(error.to_string()),
     }
 }

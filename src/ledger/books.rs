@@ -1,12 +1,6 @@
 //! The open file of the one writer: its state between batches, and everything that it reads.
 
-use std::{
-    collections::HashSet,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use std::{collections::HashSet, sync::Arc};
 
 use super::{
     batch::BatchError,
@@ -16,7 +10,11 @@ use super::{
     entry::{Kind, PostingKey, is_settled_at_once},
     faults::Faults,
     file::{self, Book, Head, OpenError, SLOT},
-    outcomes, rows,
+    location::Location,
+    outcomes,
+    postgres::{lease::Lease, schema},
+    rows,
+    sql::{Begin, Row, Session, SqlError, SqlResult, params},
     store::Terms,
 };
 use crate::wire::amount::Asset;
@@ -26,8 +24,12 @@ pub(super) const FLOOR_STEP_MS: i64 = 1000;
 
 /// The open ledger of its one writer.
 pub(super) struct Books {
-    pub(super) connection: Connection,
-    pub(super) path: PathBuf,
+    pub(super) connection: Session,
+    /// The number of this writer.
+    pub(super) slot: i64,
+    /// Of a ledger on a server: this process's turn of the slot.
+    pub(super) lease: Option<Lease>,
+    pub(super) place: Location,
     pub(super) zone: BookZone,
     pub(super) book: Book,
     pub(super) head: Head,
@@ -40,50 +42,102 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Opens the file and checks the end of the chain. One that is made gets the replay floor `floor_ms`.
+    /// Opens the ledger and checks the end of the chain; on a server, in a slot of its own. One that is made gets the replay
+    /// floor `floor_ms`.
     pub(super) fn open(
-        path: &Path,
+        place: &Location,
         zone: &str,
         sync: bool,
         floor_ms: u64,
         faults: Arc<dyn Faults>,
     ) -> Result<Books, OpenError> {
-        let (connection, book) = file::open_to_write(path, zone, sync, int(floor_ms))?;
-        let sqlite = |error| OpenError::from_sqlite(path, &error);
-        let corrupt = |what: String| OpenError::Corrupt { path: path.to_owned(), what };
-        let head = file::head(&connection, SLOT).map_err(sqlite)?;
-        let head = head.ok_or_else(|| corrupt(format!("it has no row for writer {SLOT}")))?;
-        let genesis = chain::genesis(&book.ledger_id, SLOT);
-        rows::check_tail(&connection, SLOT, genesis, &head).map_err(sqlite)?.map_err(corrupt)?;
-        faults.opened(&connection).map_err(sqlite)?;
-        let zone = BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
-        let (known_keys, open) = (HashSet::new(), HashSet::new());
-        Ok(Books { connection, path: path.to_owned(), zone, book, head, known_keys, open, attempted: None, faults })
+        let (connection, book) = match place {
+            Location::File(path) => file::open_to_write(path, zone, sync, int(floor_ms))?,
+            Location::Server(server) => {
+                let session = server.connect().map_err(|error| server.error(&error))?;
+                server.check(&session)?;
+                let book = schema::open_to_write(server, &session, zone, int(floor_ms))?;
+                (session, book)
+            }
+        };
+        let sql = |error: SqlError| place.error(&error);
+        let lease = match place {
+            Location::File(_) => None,
+            Location::Server(_) => Some(Lease::take(&connection, &book.ledger_id).map_err(sql)?),
+        };
+        Books::with(connection, book, lease, place, zone, faults)
     }
 
-    /// Opens the file anew after an error, keeping what this process still owes it.
+    fn with(
+        connection: Session,
+        book: Book,
+        lease: Option<Lease>,
+        place: &Location,
+        zone: &str,
+        faults: Arc<dyn Faults>,
+    ) -> Result<Books, OpenError> {
+        let sql = |error: SqlError| place.error(&error);
+        let slot = lease.map_or(SLOT, |lease| lease.slot);
+        let corrupt = |what: String| OpenError::Corrupt { path: place.shown(), what };
+        let head = file::head(&connection, slot).map_err(sql)?;
+        let head = head.ok_or_else(|| corrupt(format!("it has no row for writer {slot}")))?;
+        let genesis = chain::genesis(&book.ledger_id, slot);
+        rows::check_tail(&connection, slot, genesis, &head).map_err(sql)?.map_err(corrupt)?;
+        if let Some(file) = connection.sqlite() {
+            faults.opened(file).map_err(|error| sql(error.into()))?;
+        }
+        let zone = BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
+        let (known_keys, open) = (HashSet::new(), HashSet::new());
+        let place = place.clone();
+        Ok(Books { connection, slot, lease, place, zone, book, head, known_keys, open, attempted: None, faults })
+    }
+
+    /// Opens the ledger anew after an error, keeping what this process still owes it. On a server it keeps its slot, or takes
+    /// another one where that is not its own any more.
     pub(super) fn reopen(&mut self, zone: &str, sync: bool) -> Result<(), OpenError> {
-        // A file that is gone is not made anew: it would know of no payment.
-        std::fs::metadata(&self.path)
-            .map_err(|error| OpenError::Io { path: self.path.clone(), what: error.to_string() })?;
-        let books = Books::open(&self.path, zone, sync, self.floor_ms(), self.faults.clone())?;
+        let place = self.place.clone();
+        let sql = |error: SqlError| place.error(&error);
+        let books = match &place {
+            Location::File(path) => {
+                // A file that is gone is not made anew: it would know of no payment.
+                std::fs::metadata(path)
+                    .map_err(|error| OpenError::Io { path: path.clone(), what: error.to_string() })?;
+                Books::open(&place, zone, sync, self.floor_ms(), self.faults.clone())?
+            }
+            Location::Server(server) => {
+                let session = server.connect().map_err(sql)?;
+                server.check(&session)?;
+                let book = schema::open_to_read(server, &session)?;
+                let ours = match self.lease {
+                    Some(lease) if lease.renew(&session).map_err(sql)? => lease,
+                    _ => Lease::take(&session, &book.ledger_id).map_err(sql)?,
+                };
+                Books::with(session, book, Some(ours), &place, zone, self.faults.clone())?
+            }
+        };
         if books.book.ledger_id != self.book.ledger_id {
             let what = "it is another ledger than before".to_owned();
-            return Err(OpenError::Corrupt { path: self.path.clone(), what });
+            return Err(OpenError::Corrupt { path: place.shown(), what });
         }
         let mut open = std::mem::take(&mut self.open);
-        // The batch in doubt may have carried outcomes that are about to be written again.
-        for record in books.last_outcomes().map_err(|e| OpenError::from_sqlite(&self.path, &e))? {
-            open.remove(&record.n);
+        if books.slot == self.slot {
+            // The batch in doubt may have carried outcomes that are about to be written again.
+            for record in books.last_outcomes().map_err(sql)? {
+                open.remove(&record.n);
+            }
+        } else {
+            // A chain tells of its own captures only: those of the slot that was lost stay unproven.
+            open.clear();
         }
         *self = Books { open, ..books };
         Ok(())
     }
 
-    fn last_outcomes(&self) -> rusqlite::Result<Vec<outcomes::Record>> {
+    fn last_outcomes(&self) -> SqlResult<Vec<outcomes::Record>> {
         let last = "SELECT outcomes FROM batches WHERE slot = ?1 AND batch_seq = ?2";
-        let row = self.connection.query_row(last, [SLOT, self.head.batch_seq], |row| row.get::<_, Option<Vec<u8>>>(0));
-        Ok(row.optional()?.flatten().and_then(|bytes| outcomes::decode(&bytes)).unwrap_or_default())
+        let values = params![self.slot, self.head.batch_seq];
+        let row = self.connection.first(last, values, |row| row.get::<Option<Vec<u8>>>(0))?;
+        Ok(row.flatten().and_then(|bytes| outcomes::decode(&bytes)).unwrap_or_default())
     }
 
     /// Raises the floor alone, when no batch does.
@@ -92,27 +146,30 @@ impl Books {
         if floor_ms < self.book.floor_ms + FLOOR_STEP_MS {
             return Ok(());
         }
-        let raise = "UPDATE book SET replay_floor_ms = max(replay_floor_ms, ?1)";
-        self.connection.execute(raise, [floor_ms]).map_err(|e| BatchError::Disk(e.to_string()))?;
+        let raise = "UPDATE book SET replay_floor_ms = ?1 WHERE replay_floor_ms < ?1";
+        self.connection.execute(raise, params![floor_ms]).map_err(|e| BatchError::Disk(e.to_string()))?;
         self.book.floor_ms = floor_ms;
         Ok(())
     }
 
     /// Writes as much as a capture may need and takes it away again, to see whether there is room.
     pub(super) fn probe(&mut self) -> Result<(), BatchError> {
-        let failed = |error: rusqlite::Error| BatchError::Disk(error.to_string());
+        let failed = |error: SqlError| BatchError::Disk(error.to_string());
+        if self.connection.sqlite().is_none() {
+            // The server tells for each batch.
+            return Ok(());
+        }
         // No payment has this key, and a ledger with one writer keeps no claims in the file.
         let write = "INSERT OR REPLACE INTO claims (key, slot, epoch, state, account, period, asset, amount, \
                      hard_until_ms, payload) VALUES (x'00', ?1, 0, 'r', '', 0, '', 0, 0, zeroblob(131072))";
-        self.connection.execute(write, [SLOT]).map_err(failed)?;
-        self.connection.execute("DELETE FROM claims WHERE key = x'00'", ()).map_err(failed)?;
+        self.connection.execute(write, params![self.slot]).map_err(failed)?;
+        self.connection.execute("DELETE FROM claims WHERE key = x'00'", &[]).map_err(failed)?;
         Ok(())
     }
 
     /// The entry with this posting key, if there is one.
-    pub(super) fn find(&self, key: &PostingKey) -> rusqlite::Result<Option<i64>> {
-        let mut statement = self.connection.prepare_cached("SELECT n FROM entries WHERE key = ?1")?;
-        statement.query_row([key.as_bytes()], |row| row.get(0)).optional()
+    pub(super) fn find(&self, key: &PostingKey) -> SqlResult<Option<i64>> {
+        self.connection.first("SELECT n FROM entries WHERE key = ?1", params![key.as_bytes()], |row| row.get(0))
     }
 
     /// An outcome will come for this capture.
@@ -125,27 +182,28 @@ impl Books {
         &self,
         since_ms: u64,
         mut each: impl FnMut(PostingKey, i64, i64, bool),
-    ) -> rusqlite::Result<()> {
-        let (mut owed, mut redelivered) = (HashSet::new(), HashSet::new());
+    ) -> SqlResult<()> {
+        let (mut owed, mut ended) = (HashSet::new(), HashSet::new());
         let told = self.told_since(since_ms)?;
         let mut statement = self.connection.prepare("SELECT key, n, at_ms, scheme FROM entries ORDER BY n DESC")?;
-        let mut rows = statement.query(())?;
+        let mut rows = statement.query(&[])?;
         while let Some(row) = rows.next()? {
             let at_ms: i64 = row.get(2)?;
             if at_ms < int(since_ms) {
                 break;
             }
-            let Some(key) = PostingKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()) else { continue };
+            let Some(key) = PostingKey::from_bytes(row.get(0)?) else { continue };
             // What is posted about a capture comes after it, so on the way back it is met before.
             match key.kind() {
-                Kind::Redelivered => _ = redelivered.insert(key.payment()),
-                Kind::Owed if !redelivered.contains(&key.payment()) => _ = owed.insert(key.payment()),
+                Kind::Redelivered | Kind::Lapsed => _ = ended.insert(key.payment()),
+                Kind::Owed => _ = owed.insert(key.payment()),
                 // Money moved, and nobody knows whether the answer left: the payer may fetch it once.
                 Kind::Capture => {
                     let n = row.get(1)?;
-                    let at_once = is_settled_at_once(row.get_ref(3)?.as_str().unwrap_or_default());
-                    let unproven = at_once && !told.contains(&n) && !redelivered.contains(&key.payment());
-                    each(key, n, at_ms, unproven || owed.contains(&key.payment()));
+                    let at_once = is_settled_at_once(row.get(3)?);
+                    let unproven = at_once && !told.contains(&n);
+                    let waits = unproven || owed.contains(&key.payment());
+                    each(key, n, at_ms, waits && !ended.contains(&key.payment()));
                 }
                 _ => {}
             }
@@ -154,49 +212,45 @@ impl Books {
     }
 
     /// Captures whose outcome is written, of batches no older than `since_ms`.
-    fn told_since(&self, since_ms: u64) -> rusqlite::Result<HashSet<i64>> {
+    fn told_since(&self, since_ms: u64) -> SqlResult<HashSet<i64>> {
         let since = "SELECT outcomes FROM batches WHERE at_ms >= ?1 AND outcomes IS NOT NULL ORDER BY batch_seq DESC";
         let mut statement = self.connection.prepare(since)?;
-        let mut rows = statement.query([int(since_ms)])?;
+        let mut rows = statement.query(params![int(since_ms)])?;
         let mut told = HashSet::new();
         while let Some(row) = rows.next()? {
-            let records = outcomes::decode(row.get_ref(0)?.as_blob().unwrap_or_default()).unwrap_or_default();
+            let records = outcomes::decode(row.get(0)?).unwrap_or_default();
             told.extend(records.iter().map(|record| record.n));
         }
         Ok(told)
     }
 
     /// What each account used in each period.
-    pub(super) fn account_use(&self) -> rusqlite::Result<Vec<(UseKey, i64)>> {
-        let mut statement = self.connection.prepare("SELECT account, asset, period, used FROM account_use")?;
-        let rows = statement.query_map((), |row| {
-            let asset = Asset::parse(row.get_ref(1)?.as_str().unwrap_or_default());
-            Ok((asset, row.get::<_, Arc<str>>(0)?, row.get(2)?, row.get(3)?))
+    pub(super) fn account_use(&self) -> SqlResult<Vec<(UseKey, i64)>> {
+        let rows = self.connection.all("SELECT account, asset, period, used FROM account_use", &[], |row| {
+            Ok((Asset::parse(row.get(1)?), row.get::<Arc<str>>(0)?, row.get(2)?, row.get(3)?))
         })?;
         let keyed = |(asset, account, period, used): (Option<Asset>, _, _, _)| Some(((account, asset?, period), used));
-        rows.filter_map(|row| row.map(keyed).transpose()).collect()
+        Ok(rows.into_iter().filter_map(keyed).collect())
     }
 
     /// Makes offer templates durable.
-    pub(super) fn remember_terms(&mut self, terms: &[([u8; 32], Vec<u8>)], now_ms: u64) -> rusqlite::Result<()> {
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    pub(super) fn remember_terms(&mut self, terms: &[([u8; 32], Vec<u8>)], now_ms: u64) -> SqlResult<()> {
+        let transaction = self.connection.begin(Begin::Write)?;
         for (digest, bytes) in terms {
-            let mut statement = transaction.prepare_cached(
-                "INSERT INTO terms VALUES (?1, ?2, ?3) \
-                 ON CONFLICT (digest) DO UPDATE SET loaded_ms = max(loaded_ms, excluded.loaded_ms)",
+            transaction.execute(
+                "INSERT INTO terms VALUES (?1, ?2, ?3) ON CONFLICT (digest) DO UPDATE SET \
+                 loaded_ms = excluded.loaded_ms WHERE terms.loaded_ms < excluded.loaded_ms",
+                params![digest, bytes, int(now_ms)],
             )?;
-            statement.execute((digest, bytes, int(now_ms)))?;
         }
         transaction.commit()
     }
 
     /// Templates made no earlier than `since_ms`.
-    pub(super) fn recent_terms(&self, since_ms: u64) -> rusqlite::Result<Terms> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT bytes, loaded_ms FROM terms WHERE loaded_ms >= ?1 ORDER BY digest")?;
-        let rows = statement.query_map([int(since_ms)], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
-        rows.map(|row| row.map(|(bytes, loaded_ms)| (bytes, loaded_ms.unsigned_abs()))).collect()
+    pub(super) fn recent_terms(&self, since_ms: u64) -> SqlResult<Terms> {
+        let recent = "SELECT bytes, loaded_ms FROM terms WHERE loaded_ms >= ?1 ORDER BY digest";
+        let read = |row: &Row<'_>| Ok((row.get(0)?, row.get::<i64>(1)?.unsigned_abs()));
+        self.connection.all(recent, params![int(since_ms)], read)
     }
 
     pub(super) fn head(&self) -> &Head {

@@ -76,6 +76,10 @@ enum State {
     Serving {
         n: i64,
     },
+    /// The last turn is over, and that is not on disk yet.
+    Lapsing {
+        n: i64,
+    },
     Released,
     Burnt,
 }
@@ -91,16 +95,16 @@ impl State {
 
     /// Still to be ended by somebody, however old the payment is.
     fn is_open(self) -> bool {
-        let owed = matches!(self, State::Owed { .. } | State::Serving { .. });
+        let owed = matches!(self, State::Owed { .. } | State::Serving { .. } | State::Lapsing { .. });
         owed || matches!(self, State::Live { .. } | State::Settling { .. } | State::Unresolved)
     }
 }
 
 impl Claims {
-    pub(super) fn new(keys_max: usize, floor_ms: u64) -> Claims {
+    pub(super) fn new(keys_max: usize, floor_ms: u64, credit_elsewhere: bool) -> Claims {
         Claims {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            credit: Credit::default(),
+            credit: Credit::new(credit_elsewhere),
             drops: Drops::new(),
             unresolved: Registry::default(),
             held: AtomicUsize::new(0),
@@ -128,9 +132,8 @@ impl Claims {
             Entry::Occupied(mut occupied) => {
                 let held = *occupied.get();
                 match held.state {
-                    State::Live { .. } | State::Settling { .. } | State::Serving { .. } => {
-                        return Err(ClaimError::InFlight);
-                    }
+                    State::Live { .. } | State::Settling { .. } => return Err(ClaimError::InFlight),
+                    State::Serving { .. } | State::Lapsing { .. } => return Err(ClaimError::InFlight),
                     State::Unresolved => return Err(ClaimError::Unresolved),
                     State::Owed { .. } => return Err(ClaimError::Owed),
                     State::Captured { n } => return Err(ClaimError::AlreadyCaptured((n != 0).then_some(n))),
@@ -166,7 +169,7 @@ impl Claims {
     /// What memory knows of a key.
     pub(super) fn look(&self, key: &PaymentKey) -> Look {
         match self.shard(key).get(key).map(|held| held.state) {
-            Some(State::Captured { n } | State::Owed { n } | State::Serving { n }) => {
+            Some(State::Captured { n } | State::Owed { n } | State::Serving { n } | State::Lapsing { n }) => {
                 Look::Captured((n != 0).then_some(n))
             }
             _ => Look::Unknown,
@@ -175,9 +178,8 @@ impl Claims {
 
     /// Whether a payment has gone further than a claim.
     pub(super) fn knows(&self, key: &PaymentKey) -> bool {
-        use State::{Captured, Owed, Serving, Settling, Unresolved};
         let state = self.shard(key).get(key).map(|held| held.state);
-        matches!(state, Some(Settling { .. } | Unresolved | Owed { .. } | Serving { .. } | Captured { .. }))
+        state.is_some_and(|state| !matches!(state, State::Live { .. } | State::Released | State::Burnt))
     }
 
     /// Whether this claim is the live one of its key.
@@ -218,6 +220,20 @@ impl Claims {
         true
     }
 
+    /// Others have had this payment meanwhile, or the claim can't be made now.
+    pub(super) fn refused(&self, claim: &Claim, error: &ClaimError) {
+        let state = match error {
+            ClaimError::AlreadyCaptured(n) => State::Captured { n: n.unwrap_or_default() },
+            ClaimError::Burnt => State::Burnt,
+            _ if self.forget(claim) => return,
+            _ => State::Released,
+        };
+        self.end(claim, State::is_live, |held| {
+            held.state = state;
+            Units::ZERO
+        });
+    }
+
     /// Gives key and credit back because the ledger failed, which is not the account's doing.
     pub(super) fn give_back(&self, claim: &Claim) {
         self.end(claim, State::is_live, |held| {
@@ -238,6 +254,9 @@ impl Claims {
     /// The settlement ended without a verdict.
     pub(super) fn unresolved(&self, unresolved: Unresolved, claim: &Claim) {
         let key = claim.request.key;
+        if self.leave(&key) {
+            return;
+        }
         // Registered first: whoever finds the state finds the payment.
         self.unresolved.insert(unresolved);
         if let Some(held) = self.shard(&key).get_mut(&key)
@@ -257,6 +276,25 @@ impl Claims {
         Some(Settling { claim: Claim { request, token }, intent })
     }
 
+    /// Takes a payment in hand that the database has given to this gateway.
+    pub(super) fn take_over(&self, unresolved: Unresolved) -> Settling {
+        let Unresolved { request, intent } = unresolved;
+        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
+        let held = Held { state: State::Settling { token }, releases: 0, paid_at_ms: request.paid_at_ms };
+        self.hold(request.key, held);
+        Settling { claim: Claim { request, token }, intent }
+    }
+
+    /// Where a database knows what has become of payments, memory keeps only what can't change any more, and what is in this
+    /// gateway's hand.
+    fn leave(&self, key: &PaymentKey) -> bool {
+        let leaves = self.credit.is_elsewhere();
+        if leaves && self.shard(key).remove(key).is_some() {
+            self.held.fetch_sub(1, Ordering::Relaxed);
+        }
+        leaves
+    }
+
     /// The settlement failed for good: nothing moved, and nothing will.
     pub(super) fn failed(&self, claim: &Claim) {
         self.unresolved.remove(&claim.request.key);
@@ -268,6 +306,9 @@ impl Claims {
 
     /// The settlement moved money, entry `n` says so.
     pub(super) fn settled(&self, claim: &Claim, n: i64, amount: Units, owed: bool) {
+        if owed && self.leave(&claim.request.key) {
+            return;
+        }
         self.unresolved.remove(&claim.request.key);
         self.end(claim, State::is_settling, |held| {
             held.state = if owed { State::Owed { n } } else { State::Captured { n } };
@@ -275,10 +316,13 @@ impl Claims {
         });
     }
 
-    /// The captured payment's answer was not given.
+    /// The captured payment's answer was not given. A turn that is taken is of what is owed already.
     pub(super) fn owe(&self, key: &PaymentKey, n: i64) {
+        if self.leave(key) {
+            return;
+        }
         if let Some(held) = self.shard(key).get_mut(key)
-            && matches!(held.state, State::Captured { .. } | State::Serving { .. })
+            && matches!(held.state, State::Captured { .. })
         {
             held.state = State::Owed { n };
         }
@@ -293,21 +337,31 @@ impl Claims {
         Some(n)
     }
 
-    /// It was not given: owed again, unless that was the last of its turns. Each asks the origin, which nobody pays for.
-    pub(super) fn give_back_owed(&self, key: &PaymentKey, n: i64) {
+    /// It was not given: owed again, unless that was the last of its turns. Each asks the origin, which nobody pays for. True
+    /// for the last one: nobody is told of it before it is on disk.
+    pub(super) fn give_back_owed(&self, key: &PaymentKey, n: i64) -> bool {
+        let mut shard = self.shard(key);
+        let Some(held) = shard.get_mut(key).filter(|held| held.state == State::Serving { n }) else { return false };
+        held.releases = held.releases.saturating_add(1);
+        let is_last = held.releases >= RELEASES_MAX;
+        held.state = if is_last { State::Lapsing { n } } else { State::Owed { n } };
+        is_last
+    }
+
+    /// The end of a turn was not written: the turn is to be had once more.
+    pub(super) fn owe_again(&self, key: &PaymentKey, n: i64) {
         if let Some(held) = self.shard(key).get_mut(key)
-            && held.state == (State::Serving { n })
+            && [State::Serving { n }, State::Lapsing { n }].contains(&held.state)
         {
-            held.releases = held.releases.saturating_add(1);
-            let more = held.releases < RELEASES_MAX;
-            held.state = if more { State::Owed { n } } else { State::Captured { n } };
+            held.releases = held.releases.min(RELEASES_MAX - 1);
+            held.state = State::Owed { n };
         }
     }
 
-    /// What was owed is served, or was by somebody else.
-    pub(super) fn served(&self, key: &PaymentKey, n: i64) {
+    /// What was owed is served or has lapsed, as the books say.
+    pub(super) fn ended(&self, key: &PaymentKey, n: i64) {
         if let Some(held) = self.shard(key).get_mut(key)
-            && held.state == (State::Serving { n })
+            && [State::Serving { n }, State::Lapsing { n }].contains(&held.state)
         {
             held.state = State::Captured { n };
         }

@@ -17,8 +17,6 @@
 //! treated as any other: the file is opened anew, and asking again tells. `tests/ledger/closing.rs` walks the steps, with a
 //! disk that fails and a process that dies at each.
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, types::Type};
-
 use super::{
     batch::{BatchError, sort},
     books::{Books, int},
@@ -26,6 +24,7 @@ use super::{
     day::day_text,
     entry::SETTLED_AT_ONCE,
     file,
+    sql::{Begin, Row, Session, SqlError, SqlResult, params},
     statements::{self, StatementState},
     store::Unavailable,
 };
@@ -67,9 +66,9 @@ impl Books {
         key: Option<&GatewayKey>,
     ) -> Result<Result<Close, CloseError>, BatchError> {
         let faults = self.faults.clone();
-        let disk = |error: rusqlite::Error| BatchError::Disk(error.to_string());
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sort)?;
-        let head = file::head(&transaction, file::SLOT).map_err(disk)?;
+        let disk = |error: SqlError| BatchError::Disk(error.to_string());
+        let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
+        let head = file::head(&transaction, self.slot).map_err(disk)?;
         let Some(head) = head.filter(|head| (head.seq, head.hash) == (self.head.seq, self.head.hash)) else {
             return Err(BatchError::Disk("another process wrote to the ledger".to_owned()));
         };
@@ -99,9 +98,9 @@ impl Books {
         };
         close.signature = key.map(|key| key.sign_close(&close.signed_bytes(&self.book.ledger_id)));
         fill(&transaction, &close).map_err(sort)?;
-        faults.before_commit().map_err(disk)?;
+        faults.before_commit().map_err(|e| disk(e.into()))?;
         transaction.commit().map_err(disk)?;
-        faults.after_commit().map_err(disk)?;
+        faults.after_commit().map_err(|e| disk(e.into()))?;
         self.head.open_day = until;
         Ok(Ok(close))
     }
@@ -113,40 +112,40 @@ impl GatewayKey {
     }
 }
 
-fn fill(transaction: &Connection, close: &Close) -> rusqlite::Result<()> {
-    transaction.execute("UPDATE writers SET open_day = max(open_day, ?1)", [close.until])?;
+fn fill(transaction: &Session, close: &Close) -> SqlResult<()> {
+    transaction.execute("UPDATE writers SET open_day = ?1 WHERE open_day < ?1", params![close.until])?;
     let signature = close.signature.map(|signature| signature.encode());
     transaction.execute(
         "INSERT INTO closes (until, from_day, at_ms, heads, signature) VALUES (?1, ?2, ?3, ?4, ?5)",
-        (close.until, close.from_day, close.at_ms, close.encode_heads(), signature),
+        params![close.until, close.from_day, close.at_ms, &close.encode_heads(), signature.as_ref().map(|s| &s[..])],
     )?;
-    let mut number: i64 =
-        transaction.query_row("SELECT coalesce(max(number), 0) FROM statements", (), |row| row.get(0))?;
+    let mut number: i64 = transaction.cell("SELECT coalesce(max(number), 0) FROM statements", &[])?;
     // A token that moved with its capture is owed by nobody.
     let sums = format!(
-        "SELECT account, asset, SUM(captured), SUM(voided) + SUM(refunded), MIN(scheme IN ({SETTLED_AT_ONCE})) \
+        "SELECT account, asset, CAST(SUM(captured) AS BIGINT), CAST(SUM(voided) + SUM(refunded) AS BIGINT), \
+         MIN(CASE WHEN scheme IN ({SETTLED_AT_ONCE}) THEN 1 ELSE 0 END) \
          FROM rollups WHERE book_day >= ?1 AND book_day < ?2 AND captures + voids + refunds > 0 \
          GROUP BY account, asset ORDER BY account, asset"
     );
     let mut sums = transaction.prepare(&sums)?;
-    let mut rows = sums.query((close.from_day, close.until))?;
+    let mut rows = sums.query(params![close.from_day, close.until])?;
     while let Some(row) = rows.next()? {
         number += 1;
         let (gross, corrections): (i64, i64) = (row.get(2)?, row.get(3)?);
-        let total = gross.checked_sub(corrections).ok_or(rusqlite::Error::IntegralValueOutOfRange(2, gross))?;
+        let total = gross.checked_sub(corrections).ok_or(SqlError::shape("a sum is too large"))?;
         transaction.execute(
             "INSERT INTO statements (number, account, asset, until, gross, corrections, total, head) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-            (
+            params![
                 number,
-                row.get_ref(0)?.as_str()?,
-                row.get_ref(1)?.as_str()?,
+                row.get::<&str>(0)?,
+                row.get::<&str>(1)?,
                 close.until,
                 gross,
                 corrections,
                 total,
-                close.head(),
-            ),
+                &close.head(),
+            ],
         )?;
         statements::insert_event(transaction, number, 1, StatementState::Closed, close.at_ms, None)?;
         if row.get(4)? {
@@ -158,34 +157,32 @@ fn fill(transaction: &Connection, close: &Close) -> rusqlite::Result<()> {
 }
 
 /// The day of the first entry of any writer.
-fn first_day(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+fn first_day(connection: &Session) -> SqlResult<Option<i64>> {
     let first = "SELECT min(book_day) FROM entries WHERE n IN (SELECT (slot << 48) + 1 FROM writers)";
-    connection.query_row(first, (), |row| row.get(0))
+    connection.cell(first, &[])
 }
 
-fn heads(connection: &Connection) -> rusqlite::Result<Vec<HeadRecord>> {
-    let mut statement = connection.prepare("SELECT slot, seq, batch_seq, head FROM writers ORDER BY slot")?;
-    let record = |row: &rusqlite::Row<'_>| {
+fn heads(connection: &Session) -> SqlResult<Vec<HeadRecord>> {
+    let record = |row: &Row<'_>| {
         Ok(HeadRecord { slot: row.get(0)?, seq: row.get(1)?, batch_seq: row.get(2)?, head: row.get(3)? })
     };
-    statement.query_map((), record)?.collect()
+    connection.all("SELECT slot, seq, batch_seq, head FROM writers ORDER BY slot", &[], record)
 }
 
 /// The columns that [`read_close`] takes.
 pub(super) const CLOSE_COLUMNS: &str = "until, from_day, at_ms, heads, signature";
 
 /// Reads a row of [`CLOSE_COLUMNS`].
-pub(super) fn read_close(row: &rusqlite::Row<'_>) -> rusqlite::Result<Close> {
-    let wrong = |column, what: &str| rusqlite::Error::FromSqlConversionFailure(column, Type::Blob, what.into());
-    let heads =
-        HeadRecord::decode_all(row.get_ref(3)?.as_blob()?).ok_or_else(|| wrong(3, "not records of 56 bytes"))?;
-    let signature = row.get_ref(4)?.as_blob_or_null()?;
+pub(super) fn read_close(row: &Row<'_>) -> SqlResult<Close> {
+    let wrong = |column: usize, what: &str| SqlError::shape(format!("column {column}: {what}"));
+    let heads = HeadRecord::decode_all(row.get(3)?).ok_or_else(|| wrong(3, "not records of 56 bytes"))?;
+    let signature: Option<&[u8]> = row.get(4)?;
     let signature =
         signature.map(|bytes| CloseSignature::decode(bytes).ok_or_else(|| wrong(4, "not 96 bytes"))).transpose()?;
     Ok(Close { until: row.get(0)?, from_day: row.get(1)?, at_ms: row.get(2)?, heads, signature })
 }
 
-fn last_close(connection: &Connection) -> rusqlite::Result<Option<Close>> {
+fn last_close(connection: &Session) -> SqlResult<Option<Close>> {
     let last = format!("SELECT {CLOSE_COLUMNS} FROM closes ORDER BY until DESC LIMIT 1");
-    connection.query_row(&last, (), read_close).optional()
+    connection.first(&last, &[], read_close)
 }

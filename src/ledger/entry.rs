@@ -100,6 +100,8 @@ pub enum Kind {
     Dispute = 8,
     /// Served once more without charge.
     Redelivered = 9,
+    /// What is owed is not fetched any more: it is to be refunded.
+    Lapsed = 10,
 }
 
 impl Kind {
@@ -115,6 +117,7 @@ impl Kind {
             7 => Kind::Topup,
             8 => Kind::Dispute,
             9 => Kind::Redelivered,
+            10 => Kind::Lapsed,
             _ => return None,
         })
     }
@@ -136,6 +139,7 @@ impl Kind {
             Kind::Topup => "topup",
             Kind::Dispute => "dispute",
             Kind::Redelivered => "redelivered",
+            Kind::Lapsed => "lapsed",
         }
     }
 }
@@ -246,7 +250,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn posting_keys_read_back(kind in 1_i64..=9, payment_kind in 1_u8..=6, id in any::<[u8; 16]>(), number: u16) {
+        fn posting_keys_read_back(kind in 1_i64..=10, payment_kind in 1_u8..=6, id in any::<[u8; 16]>(), number: u16) {
             let kind = Kind::from_number(kind).unwrap();
             let mut payment = [payment_kind; 17];
             payment[1..].copy_from_slice(&id);

@@ -6,14 +6,16 @@ use std::{
     io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{
     chain::{self, Hash},
     day::BookZone,
+    sql::{Session, SqlError, SqlResult, Trouble, params},
 };
 
 /// Marks a SQLite file as ours, `Toll`.
@@ -73,6 +75,30 @@ pub enum OpenError {
         /// What was found.
         what: String,
     },
+    /// The server cannot be reached.
+    #[error("{server}: {what}; is the server up, and may this machine reach it?")]
+    Unreachable {
+        /// Without its password.
+        server: Arc<str>,
+        /// The system's or the server's words.
+        what: String,
+    },
+    /// The server refuses who asks.
+    #[error("{server} refuses: {what}; check user, password and the database's name")]
+    Refused {
+        /// Without its password.
+        server: Arc<str>,
+        /// The server's words.
+        what: String,
+    },
+    /// The server is not one to trust with money.
+    #[error("{server}: {what}")]
+    Unfit {
+        /// Without its password.
+        server: Arc<str>,
+        /// What was expected, what it is.
+        what: String,
+    },
     /// The file cannot be read or written.
     #[error("{path}: {what}; check that the directory exists, its owner, and the space on the disk")]
     Io {
@@ -87,7 +113,7 @@ impl OpenError {
     /// Whether the ledger may be there later, by somebody's or its own doing, without a change to the configuration: its
     /// directory is missing or may not be entered, the disk fails or is full, another process still has it.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, OpenError::Io { .. } | OpenError::Locked { .. })
+        matches!(self, OpenError::Io { .. } | OpenError::Locked { .. } | OpenError::Unreachable { .. })
     }
 
     /// Sorts an error of the file system.
@@ -101,28 +127,19 @@ impl OpenError {
         }
     }
 
-    /// Sorts an error of SQLite.
-    pub(super) fn from_sqlite(path: &Path, error: &rusqlite::Error) -> OpenError {
+    /// Sorts an error of the database.
+    pub(super) fn from_sql(path: &Path, error: &SqlError) -> OpenError {
         let (path, what) = (path.to_owned(), error.to_string());
-        match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase) => OpenError::NotALedger { path, what },
-            Some(ErrorCode::DatabaseCorrupt) => OpenError::Corrupt { path, what },
-            Some(
-                ErrorCode::CannotOpen
-                | ErrorCode::DatabaseBusy
-                | ErrorCode::DatabaseLocked
-                | ErrorCode::DiskFull
-                | ErrorCode::FileLockingProtocolFailed
-                | ErrorCode::OutOfMemory
-                | ErrorCode::PermissionDenied
-                | ErrorCode::ReadOnly
-                | ErrorCode::SystemIoFailure,
-            ) => OpenError::Io { path, what },
-            // The file does not hold what its layout says, a table is missing for one.
-            Some(_) => OpenError::Corrupt { path, what },
-            // Not SQLite's but ours: a column has another type than the layout says.
-            None => OpenError::Corrupt { path, what },
+        match error.trouble {
+            Trouble::Foreign => OpenError::NotALedger { path, what },
+            Trouble::Unreachable | Trouble::Conflict | Trouble::Refused => OpenError::Io { path, what },
+            Trouble::Damaged | Trouble::Shape | Trouble::Row => OpenError::Corrupt { path, what },
         }
+    }
+
+    /// Sorts an error of SQLite.
+    fn from_sqlite(path: &Path, error: rusqlite::Error) -> OpenError {
+        OpenError::from_sql(path, &error.into())
     }
 }
 
@@ -154,12 +171,7 @@ pub(super) struct Book {
 }
 
 /// Opens the file to write, making it or bringing it to this version. One that is made gets the replay floor `floor_ms`.
-pub(super) fn open_to_write(
-    path: &Path,
-    zone: &str,
-    sync: bool,
-    floor_ms: i64,
-) -> Result<(Connection, Book), OpenError> {
+pub(super) fn open_to_write(path: &Path, zone: &str, sync: bool, floor_ms: i64) -> Result<(Session, Book), OpenError> {
     BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
     let io = |error: std::io::Error| OpenError::from_io(path, &error);
     // Made by us rather than by SQLite: only the owner may read it. SQLite gives its other files the same mode.
@@ -167,7 +179,7 @@ pub(super) fn open_to_write(
     if !file.and_then(|file| file.metadata()).map_err(io)?.is_file() {
         return Err(OpenError::NotALedger { path: path.to_owned(), what: "not a regular file".to_owned() });
     }
-    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(BUSY).map_err(sqlite)?;
@@ -184,12 +196,12 @@ pub(super) fn open_to_write(
     if found != zone {
         return Err(OpenError::Zone { path: path.to_owned(), found, wanted: zone.to_owned() });
     }
-    Ok((connection, book))
+    Ok((Session::Sqlite(connection), book))
 }
 
 /// Opens the file to read, beside a gateway that writes it.
-pub(super) fn open_to_read(path: &Path) -> Result<(Connection, Book), OpenError> {
-    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+pub(super) fn open_to_read(path: &Path) -> Result<(Session, Book), OpenError> {
+    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(BUSY).map_err(sqlite)?;
@@ -197,14 +209,16 @@ pub(super) fn open_to_read(path: &Path) -> Result<(Connection, Book), OpenError>
         0 => Err(OpenError::NotALedger { path: path.to_owned(), what: "the file is empty".to_owned() }),
         _ => {
             let (_, book) = book(&connection).map_err(sqlite)?;
-            Ok((connection, book))
+            // A listing asks for some two dozen.
+            connection.set_prepared_statement_cache_capacity(64);
+            Ok((Session::Sqlite(connection), book))
         }
     }
 }
 
 /// The layout's version; 0 for an empty file.
 fn version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
-    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
+    let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, error);
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_master", (), |row| row.get(0)).map_err(sqlite)?;
@@ -281,20 +295,17 @@ pub(super) struct Head {
 }
 
 /// Reads a writer's row.
-pub(super) fn head(connection: &Connection, slot: i64) -> rusqlite::Result<Option<Head>> {
-    let mut statement =
-        connection.prepare_cached("SELECT seq, batch_seq, head, at_ms, open_day FROM writers WHERE slot = ?1")?;
-    statement
-        .query_row([slot], |row| {
-            Ok(Head {
-                seq: row.get(0)?,
-                batch_seq: row.get(1)?,
-                hash: row.get(2)?,
-                at_ms: row.get(3)?,
-                open_day: row.get(4)?,
-            })
+pub(super) fn head(connection: &Session, slot: i64) -> SqlResult<Option<Head>> {
+    let head = "SELECT seq, batch_seq, head, at_ms, open_day FROM writers WHERE slot = ?1";
+    connection.first(head, params![slot], |row| {
+        Ok(Head {
+            seq: row.get(0)?,
+            batch_seq: row.get(1)?,
+            hash: row.get(2)?,
+            at_ms: row.get(3)?,
+            open_day: row.get(4)?,
         })
-        .optional()
+    })
 }
 
 #[cfg(test)]
@@ -322,7 +333,7 @@ mod tests {
         }
         let sqlite = |code| {
             let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-            OpenError::from_sqlite(path, &error).is_unreachable()
+            OpenError::from_sqlite(path, error).is_unreachable()
         };
         for code in [ffi::SQLITE_CANTOPEN, ffi::SQLITE_BUSY, ffi::SQLITE_IOERR, ffi::SQLITE_READONLY, ffi::SQLITE_FULL]
         {

@@ -14,7 +14,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::store::{CaptureError, Receipt, Settling, Unavailable};
+use super::store::{CaptureError, Claim, ClaimError, Receipt, Released, Settling, Unavailable};
 use super::writer::Shared;
 
 /// What a capture resolves to.
@@ -132,7 +132,7 @@ impl<T> Ticket<T> {
     }
 
     /// Nobody will ask any more: the result goes to `heir`, now if it is there, else when it comes.
-    fn bequeath(&self, heir: Heir<T>) {
+    pub(super) fn bequeath(&self, heir: Heir<T>) {
         let mut waiting = self.lock();
         match waiting.result.take() {
             Some(result) => {
@@ -201,6 +201,46 @@ impl<H: FnOnce(Receipt) + Send + 'static> Drop for Captured<H> {
             if let Ok(receipt) = result {
                 heir(receipt);
             }
+        }));
+    }
+}
+
+/// Waits for the database to grant a claim that memory has granted. Dropped before, it gives the claim back.
+pub(super) struct Claiming {
+    filled: Filled<Result<(), ClaimError>>,
+    shared: Arc<Shared>,
+    claim: Option<Claim>,
+}
+
+impl Claiming {
+    pub(super) fn new(filled: Filled<Result<(), ClaimError>>, claim: Claim, shared: Arc<Shared>) -> Claiming {
+        Claiming { filled, shared, claim: Some(claim) }
+    }
+}
+
+impl Future for Claiming {
+    type Output = Result<Claim, ClaimError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let granted = std::task::ready!(Pin::new(&mut self.filled).poll(cx));
+        let Some(claim) = self.claim.take() else { return Poll::Pending };
+        Poll::Ready(match granted {
+            Ok(()) => Ok(claim),
+            Err(error) => {
+                self.shared.claims.refused(&claim, &error);
+                Err(error)
+            }
+        })
+    }
+}
+
+impl Drop for Claiming {
+    fn drop(&mut self) {
+        let Some(claim) = self.claim.take() else { return };
+        let shared = self.shared.clone();
+        self.filled.0.bequeath(Box::new(move |granted| match granted {
+            Ok(()) => shared.release(&claim, Released::NotAsked),
+            Err(error) => shared.claims.refused(&claim, &error),
         }));
     }
 }

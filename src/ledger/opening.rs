@@ -13,6 +13,7 @@ use super::{
     file::{OpenError, Owner},
     place::Place,
     settlements,
+    sql::SqlResult,
     sqlite::SqliteOptions,
     store::Unavailable,
     writer::{BACKOFF, Shared, Writer},
@@ -75,24 +76,34 @@ impl Opening {
         }
     }
 
-    /// Locks and opens the file, checks the end of its chain, and fills memory.
+    /// Locks and opens the ledger, checks the end of its chain, and fills memory.
     fn attempt(&self) -> Result<Writer, OpenError> {
-        let SqliteOptions { path, zone, sync, since_ms, .. } = &self.options;
-        let owner = Owner::lock(path)?;
-        let books = Books::open(path, zone, *sync, *since_ms, self.faults.clone())?;
+        let SqliteOptions { place, zone, sync, since_ms, .. } = &self.options;
+        let owner = place.file().map(Owner::lock).transpose()?;
+        let asked_ms = self.shared.clock.now_ms();
+        let books = Books::open(place, zone, *sync, *since_ms, self.faults.clone())?;
         if books.book.made && *since_ms > 0 {
             tracing::warn!(
-                ledger = %path.display(),
+                ledger = %place.shown().display(),
                 "a new ledger was made although there was a secret file: no offer from before now is taken, since it may \
                  have been used; if the ledger was moved, stop the gateway and put it back"
             );
         }
-        let io = |error: std::io::Error| OpenError::Io { path: path.clone(), what: error.to_string() };
-        let place = Place::of(path).map_err(io)?;
-        // A later attempt opens the same path, perhaps another file.
-        self.shared.place.get_or_init(|| place).opened();
+        if let Some(path) = place.file() {
+            let io = |error: std::io::Error| OpenError::Io { path: path.to_owned(), what: error.to_string() };
+            let open = Place::of(path).map_err(io)?;
+            // A later attempt opens the same path, perhaps another file.
+            self.shared.place.get_or_init(|| open).opened();
+        }
         self.shared.set_rule(ClockRule::new(books.head().at_ms.unsigned_abs(), books.floor_ms()));
-        load(&self.shared, &books).map_err(|error| OpenError::from_sqlite(path, &error))?;
+        match (books.lease, &self.shared.desk) {
+            // The database knows every payment, and is asked.
+            (Some(lease), Some(desk)) => {
+                self.shared.claims.raise_floor(books.floor_ms());
+                desk.held().set(lease, asked_ms);
+            }
+            _ => load(&self.shared, &books).map_err(|error| place.error(&error))?,
+        }
         Ok(Writer::new(self.shared.clone(), books, zone.clone(), *sync, owner))
     }
 
@@ -110,7 +121,7 @@ impl Opening {
 }
 
 /// Fills memory with captures above the floor and with the credit of recent periods. Doing it twice is doing it once.
-fn load(shared: &Shared, books: &Books) -> rusqlite::Result<()> {
+fn load(shared: &Shared, books: &Books) -> SqlResult<()> {
     let floor_ms = books.floor_ms();
     shared.claims.raise_floor(floor_ms);
     // A payment may name a time up to the skew after its posting, so the walk goes on that much longer.

@@ -1,9 +1,13 @@
 //! The refund list: captures that moved money and whose answer nobody got.
 
 use super::{
-    entry::Kind,
-    evidence::WalletEvidence,
+    books::int,
+    entry::{Kind, PostingKey},
+    evidence::{BodyDigest, WalletEvidence},
+    opening::SKEW_MAX_MS,
     read::{LedgerReader, ReadError},
+    settlements::find,
+    sql::params,
 };
 use crate::payment::key::PaymentKey;
 use crate::wire::x402::receipt::Receipt;
@@ -35,26 +39,55 @@ pub struct Owed {
     pub target: Option<String>,
     /// The transaction on the network; none where the evidence names none, or is gone.
     pub transaction: Option<String>,
+    /// Whether its payer can still have the answer.
+    pub fetch: Fetch,
+}
+
+/// Whether what is owed can be fetched by the same request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fetch {
+    /// As far as the books tell.
+    Yes,
+    /// Its turns are over.
+    Lapsed,
+    /// A payment of x402 v1: anybody could copy it from the chain.
+    Version1,
+    /// The body of its request was not read to its end, so that no request can be told to be the same.
+    Body,
+    /// Retention dropped its evidence.
+    Dropped,
+    /// Older than the replay floor: only a process that has it in memory since then serves it.
+    Expired,
 }
 
 impl LedgerReader {
     /// What is owed and was not served since, oldest first.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn owed(&self) -> Result<Vec<Owed>, ReadError> {
-        let mut statement = self.connection.prepare(
+        let served = self.connection.prefixed(Kind::Redelivered as u8, "substr(o.key, 2)");
+        let select = format!(
             "SELECT c.n, c.key, c.agent, c.amount, c.asset, c.at_ms, o.at_ms, c.route, c.method, c.target, c.evidence, c.account \
              FROM entries o JOIN entries c ON c.n = o.ref_n \
              WHERE o.kind = ?1 AND c.kind = ?2 AND c.amount > 0 AND NOT EXISTS ( \
-               SELECT 1 FROM entries r WHERE r.key = CAST(x'09' || substr(o.key, 2) AS BLOB)) ORDER BY c.n",
-        )?;
-        let rows = statement.query_map((Kind::Owed as i64, Kind::Capture as i64), |row| {
-            let key = row.get_ref(1)?.as_blob().unwrap_or_default().get(1..).and_then(PaymentKey::from_bytes);
-            let evidence = row.get_ref(10)?.as_blob_or_null().ok().flatten();
-            let receipt =
-                evidence.and_then(|bytes| Receipt::decode(WalletEvidence::decode(bytes).ok()?.receipt.as_bytes()));
+               SELECT 1 FROM entries r WHERE r.key = {served}) ORDER BY c.n"
+        );
+        let rows = self.connection.all(&select, params![Kind::Owed as i64, Kind::Capture as i64], |row| {
+            let key = row.get::<&[u8]>(1)?.get(1..).and_then(PaymentKey::from_bytes);
+            let evidence: Option<&[u8]> = row.get(10)?;
+            let evidence = evidence.and_then(|bytes| WalletEvidence::decode(bytes).ok());
+            let receipt = evidence.as_ref().and_then(|evidence| Receipt::decode(evidence.receipt.as_bytes()));
             let Some(key) = key else { return Ok(None) };
+            let fetch = match &evidence {
+                _ if find(&self.connection, &PostingKey::new(Kind::Lapsed, &key, 0))?.is_some() => Fetch::Lapsed,
+                None => Fetch::Dropped,
+                Some(WalletEvidence { sealed_id: None, .. }) => Fetch::Version1,
+                // What a call asks for is part of its target.
+                Some(WalletEvidence { body: BodyDigest::Unknown, target, .. }) if !target.contains('#') => Fetch::Body,
+                Some(_) if row.get::<i64>(5)? < self.book.floor_ms.saturating_sub(int(SKEW_MAX_MS)) => Fetch::Expired,
+                Some(_) => Fetch::Yes,
+            };
             Ok(Some(Owed {
                 n: row.get(0)?,
                 key,
@@ -68,8 +101,9 @@ impl LedgerReader {
                 method: row.get(8)?,
                 target: row.get(9)?,
                 transaction: receipt.map(|receipt| receipt.transaction).filter(|transaction| !transaction.is_empty()),
+                fetch,
             }))
         })?;
-        Ok(rows.filter_map(Result::transpose).collect::<Result<_, _>>()?)
+        Ok(rows.into_iter().flatten().collect())
     }
 }

@@ -19,8 +19,6 @@ use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
 /// Outcomes wait this long for a batch to ride on.
 const OUTCOME_WAIT: Duration = Duration::from_secs(1);
-/// The writer looks at the replay floor this often when nothing else happens.
-const IDLE: Duration = Duration::from_secs(10);
 /// Outcomes that may wait while the disk is gone; those over it are dropped, and their captures stand as unproven.
 const OUTCOMES_MAX: usize = 1 << 18;
 
@@ -30,6 +28,8 @@ pub(super) struct Queue {
     waiting: Mutex<Work>,
     changed: Condvar,
     capture_max: usize,
+    /// How long the writer waits when nothing happens.
+    idle: Duration,
 }
 
 /// Everything that has queued.
@@ -78,12 +78,22 @@ pub(super) enum Act {
     Fail(Arc<Intent>),
 }
 
-/// A captured payment that is served once more.
+/// A captured payment whose turn of being served once more ends for good.
 pub(super) struct Redelivery {
     pub(super) key: PaymentKey,
     /// The capture.
     pub(super) n: i64,
+    pub(super) end: TurnEnd,
     pub(super) answer: Answer,
+}
+
+/// How it ends; see [`super::turns`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TurnEnd {
+    /// The origin has succeeded.
+    Served,
+    /// That was the last turn. Nobody waits for it.
+    Lapsed,
 }
 
 /// A call that is no posting.
@@ -114,8 +124,8 @@ impl Ask {
 }
 
 impl Queue {
-    pub(super) fn new(capture_max: usize) -> Queue {
-        Queue { capture_max, ..Queue::default() }
+    pub(super) fn new(capture_max: usize, idle: Duration) -> Queue {
+        Queue { capture_max, idle, ..Queue::default() }
     }
 
     /// Queues a capture; a full or refusing queue gives it back with the reason.
@@ -176,7 +186,7 @@ impl Queue {
         let mut work = self.lock();
         if work.is_quiet() && work.outcomes.is_empty() {
             let idle = |work: &mut Work| work.is_quiet() && work.outcomes.is_empty();
-            work = self.changed.wait_timeout_while(work, IDLE, idle).unwrap_or_else(PoisonError::into_inner).0;
+            work = self.changed.wait_timeout_while(work, self.idle, idle).unwrap_or_else(PoisonError::into_inner).0;
         }
         if work.is_quiet() && !work.outcomes.is_empty() {
             let wait = self.changed.wait_timeout_while(work, OUTCOME_WAIT, |work| work.is_quiet());

@@ -1,25 +1,27 @@
 //! Reading the books, beside the gateway that writes them: no lock is needed.
 
-use std::{collections::HashMap, path::Path};
+use std::collections::HashMap;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use rusqlite::{Connection, OptionalExtension};
 
 use super::{
     chain::Hash,
     entry::{Entry, EntryNumber, Kind, PostingKey},
     evidence::{EvidenceError, Proof},
     file::{self, Book, OpenError},
+    location::Location,
     outcomes::{self, Record},
+    postgres::schema,
     resolve::Open,
     rows, settlements,
+    sql::{Begin, Session, SqlError, SqlResult, params},
     store::Unresolved,
 };
 use crate::payment::key::PaymentKey;
 
 /// A ledger opened to read.
 pub struct LedgerReader {
-    pub(super) connection: Connection,
+    pub(super) connection: Session,
     pub(super) book: Book,
 }
 
@@ -60,6 +62,8 @@ pub struct Fate {
     pub owed_n: Option<i64>,
     /// The entry that says that it was served later.
     pub redelivered_n: Option<i64>,
+    /// The entry that says that it is not served any more.
+    pub lapsed_n: Option<i64>,
 }
 
 impl Fate {
@@ -135,31 +139,38 @@ pub enum ReadError {
     NotAnId(String),
     /// A row could not be read.
     #[error("the ledger could not be read: {0}; run `tollgate ledger audit`")]
-    Sqlite(#[from] rusqlite::Error),
+    Sql(#[from] SqlError),
 }
 
 impl LedgerReader {
-    /// Opens the file of a stopped or running gateway.
+    /// Opens the ledger of a stopped or running gateway.
     ///
     /// # Errors
     /// As for opening to write, but never [`OpenError::Locked`].
-    pub fn open(path: &Path) -> Result<LedgerReader, OpenError> {
-        let (connection, book) = file::open_to_read(path)?;
+    pub fn open(location: impl Into<Location>) -> Result<LedgerReader, OpenError> {
+        let (connection, book) = match &location.into() {
+            Location::File(path) => file::open_to_read(path)?,
+            Location::Server(server) => {
+                let session = server.connect_to_read().map_err(|error| server.error(&error))?;
+                let book = schema::open_to_read(server, &session)?;
+                (session, book)
+            }
+        };
         Ok(LedgerReader { connection, book })
     }
 
     /// The zone of book days, `UTC`.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn zone(&self) -> Result<String, ReadError> {
-        Ok(self.connection.query_row("SELECT zone FROM book", (), |row| row.get(0))?)
+        Ok(self.connection.cell("SELECT zone FROM book", &[])?)
     }
 
     /// Entries, newest first.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn list(&self, filter: &Filter) -> Result<Vec<Listed>, ReadError> {
         let mut found = Vec::new();
         // Outcomes and voids come after their capture, so on the way back they are met before it.
@@ -189,7 +200,7 @@ impl LedgerReader {
     /// Payments of which nobody knows whether they moved money, oldest first.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn unresolved(&self) -> Result<Vec<Open>, ReadError> {
         let open = |unresolved: Unresolved| Open {
             key: unresolved.request.key,
@@ -207,14 +218,15 @@ impl LedgerReader {
     /// `None` when there is none.
     ///
     /// # Errors
-    /// [`ReadError::NotAnId`], [`ReadError::Sqlite`].
+    /// [`ReadError::NotAnId`], [`ReadError::Sql`].
     pub fn show(&self, id: &str) -> Result<Option<Shown>, ReadError> {
-        let transaction = self.connection.unchecked_transaction()?;
+        let transaction = self.connection.begin(Begin::Read)?;
         let Some(n) = self.number_of(id)? else { return Ok(None) };
-        let mut statement = transaction.prepare(&format!("SELECT {} FROM entries WHERE n = ?1", rows::COLUMNS))?;
-        let mut found = statement.query([n])?;
+        let select = format!("SELECT {} FROM entries WHERE n = ?1", rows::COLUMNS);
+        let mut statement = transaction.prepare(&select)?;
+        let mut found = statement.query(params![n])?;
         let Some(row) = found.next()? else { return Ok(None) };
-        let (entry, hash) = rows::read(row)?;
+        let (entry, hash) = rows::read(&row)?;
         let fate = if entry.kind == Kind::Capture { Some(self.fate(&entry)?) } else { None };
         Ok(Some(Shown {
             listed: listed(&entry, fate),
@@ -237,36 +249,37 @@ impl LedgerReader {
             Id::Payment(key) => PostingKey::new(Kind::Capture, &key, 0),
         };
         let find = "SELECT n FROM entries WHERE key = ?1";
-        Ok(self.connection.query_row(find, [key.as_bytes()], |row| row.get(0)).optional()?)
+        Ok(self.connection.first(find, params![key.as_bytes()], |row| row.get(0))?)
     }
 
     /// The public key of an agent as JWK, where it is known.
-    pub(super) fn jwk(&self, thumbprint: Option<&str>, agent: &str) -> rusqlite::Result<Option<String>> {
+    pub(super) fn jwk(&self, thumbprint: Option<&str>, agent: &str) -> SqlResult<Option<String>> {
         let jwk = "SELECT jwk FROM keys WHERE thumbprint = ?1 AND agent = ?2";
-        self.connection.query_row(jwk, (thumbprint, agent), |row| row.get(0)).optional()
+        self.connection.first(jwk, params![thumbprint, agent], |row| row.get(0))
     }
 
     fn fate(&self, capture: &Entry<'_>) -> Result<Fate, ReadError> {
         let find = |kind| {
             let key = PostingKey::new(kind, &capture.key.payment(), 0);
             let find = "SELECT n FROM entries WHERE key = ?1";
-            self.connection.query_row(find, [key.as_bytes()], |row| row.get(0)).optional()
+            self.connection.first(find, params![key.as_bytes()], |row| row.get(0))
         };
         let fate = Fate {
             outcome: None,
             void_n: find(Kind::Void)?,
             owed_n: find(Kind::Owed)?,
             redelivered_n: find(Kind::Redelivered)?,
+            lapsed_n: find(Kind::Lapsed)?,
         };
         let mut statement = self.connection.prepare(
             "SELECT n_first, outcomes FROM batches WHERE slot = ?1 AND (outcomes IS NOT NULL OR n_first <= ?2) \
              ORDER BY batch_seq DESC",
         )?;
-        let mut batches = statement.query([EntryNumber::from_n(capture.n).slot, capture.n])?;
+        let mut batches = statement.query(params![EntryNumber::from_n(capture.n).slot, capture.n])?;
         while let Some(row) = batches.next()? {
-            let records = row.get_ref(1)?.as_blob_or_null().ok().flatten().and_then(outcomes::decode);
+            let records = row.get::<Option<&[u8]>>(1)?.and_then(outcomes::decode);
             let outcome = records.unwrap_or_default().into_iter().find(|record| record.n == capture.n);
-            let reached = row.get::<_, Option<i64>>(0)?.is_some_and(|first| first <= capture.n);
+            let reached = row.get::<Option<i64>>(0)?.is_some_and(|first| first <= capture.n);
             if outcome.is_some() || reached {
                 return Ok(Fate { outcome, ..fate });
             }
@@ -276,17 +289,17 @@ impl LedgerReader {
 
     /// Entries from the newest on, between them the outcomes that came after them.
     fn walk_back(&self, mut each: impl FnMut(Step<'_, '_>) -> Walk) -> Result<(), ReadError> {
-        let transaction = self.connection.unchecked_transaction()?;
+        let transaction = self.connection.begin(Begin::Read)?;
         let batches = format!("SELECT {} FROM batches ORDER BY slot DESC, batch_seq DESC", rows::BATCH_COLUMNS);
         let entries = format!("SELECT {} FROM entries WHERE n BETWEEN ?1 AND ?2 ORDER BY n DESC", rows::COLUMNS);
         let (mut batches, mut entries) = (transaction.prepare(&batches)?, transaction.prepare(&entries)?);
-        let mut batches = batches.query(())?;
+        let mut batches = batches.query(&[])?;
         while let Some(row) = batches.next()? {
-            let (batch, _) = rows::read_batch(row)?;
+            let (batch, _) = rows::read_batch(&row)?;
             if let (Some(first), Some(last)) = (batch.n_first, batch.n_last) {
-                let mut rows = entries.query([first, last])?;
+                let mut rows = entries.query(params![first, last])?;
                 while let Some(row) = rows.next()? {
-                    if let Walk::Stop = each(Step::Entry(&rows::read(row)?.0)) {
+                    if let Walk::Stop = each(Step::Entry(&rows::read(&row)?.0)) {
                         return Ok(());
                     }
                 }
@@ -324,10 +337,11 @@ impl Later {
                     void_n: later(Kind::Void),
                     owed_n: later(Kind::Owed),
                     redelivered_n: later(Kind::Redelivered),
+                    lapsed_n: later(Kind::Lapsed),
                     outcome: self.outcomes.remove(&entry.n),
                 })
             }
-            (kind @ (Kind::Void | Kind::Owed | Kind::Redelivered), Some(capture_n)) => {
+            (kind @ (Kind::Void | Kind::Owed | Kind::Redelivered | Kind::Lapsed), Some(capture_n)) => {
                 self.postings.insert((capture_n, kind), entry.n);
                 None
             }

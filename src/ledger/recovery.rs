@@ -6,8 +6,10 @@ use super::{
     batch::BatchError,
     entry::{EntryNumber, Kind, PostingKey},
     file::Head,
+    postgres,
     queue::{Act, Job},
     settlements,
+    sql::SqlError,
     store::{Delivery, Outcome, Unavailable},
     writer::{BACKOFF, Broken, Writer},
 };
@@ -46,40 +48,53 @@ impl Writer {
 
     fn try_again(&mut self) -> Result<(), String> {
         let (before, attempted) = self.doubt.unwrap_or((*self.books.head(), None));
+        let slot = self.books.slot;
+        let asked_ms = self.shared.clock.now_ms();
         self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
         if let Some(place) = self.shared.place.get() {
             place.opened();
         }
         let now = *self.books.head();
-        let failed = |e: rusqlite::Error| e.to_string();
+        let failed = |e: SqlError| e.to_string();
         let is = |head: &Head| (head.seq, head.batch_seq, head.hash) == (now.seq, now.batch_seq, now.hash);
         // Only the one batch in doubt may be there beside what was.
-        if !is(&before) && !attempted.as_ref().is_some_and(is) {
+        if self.books.slot == slot && !is(&before) && !attempted.as_ref().is_some_and(is) {
             return Err("another process wrote to the ledger".to_owned());
         }
-        self.shared.claims.credit.load(self.books.account_use().map_err(failed)?);
+        match (self.books.lease, &self.shared.desk) {
+            (Some(lease), Some(desk)) => desk.held().set(lease, asked_ms),
+            _ => self.shared.claims.credit.load(self.books.account_use().map_err(failed)?),
+        }
+        if self.books.slot != slot {
+            tracing::warn!(before = slot, now = self.books.slot, "another gateway had this one's slot in the ledger");
+        }
         while let Some(job) = self.in_doubt.last() {
             let key = job.claim.request.key;
             let found = self.books.find(&PostingKey::new(job.act.kind(), &key, 0)).map_err(failed)?;
             // In the batch in doubt: nobody was told, so nobody was served. Else another one's posting.
-            let ours = found.filter(|n| EntryNumber::from_n(*n).seq > before.seq);
+            let ours = found.map(EntryNumber::from_n).filter(|at| at.slot == slot && at.seq > before.seq).and(found);
             if let Act::Intend(_) = &job.act {
                 // Nobody was told, so no facilitator was asked: the settlement never began. Its posting may be that of an
                 // earlier try, its row is not.
-                settlements::close(&self.books.connection, &key).map_err(failed)?;
+                match self.books.lease {
+                    None => settlements::close(&self.books.connection, &key).map_err(failed)?,
+                    Some(_) => postgres::claims::withdraw(&self.books.connection, slot, &key).map_err(failed)?,
+                }
             }
             let Some(job) = self.in_doubt.pop() else { break };
             let kind = job.act.kind();
             let claims = &self.shared.claims;
             match (&job.act, found) {
-                (Act::Intend(_), _) | (Act::Capture, None) => claims.give_back(&job.claim),
+                (Act::Intend(_), _) | (Act::Capture, None) => self.shared.give_back(&job.claim),
                 (Act::Capture, Some(n)) => claims.captured_and_loaded(&job.claim, n),
                 (Act::Settle { .. } | Act::Fail(_), None) => self.kept.push(job),
                 (Act::Settle { owed, .. }, Some(n)) => claims.settled(&job.claim, n, Units::ZERO, *owed),
                 (Act::Fail(_), Some(_)) => claims.failed(&job.claim),
             }
             if let (Kind::Capture, Some(n)) = (kind, ours) {
-                self.books.expect_outcome(n);
+                if self.books.slot == slot {
+                    self.books.expect_outcome(n);
+                }
                 self.outcomes.push(Outcome { n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
             }
         }
@@ -87,7 +102,8 @@ impl Writer {
         self.shared.claims.raise_floor(self.books.floor_ms());
         // Whoever asked for them was told that the ledger is closed, so their answers are owed.
         let kept: Vec<Job> = mem::take(&mut self.kept).into_iter().map(Job::owed).collect();
-        self.books.probe().map_err(|(BatchError::Disk(what) | BatchError::Row(what))| what)?;
-        self.commit(kept, Vec::new()).map_err(|Broken(reason)| reason.to_string())
+        self.books.probe().map_err(BatchError::into_text)?;
+        let lapses = mem::take(&mut self.lapses);
+        self.commit(kept, lapses).map_err(|Broken(reason)| reason.to_string())
     }
 }

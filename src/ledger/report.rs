@@ -3,12 +3,11 @@
 //! Sums come from roll-ups: their time grows with days, accounts and routes, not with entries. Ranges are read entry by
 //! entry, oldest first, in memory that does not grow.
 
-use rusqlite::Connection;
-
 use super::entry::{Entry, EntryNumber};
 use super::read::{LedgerReader, ReadError};
 use super::rollup::Sums;
 use super::rows;
+use super::sql::{Begin, Row, Session, SqlResult, params};
 
 /// Book days, whole days since 1970-01-01 in the ledger's zone: from `since`, up to but not including `until`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +60,7 @@ impl LedgerReader {
     /// Sums of these days, of one account or all, in order of groups.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`], also for sums beyond 64 bits.
+    /// [`ReadError::Sql`], also for sums beyond 64 bits.
     pub fn report(&self, by: By, days: Days, account: Option<&str>) -> Result<Vec<Line>, ReadError> {
         let column = match by {
             By::Day => "book_day",
@@ -70,24 +69,26 @@ impl LedgerReader {
             By::Route => "route",
             By::Scheme => "scheme",
         };
-        let sums = "SUM(captures), SUM(captured), SUM(voids), SUM(voided), SUM(refunds), SUM(refunded)";
-        let mut statement = self.connection.prepare(&format!(
+        let sums = ["captures", "captured", "voids", "voided", "refunds", "refunded"]
+            .map(|column| format!("CAST(SUM({column}) AS BIGINT)"))
+            .join(", ");
+        let select = format!(
             "SELECT CAST({column} AS TEXT), asset, {sums} FROM rollups WHERE book_day >= ?1 AND book_day < ?2 \
              AND (?3 IS NULL OR account = ?3) GROUP BY {column}, asset ORDER BY {column}, asset"
-        ))?;
-        let line = |row: &rusqlite::Row<'_>| {
+        );
+        let line = |row: &Row<'_>| {
             let [captures, captured, voids, voided, refunds, refunded] =
                 [row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?, row.get(7)?];
             let sums = Sums { captures, captured, voids, voided, refunds, refunded };
             Ok(Line { group: row.get(0)?, asset: row.get(1)?, sums })
         };
-        Ok(statement.query_map((days.since, days.until, account), line)?.collect::<Result<_, _>>()?)
+        Ok(self.connection.all(&select, params![days.since, days.until, account], line)?)
     }
 
     /// How many entries these days have, of all accounts.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn count(&self, days: Days) -> Result<u64, ReadError> {
         let ranges = ranges(&self.connection, days)?;
         Ok(ranges.iter().map(|(first, last)| last.abs_diff(*first) + 1).sum())
@@ -96,16 +97,16 @@ impl LedgerReader {
     /// Each entry of these days, oldest first within each writer, until `each` says to stop.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn each(&self, days: Days, mut each: impl FnMut(&Entry<'_>) -> bool) -> Result<(), ReadError> {
         // One view of a ledger that goes on growing.
-        let transaction = self.connection.unchecked_transaction()?;
+        let transaction = self.connection.begin(Begin::Read)?;
         let select = format!("SELECT {} FROM entries WHERE n BETWEEN ?1 AND ?2 ORDER BY n", rows::COLUMNS);
         let mut statement = transaction.prepare(&select)?;
         for range in ranges(&transaction, days)? {
-            let mut found = statement.query(range)?;
+            let mut found = statement.query(params![range.0, range.1])?;
             while let Some(row) = found.next()? {
-                if !each(&rows::read(row)?.0) {
+                if !each(&rows::read(&row)?.0) {
                     return Ok(());
                 }
             }
@@ -116,20 +117,18 @@ impl LedgerReader {
 
 /// The first and last entry of these days, for each writer that has any. Numbers are dense and book days never fall, so
 /// that halving finds them.
-fn ranges(connection: &Connection, days: Days) -> rusqlite::Result<Vec<(i64, i64)>> {
-    let mut slots = connection.prepare("SELECT slot, seq FROM writers ORDER BY slot")?;
-    let slots: Vec<(i64, i64)> =
-        slots.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-    let mut day = connection.prepare("SELECT book_day FROM entries WHERE n = ?1")?;
+fn ranges(connection: &Session, days: Days) -> SqlResult<Vec<(i64, i64)>> {
+    let slots = "SELECT slot, seq FROM writers ORDER BY slot";
+    let slots: Vec<(i64, i64)> = connection.all(slots, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut found = Vec::new();
     for (slot, last) in slots {
         let n = |seq: i64| EntryNumber { slot, seq }.n();
         // The first of 1..=last whose day is not before `limit`; last + 1 if there is none.
-        let mut first_from = |limit: i64| -> rusqlite::Result<i64> {
+        let first_from = |limit: i64| -> SqlResult<i64> {
             let (mut low, mut high) = (1, last + 1);
             while low < high {
                 let middle = low + (high - low) / 2;
-                let on: i64 = day.query_row([n(middle)], |row| row.get(0))?;
+                let on: i64 = connection.cell("SELECT book_day FROM entries WHERE n = ?1", params![n(middle)])?;
                 if on < limit { low = middle + 1 } else { high = middle }
             }
             Ok(low)

@@ -55,7 +55,7 @@ pub async fn resolve(store: &dyn Store, key: PaymentKey, resolution: &Resolution
     if !(1..=REASON_BYTES_MAX).contains(&resolution.reason.len()) {
         return Err(ResolveError::Reason);
     }
-    let settling = store.adopt(key).ok_or(ResolveError::NotUnresolved)?;
+    let settling = store.adopt(key).await.ok_or(ResolveError::NotUnresolved)?;
     if let Some(now_ms) = resolution.not_before_ms
         && !resolution.moved
         && now_ms < settling.intent().hard_until_ms

@@ -1,11 +1,12 @@
-//! Entries and batches ↔ rows of SQLite.
+//! Entries and batches ↔ rows.
 
-use rusqlite::{Connection, Row, params, types::Type};
+use std::collections::HashMap;
 
 use super::{
     chain::{self, Batch, Hash},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     file::Head,
+    sql::{Row, Session, SqlError, SqlResult, Value, params},
 };
 
 /// The columns of an entry, in table order.
@@ -14,47 +15,41 @@ pub(super) const COLUMNS: &str = "n, key, kind, at_ms, wall_ms, book_day, accoun
      evidence, evidence_digest, hash";
 
 /// Reads a row of [`COLUMNS`]; its texts stay in the row.
-pub(super) fn read<'a>(row: &'a Row<'_>) -> rusqlite::Result<(Entry<'a>, Hash)> {
-    let text = |i| row.get_ref(i)?.as_str().map_err(|e| invalid(i, e));
-    let maybe_text = |i| row.get_ref(i)?.as_str_or_null().map_err(|e| invalid(i, e));
-    let maybe_bytes = |i| row.get_ref(i)?.as_blob_or_null().map_err(|e| invalid(i, e));
-    let key = row.get_ref(1)?.as_blob().map_err(|e| invalid(1, e))?;
+pub(super) fn read<'a>(row: &'a Row<'_>) -> SqlResult<(Entry<'a>, Hash)> {
     let entry = Entry {
         n: row.get(0)?,
-        key: PostingKey::from_bytes(key).ok_or_else(|| invalid(1, "not a posting key"))?,
+        key: PostingKey::from_bytes(row.get(1)?).ok_or_else(|| invalid(1, "not a posting key"))?,
         kind: Kind::from_number(row.get(2)?).ok_or_else(|| invalid(2, "not a kind of posting"))?,
         at_ms: row.get(3)?,
         wall_ms: row.get(4)?,
         book_day: row.get(5)?,
-        account: text(6)?,
-        agent: text(7)?,
-        agent_key: maybe_text(8)?,
-        route: text(9)?,
-        scheme: text(10)?,
-        asset: text(11)?,
+        account: row.get(6)?,
+        agent: row.get(7)?,
+        agent_key: row.get(8)?,
+        route: row.get(9)?,
+        scheme: row.get(10)?,
+        asset: row.get(11)?,
         amount: row.get(12)?,
         list_amount: row.get(13)?,
         period: row.get(14)?,
-        table_hash: maybe_bytes(15)?,
+        table_hash: row.get(15)?,
         status: row.get(16)?,
         ref_n: row.get(17)?,
-        method: maybe_text(18)?,
-        target: maybe_text(19)?,
-        target_salt: maybe_bytes(20)?,
-        target_digest: maybe_bytes(21)?,
-        evidence: maybe_bytes(22)?,
-        evidence_digest: maybe_bytes(23)?,
+        method: row.get(18)?,
+        target: row.get(19)?,
+        target_salt: row.get(20)?,
+        target_digest: row.get(21)?,
+        evidence: row.get(22)?,
+        evidence_digest: row.get(23)?,
     };
     Ok((entry, row.get(24)?))
 }
 
 /// Inserts an entry; false when its posting key is taken.
-pub(super) fn insert(connection: &Connection, entry: &Entry<'_>, hash: &Hash) -> rusqlite::Result<bool> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, \
-         ?19, ?20, ?21, ?22, ?23, ?24, ?25) ON CONFLICT (key) DO NOTHING",
-    )?;
-    let inserted = statement.execute(params![
+pub(super) fn insert(connection: &Session, entry: &Entry<'_>, hash: &Hash) -> SqlResult<bool> {
+    let insert = "INSERT INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+                  ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25) ON CONFLICT (key) DO NOTHING";
+    let values = params![
         entry.n,
         entry.key.as_bytes(),
         entry.kind as i64,
@@ -80,22 +75,68 @@ pub(super) fn insert(connection: &Connection, entry: &Entry<'_>, hash: &Hash) ->
         entry.evidence,
         entry.evidence_digest,
         hash,
-    ])?;
-    Ok(inserted == 1)
+    ];
+    Ok(connection.execute(insert, values)? == 1)
+}
+
+/// Inserts entries into a ledger on a server; a posting key that is taken is an error.
+pub(super) fn insert_all(connection: &Session, rows: &[(Entry<'_>, Hash)]) -> SqlResult<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    fn of<'r, T>(rows: &'r [(Entry<'_>, Hash)], of: impl Fn(&'r Entry<'r>) -> Option<T>) -> Vec<Option<T>> {
+        rows.iter().map(|(entry, _)| of(entry)).collect()
+    }
+    let hashes: Vec<Option<&[u8]>> = rows.iter().map(|(_, hash)| Some(&hash[..])).collect();
+    let values = [
+        Value::Ints(&of(rows, |e| Some(e.n))),
+        Value::Blobs(&of(rows, |e| Some(e.key.as_bytes()))),
+        Value::Ints(&of(rows, |e| Some(e.kind as i64))),
+        Value::Ints(&of(rows, |e| Some(e.at_ms))),
+        Value::Ints(&of(rows, |e| Some(e.wall_ms))),
+        Value::Ints(&of(rows, |e| Some(e.book_day))),
+        Value::Texts(&of(rows, |e| Some(e.account))),
+        Value::Texts(&of(rows, |e| Some(e.agent))),
+        Value::Texts(&of(rows, |e| e.agent_key)),
+        Value::Texts(&of(rows, |e| Some(e.route))),
+        Value::Texts(&of(rows, |e| Some(e.scheme))),
+        Value::Texts(&of(rows, |e| Some(e.asset))),
+        Value::Ints(&of(rows, |e| Some(e.amount))),
+        Value::Ints(&of(rows, |e| e.list_amount)),
+        Value::Ints(&of(rows, |e| Some(e.period))),
+        Value::Blobs(&of(rows, |e| e.table_hash)),
+        Value::Ints(&of(rows, |e| e.status)),
+        Value::Ints(&of(rows, |e| e.ref_n)),
+        Value::Texts(&of(rows, |e| e.method)),
+        Value::Texts(&of(rows, |e| e.target)),
+        Value::Blobs(&of(rows, |e| e.target_salt)),
+        Value::Blobs(&of(rows, |e| e.target_digest)),
+        Value::Blobs(&of(rows, |e| e.evidence)),
+        Value::Blobs(&of(rows, |e| e.evidence_digest)),
+        Value::Blobs(&hashes),
+    ];
+    let insert = "INSERT INTO entries SELECT * FROM unnest(?1::bigint[], ?2::bytea[], ?3::bigint[], ?4::bigint[], \
+                  ?5::bigint[], ?6::bigint[], ?7::text[], ?8::text[], ?9::text[], ?10::text[], ?11::text[], ?12::text[], \
+                  ?13::bigint[], ?14::bigint[], ?15::bigint[], ?16::bytea[], ?17::bigint[], ?18::bigint[], ?19::text[], \
+                  ?20::text[], ?21::bytea[], ?22::bytea[], ?23::bytea[], ?24::bytea[], ?25::bytea[])";
+    connection.execute(insert, &values).map(drop)
+}
+
+/// The numbers of those of these postings that stand in a ledger on a server.
+pub(super) fn numbers(connection: &Session, keys: &[PostingKey]) -> SqlResult<HashMap<PostingKey, i64>> {
+    let keys: Vec<Option<&[u8]>> = keys.iter().map(|key| Some(key.as_bytes())).collect();
+    let find = "SELECT key, n FROM entries WHERE key = ANY(?1)";
+    let found =
+        connection.all(find, &[Value::Blobs(&keys)], |row| Ok((PostingKey::from_bytes(row.get(0)?), row.get(1)?)))?;
+    Ok(found.into_iter().filter_map(|(key, n)| Some((key?, n))).collect())
 }
 
 /// Inserts a batch.
-pub(super) fn insert_batch(connection: &Connection, batch: &Batch<'_>, head: &Hash) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("INSERT INTO batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
-    statement.execute(params![
-        batch.slot,
-        batch.batch_seq,
-        batch.n_first,
-        batch.n_last,
-        batch.at_ms,
-        head,
-        batch.outcomes
-    ])?;
+pub(super) fn insert_batch(connection: &Session, batch: &Batch<'_>, head: &Hash) -> SqlResult<()> {
+    connection.execute(
+        "INSERT INTO batches VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        params![batch.slot, batch.batch_seq, batch.n_first, batch.n_last, batch.at_ms, head, batch.outcomes],
+    )?;
     Ok(())
 }
 
@@ -103,14 +144,14 @@ pub(super) fn insert_batch(connection: &Connection, batch: &Batch<'_>, head: &Ha
 pub(super) const BATCH_COLUMNS: &str = "slot, batch_seq, n_first, n_last, at_ms, outcomes, head";
 
 /// Reads a row of [`BATCH_COLUMNS`].
-pub(super) fn read_batch<'a>(row: &'a Row<'_>) -> rusqlite::Result<(Batch<'a>, Hash)> {
+pub(super) fn read_batch<'a>(row: &'a Row<'_>) -> SqlResult<(Batch<'a>, Hash)> {
     let batch = Batch {
         slot: row.get(0)?,
         batch_seq: row.get(1)?,
         n_first: row.get(2)?,
         n_last: row.get(3)?,
         at_ms: row.get(4)?,
-        outcomes: row.get_ref(5)?.as_blob_or_null().map_err(|e| invalid(5, e))?,
+        outcomes: row.get(5)?,
     };
     Ok((batch, row.get(6)?))
 }
@@ -120,30 +161,24 @@ pub(super) fn read_batch<'a>(row: &'a Row<'_>) -> rusqlite::Result<(Batch<'a>, H
 ///
 /// # Errors
 /// `Ok(Err(what))` when it is not.
-pub(super) fn check_tail(
-    connection: &Connection,
-    slot: i64,
-    genesis: Hash,
-    head: &Head,
-) -> rusqlite::Result<Result<(), String>> {
+pub(super) fn check_tail(connection: &Session, slot: i64, genesis: Hash, head: &Head) -> SqlResult<Result<(), String>> {
     let first = EntryNumber { slot, seq: 0 }.n();
     let last_n = EntryNumber { slot, seq: head.seq }.n();
-    let last: Option<i64> = connection.query_row(
+    let last: Option<i64> = connection.cell(
         "SELECT max(n) FROM entries WHERE n BETWEEN ?1 AND ?2",
-        (first, EntryNumber { slot: slot + 1, seq: 0 }.n() - 1),
-        |row| row.get(0),
+        params![first, EntryNumber { slot: slot + 1, seq: 0 }.n() - 1],
     )?;
     if last.unwrap_or(first) != last_n {
         return Ok(Err(format!("the last entry is {}, the writer's row says {last_n}", last.unwrap_or(first))));
     }
-    let mut statement = connection
-        .prepare(&format!("SELECT {BATCH_COLUMNS} FROM batches WHERE slot = ?1 ORDER BY batch_seq DESC LIMIT 2"))?;
-    let mut rows = statement.query([slot])?;
+    let batches = format!("SELECT {BATCH_COLUMNS} FROM batches WHERE slot = ?1 ORDER BY batch_seq DESC LIMIT 2");
+    let mut statement = connection.prepare(&batches)?;
+    let mut rows = statement.query(params![slot])?;
     let (batch_seq, stored, n_first, at_ms, n_last, outcomes) = match rows.next()? {
         None if head.batch_seq == 0 && head.hash == genesis => return Ok(Ok(())),
         None => return Ok(Err(format!("no batch, the writer's row says {}", head.batch_seq))),
         Some(row) => {
-            let (batch, stored) = read_batch(row)?;
+            let (batch, stored) = read_batch(&row)?;
             let outcomes = batch.outcomes.map(<[u8]>::to_vec);
             (batch.batch_seq, stored, batch.n_first, batch.at_ms, batch.n_last, outcomes)
         }
@@ -152,15 +187,15 @@ pub(super) fn check_tail(
         return Ok(Err(format!("the last batch is {batch_seq}, the writer's row says {}", head.batch_seq)));
     }
     let mut hash = match rows.next()? {
-        Some(row) => read_batch(row)?.1,
+        Some(row) => read_batch(&row)?.1,
         None => genesis,
     };
     if let (Some(first), Some(last)) = (n_first, n_last) {
-        let mut entries =
-            connection.prepare(&format!("SELECT {COLUMNS} FROM entries WHERE n BETWEEN ?1 AND ?2 ORDER BY n"))?;
-        let mut entries = entries.query([first, last])?;
+        let entries = format!("SELECT {COLUMNS} FROM entries WHERE n BETWEEN ?1 AND ?2 ORDER BY n");
+        let mut entries = connection.prepare(&entries)?;
+        let mut entries = entries.query(params![first, last])?;
         while let Some(row) = entries.next()? {
-            let (entry, stored) = read(row)?;
+            let (entry, stored) = read(&row)?;
             hash = chain::entry(&hash, &entry);
             if hash != stored {
                 return Ok(Err(format!("entry {} is not as it was written", entry.n)));
@@ -174,6 +209,6 @@ pub(super) fn check_tail(
     Ok(Ok(()))
 }
 
-fn invalid(column: usize, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Null, error.into())
+fn invalid(column: usize, what: &str) -> SqlError {
+    SqlError::shape(format!("column {column}: {what}"))
 }

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
-
 use super::{
     batch::{BatchError, Stamp, sort},
     books::int,
     entry::{self, Entry, Kind, PostingKey},
-    file::SLOT,
     poster::Poster,
+    postgres::fence::Fence,
     queue::{Act, Job},
     settling::{Bought, Intent},
+    sql::{Row, Session, SqlResult, params},
     store::{ClaimRequest, Posting, Purchase, Receipt, Unresolved},
 };
 use crate::{
@@ -32,39 +31,77 @@ impl Act {
 
 /// What else a posting writes: the row of its open settlement comes and goes, and an answer may be owed. Returns the number
 /// of the posting that counts, `None` for a loser.
+///
+/// On a server the rows are the fence's; `owed` says that somebody else has the payment in hand.
 pub(super) fn follow<'e>(
     post: &mut Poster<'_, 'e>,
     job: &'e Job,
     posted: Option<i64>,
+    owed: bool,
+    mut fence: Option<&mut Fence>,
     stamp: Stamp,
 ) -> Result<Option<i64>, BatchError> {
     let request = &job.claim.request;
+    let key = &request.key;
     match &job.act {
-        Act::Capture => Ok(posted),
+        Act::Capture => {
+            if let (Some(fence), Some(n)) = (fence, posted) {
+                fence.becomes(key, "c", n);
+                take_less(post, job, fence.claimed(key))?;
+            }
+            Ok(posted)
+        }
         Act::Intend(intent) => {
             // A second try of one payment has its intent already; one that has ended has none to come.
-            let ended = [Kind::Capture, Kind::Failed].map(|kind| PostingKey::new(kind, &request.key, 0));
+            let ended = [Kind::Capture, Kind::Failed].map(|kind| PostingKey::new(kind, key, 0));
             for key in &ended {
-                if find(post.connection(), key).map_err(sort)?.is_some() {
+                if post.find(key).map_err(sort)?.is_some() {
                     return Ok(None);
                 }
             }
-            open(post.connection(), request, intent).map_err(sort)?;
-            let first = PostingKey::new(Kind::Intent, &request.key, 0);
-            posted.map_or_else(|| find(post.connection(), &first).map_err(sort), |n| Ok(Some(n)))
+            match fence {
+                None => open(post.connection(), post.slot(), request, intent).map_err(sort)?,
+                Some(fence) => {
+                    take_less(post, job, fence.claimed(key))?;
+                    fence.intend(post.connection(), request, intent).map_err(sort)?;
+                }
+            }
+            let first = PostingKey::new(Kind::Intent, key, 0);
+            posted.map_or_else(|| post.find(&first).map_err(sort), |n| Ok(Some(n)))
         }
-        Act::Settle { owed, .. } => {
-            close(post.connection(), &request.key).map_err(sort)?;
+        Act::Settle { owed: withheld, .. } => {
+            let owed = owed || *withheld;
+            match &mut fence {
+                None => close(post.connection(), key).map_err(sort)?,
+                Some(fence) => {
+                    fence.becomes(key, if owed { "o" } else { "c" }, posted.unwrap_or_default());
+                    take_less(post, job, fence.claimed(key))?;
+                }
+            }
             if let (Some(n), true) = (posted, owed) {
                 post.insert(&owed_entry(job, n, post.next_n(), stamp))?;
             }
             Ok(posted)
         }
         Act::Fail(_) => {
-            close(post.connection(), &request.key).map_err(sort)?;
+            match &mut fence {
+                None => close(post.connection(), key).map_err(sort)?,
+                Some(fence) => {
+                    fence.becomes(key, "b", 0);
+                    let (asset, period) = (request.asset.as_str(), i64::from(request.period));
+                    post.change_use(&request.account, asset, period, -fence.claimed(key))?;
+                }
+            }
             Ok(posted)
         }
     }
+}
+
+/// Gives back what was claimed over what is posted.
+fn take_less<'e>(post: &mut Poster<'_, 'e>, job: &'e Job, claimed: i64) -> Result<(), BatchError> {
+    let request = &job.claim.request;
+    let less = job.posting.amount.get() - claimed;
+    post.change_use(&request.account, request.asset.as_str(), i64::from(request.period), less)
 }
 
 fn owed_entry(job: &Job, ref_n: i64, n: i64, stamp: Stamp) -> Entry<'_> {
@@ -97,15 +134,13 @@ fn owed_entry(job: &Job, ref_n: i64, n: i64, stamp: Stamp) -> Entry<'_> {
     }
 }
 
-fn open(connection: &Connection, request: &ClaimRequest, intent: &Intent) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO claims VALUES (?1, ?2, (SELECT epoch FROM writers WHERE slot = ?2), 's', ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+fn open(connection: &Session, slot: i64, request: &ClaimRequest, intent: &Intent) -> SqlResult<()> {
+    let open = "INSERT INTO claims VALUES (?1, ?2, (SELECT epoch FROM writers WHERE slot = ?2), 's', ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
          ON CONFLICT (key) DO UPDATE SET state = 's', amount = excluded.amount, hard_until_ms = excluded.hard_until_ms, \
-         facilitator = excluded.facilitator, payload = excluded.payload",
-    )?;
-    statement.execute(params![
+         facilitator = excluded.facilitator, payload = excluded.payload";
+    let values = params![
         request.key.as_bytes(),
-        SLOT,
+        slot,
         &*request.account,
         request.period,
         request.asset.as_str(),
@@ -113,93 +148,97 @@ fn open(connection: &Connection, request: &ClaimRequest, intent: &Intent) -> rus
         intent.posting.amount.get(),
         int(intent.hard_until_ms),
         &*intent.facilitator,
-        intent.payload,
-    ])?;
+        &intent.payload,
+    ];
+    connection.execute(open, values)?;
     Ok(())
 }
 
 /// Takes the row of a settlement away: it has ended, or never began.
-pub(super) fn close(connection: &Connection, key: &PaymentKey) -> rusqlite::Result<()> {
-    connection.prepare_cached("DELETE FROM claims WHERE key = ?1")?.execute([key.as_bytes()])?;
+pub(super) fn close(connection: &Session, key: &PaymentKey) -> SqlResult<()> {
+    connection.execute("DELETE FROM claims WHERE key = ?1", params![key.as_bytes()])?;
     Ok(())
 }
 
 /// Notes that a settlement ended without a verdict.
-pub(super) fn set_unknown(connection: &Connection, key: &PaymentKey) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("UPDATE claims SET state = 'u' WHERE key = ?1")?;
-    statement.execute([key.as_bytes()])?;
+pub(super) fn set_unknown(connection: &Session, key: &PaymentKey) -> SqlResult<()> {
+    connection.execute("UPDATE claims SET state = 'u' WHERE key = ?1", params![key.as_bytes()])?;
     Ok(())
 }
 
-fn find(connection: &Connection, key: &PostingKey) -> rusqlite::Result<Option<i64>> {
-    let mut statement = connection.prepare_cached("SELECT n FROM entries WHERE key = ?1")?;
-    statement.query_row([key.as_bytes()], |row| row.get(0)).optional()
+pub(super) fn find(connection: &Session, key: &PostingKey) -> SqlResult<Option<i64>> {
+    connection.first("SELECT n FROM entries WHERE key = ?1", params![key.as_bytes()], |row| row.get(0))
 }
 
 /// The capture of a payment.
-pub(super) fn bought(connection: &Connection, key: &PaymentKey) -> rusqlite::Result<Option<Bought>> {
-    let mut statement =
-        connection.prepare_cached("SELECT n, at_ms, method, target, evidence FROM entries WHERE key = ?1")?;
+pub(super) fn bought(connection: &Session, key: &PaymentKey) -> SqlResult<Option<Bought>> {
+    let select = "SELECT n, at_ms, method, target, evidence FROM entries WHERE key = ?1";
     let [capture, owed, redelivered] =
         [Kind::Capture, Kind::Owed, Kind::Redelivered].map(|kind| PostingKey::new(kind, key, 0));
     let owed = find(connection, &owed)?.is_some() && find(connection, &redelivered)?.is_none();
-    let row = statement.query_row([capture.as_bytes()], |row| {
-        let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<_, i64>(1)?.unsigned_abs() };
+    connection.first(select, params![capture.as_bytes()], |row| {
+        let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<i64>(1)?.unsigned_abs() };
         Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed })
-    });
-    row.optional()
+    })
 }
 
 /// The settlements without a known end, each with its intent.
-pub(super) fn open_settlements(connection: &Connection) -> rusqlite::Result<Vec<Unresolved>> {
-    let mut statement = connection.prepare(
-        "SELECT c.key, c.account, c.period, c.asset, c.amount, c.hard_until_ms, c.facilitator, c.payload, e.agent, \
-         e.route, e.scheme, e.list_amount, e.table_hash, e.status, e.method, e.target, e.evidence, e.at_ms \
-         FROM claims c JOIN entries e ON e.key = CAST(x'04' || c.key AS BLOB) WHERE c.state IN ('s', 'u') ORDER BY e.n",
-    )?;
-    let rows = statement.query_map((), |row| {
-        let Some(key) = PaymentKey::from_bytes(row.get_ref(0)?.as_blob().unwrap_or_default()) else { return Ok(None) };
-        let Some(asset) = Asset::parse(row.get_ref(3)?.as_str().unwrap_or_default()) else { return Ok(None) };
-        let amount = Units::new(row.get(4)?).unwrap_or_default();
-        let scheme = entry::scheme(row.get_ref(10)?.as_str().unwrap_or_default()).unwrap_or("exact");
-        let agent: Arc<str> = row.get(8)?;
-        let (method, target): (Arc<str>, Option<Arc<str>>) =
-            (row.get::<_, Option<Arc<str>>>(14)?.unwrap_or_default(), row.get(15)?);
-        let target = target.unwrap_or_default();
-        let request = ClaimRequest {
-            key,
-            paid_at_ms: row.get::<_, i64>(17)?.unsigned_abs(),
-            account: row.get(1)?,
-            amount,
-            asset,
-            limit: Units::MAX,
-            period: row.get(2)?,
-            purchase: Some(Purchase::new(agent.clone(), &method, &target)),
-            payer: None,
-        };
-        let posting = Posting {
-            agent,
-            agent_key: None,
-            route: row.get(9)?,
-            scheme,
-            amount,
-            list_amount: Units::new(row.get::<_, Option<i64>>(11)?.unwrap_or_default()).unwrap_or_default(),
-            table_hash: row.get::<_, Option<[u8; 32]>>(12)?.unwrap_or_default(),
-            status: row.get::<_, Option<u16>>(13)?.unwrap_or_default(),
-            method,
-            target,
-            evidence: row.get::<_, Option<Vec<u8>>>(16)?.unwrap_or_default(),
-            key: None,
-        };
-        let facilitator: Option<Arc<str>> = row.get(6)?;
-        let payload: Option<Vec<u8>> = row.get(7)?;
-        let intent = Intent {
-            posting,
-            facilitator: facilitator.unwrap_or_default(),
-            payload: payload.unwrap_or_default(),
-            hard_until_ms: row.get::<_, i64>(5)?.unsigned_abs(),
-        };
-        Ok(Some(Unresolved { request, intent: Arc::new(intent) }))
-    })?;
-    rows.filter_map(Result::transpose).collect()
+pub(super) fn open_settlements(connection: &Session) -> SqlResult<Vec<Unresolved>> {
+    let open = "SELECT key, account, period, asset, amount, hard_until_ms, facilitator, payload FROM claims \
+                WHERE state IN ('s', 'u')";
+    let intent = "SELECT n, at_ms, agent, route, scheme, list_amount, table_hash, status, method, target, evidence \
+                  FROM entries WHERE key = ?1";
+    let mut found: Vec<(i64, Unresolved)> = Vec::new();
+    let mut open = connection.prepare(open)?;
+    let mut open = open.query(&[])?;
+    while let Some(claim) = open.next()? {
+        let Some(key) = PaymentKey::from_bytes(claim.get(0)?) else { continue };
+        let posting_key = PostingKey::new(Kind::Intent, &key, 0);
+        let intended = connection.first(intent, params![posting_key.as_bytes()], |row| unresolved(key, &claim, row))?;
+        found.extend(intended.flatten());
+    }
+    found.sort_by_key(|(n, _)| *n);
+    Ok(found.into_iter().map(|(_, unresolved)| unresolved).collect())
+}
+
+/// Of a row of `claims` and the entry of its intent, with that one's number; `None` where the asset is none of ours.
+fn unresolved(key: PaymentKey, claim: &Row<'_>, row: &Row<'_>) -> SqlResult<Option<(i64, Unresolved)>> {
+    let Some(asset) = Asset::parse(claim.get(3)?) else { return Ok(None) };
+    let amount = Units::new(claim.get(4)?).unwrap_or_default();
+    let scheme = entry::scheme(row.get(4)?).unwrap_or("exact");
+    let agent: Arc<str> = row.get(2)?;
+    let method: Arc<str> = row.get::<Option<Arc<str>>>(8)?.unwrap_or_default();
+    let target: Arc<str> = row.get::<Option<Arc<str>>>(9)?.unwrap_or_default();
+    let request = ClaimRequest {
+        key,
+        paid_at_ms: row.get::<i64>(1)?.unsigned_abs(),
+        account: claim.get(1)?,
+        amount,
+        asset,
+        limit: Units::MAX,
+        period: claim.get(2)?,
+        purchase: Some(Purchase::new(agent.clone(), &method, &target)),
+        payer: None,
+    };
+    let posting = Posting {
+        agent,
+        agent_key: None,
+        route: row.get(3)?,
+        scheme,
+        amount,
+        list_amount: Units::new(row.get::<Option<i64>>(5)?.unwrap_or_default()).unwrap_or_default(),
+        table_hash: row.get::<Option<[u8; 32]>>(6)?.unwrap_or_default(),
+        status: row.get::<Option<u16>>(7)?.unwrap_or_default(),
+        method,
+        target,
+        evidence: row.get::<Option<Vec<u8>>>(10)?.unwrap_or_default(),
+        key: None,
+    };
+    let intent = Intent {
+        posting,
+        facilitator: claim.get::<Option<Arc<str>>>(6)?.unwrap_or_default(),
+        payload: claim.get::<Option<Vec<u8>>>(7)?.unwrap_or_default(),
+        hard_until_ms: claim.get::<i64>(5)?.unsigned_abs(),
+    };
+    Ok(Some((row.get(0)?, Unresolved { request, intent: Arc::new(intent) })))
 }

@@ -18,9 +18,11 @@ use super::{
     closing::CloseError,
     faults::{Faults, NoFaults},
     limits,
-    mailbox::{Answer, Captured, Filled, Intended, Ticket},
-    opening::{Opening, SKEW_MAX_MS},
-    queue::{Act, Ask, Job, Redelivery},
+    location::Location,
+    mailbox::{Answer, Captured, Claiming, Filled, Intended, Ticket},
+    opening::Opening,
+    postgres::desk::{Desk, Word},
+    queue::{Act, Ask, Job, Redelivery, TurnEnd},
     statements::{Mark, MarkError},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
@@ -28,57 +30,14 @@ use super::{
     },
     writer::Shared,
 };
-use crate::{
-    clock::Clock,
-    payment::{gateway_key::GatewayKey, key::PaymentKey},
-};
+use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
-pub use super::file::OpenError;
+pub use super::{file::OpenError, options::SqliteOptions};
 
 /// How long [`SqliteStore::start`] waits for the first attempt: a disk may hang, a memory of millions takes its time.
 const START_WAIT: Duration = Duration::from_secs(5);
 /// How long [`SqliteStore::close`] waits for the disk.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
-
-/// How a ledger is opened.
-#[derive(Clone, Debug)]
-pub struct SqliteOptions {
-    /// The file; made when it is missing.
-    pub path: PathBuf,
-    /// IANA zone of book days, `UTC`; fixed when the file is made.
-    pub zone: String,
-    /// Payments remembered above the replay floor; a full memory answers 503.
-    pub keys_max: usize,
-    /// Captures that may wait for the disk; more answer 503.
-    pub queue_max: usize,
-    /// False loses the last payments with the machine's power.
-    pub sync: bool,
-    /// The longest ttl of an offer that may still be presented, templates of earlier configurations included.
-    pub ttl_max_ms: u64,
-    /// A ledger that is made now takes no payment from before, Unix ms; 0 where there can be none.
-    pub since_ms: u64,
-    /// Clock skew allowed to agents, at most 300,000.
-    pub skew_ms: u64,
-    /// Time.
-    pub clock: Clock,
-}
-
-impl SqliteOptions {
-    /// For a command that opens the ledger of a gateway that does not run.
-    pub fn offline(path: PathBuf, zone: String, clock: Clock) -> SqliteOptions {
-        SqliteOptions {
-            path,
-            zone,
-            keys_max: usize::MAX,
-            queue_max: 64,
-            sync: true,
-            ttl_max_ms: 3_600_000,
-            since_ms: 0,
-            skew_ms: SKEW_MAX_MS,
-            clock,
-        }
-    }
-}
 
 /// The ledger. Owns the map of live and captured payments; its writer thread owns the file.
 pub struct SqliteStore {
@@ -132,7 +91,13 @@ impl SqliteStore {
         faults: Arc<dyn Faults>,
         patient: bool,
     ) -> Result<(Arc<SqliteStore>, Receiver<Result<(), OpenError>>), OpenError> {
-        let (path, shared) = (options.path.clone(), Arc::new(Shared::new(&options)));
+        let path = options.place.shown();
+        let io = |error: std::io::Error| OpenError::Io { path: path.clone(), what: error.to_string() };
+        let desk = match &options.place {
+            Location::File(_) => None,
+            Location::Server(server) => Some(Desk::start((**server).clone(), Arc::default()).map_err(io)?),
+        };
+        let shared = Arc::new(Shared::new(&options, desk));
         let store = Arc::new(SqliteStore { shared: shared.clone(), path: path.clone(), ended: Arc::default() });
         // Without capacity: what is sent was received, or the sender is told that nobody waits any longer.
         let (first, told) = mpsc::sync_channel(0);
@@ -143,7 +108,7 @@ impl SqliteStore {
             let _ended = SetOnDrop(ended);
             opening.run(patient, &first);
         });
-        spawned.map_err(|error| OpenError::Io { path, what: error.to_string() })?;
+        spawned.map_err(io)?;
         Ok((store, told))
     }
 
@@ -161,6 +126,9 @@ impl SqliteStore {
     /// # Errors
     /// The disk did not take it within 10 s; what was answered is on disk, outcomes may be missing.
     pub fn close(&self) -> Result<(), Unavailable> {
+        if let Some(desk) = &self.shared.desk {
+            desk.close();
+        }
         self.shared.queue.close();
         let (ended, changed) = &*self.ended;
         let ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
@@ -299,7 +267,14 @@ impl Store for SqliteStore {
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Result<Claim, ClaimError>> {
         let now_ms = self.shared.clock.now_ms();
         let claim = self.open_now().map_err(ClaimError::from).and_then(|()| self.shared.claims.claim(request, now_ms));
-        Box::pin(future::ready(claim))
+        match (claim, &self.shared.desk) {
+            (Ok(claim), Some(desk)) => {
+                let ticket = Ticket::new();
+                desk.say(Word::Claim(Box::new(claim.request.clone()), ticket.clone()));
+                Box::pin(Claiming::new(Filled(ticket), claim, self.shared.clone()))
+            }
+            (claim, _) => Box::pin(future::ready(claim)),
+        }
     }
 
     fn look(&self, key: PaymentKey) -> StoreFuture<Result<Look, Unavailable>> {
@@ -308,7 +283,7 @@ impl Store for SqliteStore {
     }
 
     fn release(&self, claim: Claim, why: Released) {
-        self.shared.claims.release(&claim, why, self.shared.clock.now_ms());
+        self.shared.release(&claim, why);
     }
 
     fn capture(&self, claim: Claim, posting: Posting) -> StoreFuture<Result<Receipt, CaptureError>> {
@@ -317,7 +292,7 @@ impl Store for SqliteStore {
         }
         if let Err(what) = limits::check(&claim, &posting) {
             // Counted in every way: this request has cost an origin call, and would cost one each time.
-            self.shared.claims.release(&claim, Released::ClientLeft, self.shared.clock.now_ms());
+            self.shared.release(&claim, Released::ClientLeft);
             return Box::pin(future::ready(Err(Unavailable(what.into()).into())));
         }
         let (answer, filled) = Answer::new();
@@ -330,7 +305,7 @@ impl Store for SqliteStore {
                 }))
             }
             Err((job, unavailable)) => {
-                self.shared.claims.give_back(&job.claim);
+                self.shared.give_back(&job.claim);
                 Box::pin(future::ready(Err(unavailable.into())))
             }
         }
@@ -341,7 +316,7 @@ impl Store for SqliteStore {
             return Box::pin(future::ready(Err(CaptureError::Lost)));
         }
         if let Err(what) = limits::check(&claim, &intent.posting) {
-            self.shared.claims.release(&claim, Released::ClientLeft, self.shared.clock.now_ms());
+            self.shared.release(&claim, Released::ClientLeft);
             return Box::pin(future::ready(Err(Unavailable(what.into()).into())));
         }
         let (answer, filled) = Answer::new();
@@ -352,7 +327,7 @@ impl Store for SqliteStore {
             // Whoever drops this future never asks a facilitator: the payment is unresolved only for the look of it.
             Ok(()) => Box::pin(Intended::new(filled, self.shared.clone(), settling)),
             Err((job, unavailable)) => {
-                self.shared.claims.give_back(&job.claim);
+                self.shared.give_back(&job.claim);
                 Box::pin(future::ready(Err(unavailable.into())))
             }
         }
@@ -370,6 +345,9 @@ impl Store for SqliteStore {
 
     fn in_doubt(&self, settling: &Settling) {
         let (request, intent) = (settling.claim.request.clone(), settling.intent.clone());
+        if let Some(desk) = &self.shared.desk {
+            desk.say(Word::Doubt { key: request.key, unknown: false });
+        }
         self.shared.claims.unresolved.insert(Unresolved { request, intent });
     }
 
@@ -377,20 +355,28 @@ impl Store for SqliteStore {
         self.shared.claims.floor_ms()
     }
 
-    fn knows(&self, key: &PaymentKey) -> bool {
-        self.shared.claims.knows(key)
+    fn knows(&self, key: PaymentKey) -> StoreFuture<Result<bool, Unavailable>> {
+        match &self.shared.desk {
+            Some(desk) if !self.shared.claims.knows(&key) => Box::pin(desk.ask(|told| Word::Knows(key, told))),
+            _ => Box::pin(future::ready(Ok(self.shared.claims.knows(&key)))),
+        }
     }
 
     fn unknown(&self, settling: Settling) {
         self.shared.unresolve(settling);
     }
 
-    fn unresolved(&self) -> Vec<Unresolved> {
-        self.shared.claims.unresolved.all()
+    fn unresolved(&self) -> StoreFuture<Result<Vec<Unresolved>, Unavailable>> {
+        match &self.shared.desk {
+            Some(desk) => Box::pin(desk.ask(Word::Unresolved)),
+            None => Box::pin(future::ready(Ok(self.shared.claims.unresolved.all()))),
+        }
     }
 
-    fn adopt(&self, key: PaymentKey) -> Option<Settling> {
-        self.shared.claims.adopt(&key)
+    fn adopt(&self, key: PaymentKey) -> StoreFuture<Option<Settling>> {
+        let Some(desk) = &self.shared.desk else { return Box::pin(future::ready(self.shared.claims.adopt(&key))) };
+        let (adopted, shared) = (desk.ask(|told| Word::Adopt(key, told)), self.shared.clone());
+        Box::pin(async move { Some(shared.claims.take_over(adopted.await.ok()??)) })
     }
 
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>> {
@@ -401,6 +387,9 @@ impl Store for SqliteStore {
 
     fn owe(&self, key: PaymentKey, receipt: Receipt) {
         self.shared.claims.owe(&key, receipt.n);
+        if let Some(desk) = &self.shared.desk {
+            desk.say(Word::Owe(key, receipt.n));
+        }
         self.outcome(Outcome { n: receipt.n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
     }
 
@@ -408,25 +397,40 @@ impl Store for SqliteStore {
         self.shared.claims.is_throttled(payer, self.shared.clock.now_ms())
     }
 
-    fn is_in_doubt(&self, purchase: &Purchase) -> bool {
-        self.shared.claims.unresolved.has(purchase)
+    fn is_in_doubt(&self, purchase: Purchase) -> StoreFuture<Result<bool, Unavailable>> {
+        match &self.shared.desk {
+            Some(desk) => Box::pin(desk.ask(|told| Word::IsInDoubt(purchase, told))),
+            None => Box::pin(future::ready(Ok(self.shared.claims.unresolved.has(&purchase)))),
+        }
     }
 
     fn give_back(&self, turn: OwedTurn) {
-        self.shared.claims.give_back_owed(&turn.key, turn.n);
+        let OwedTurn { key, n } = turn;
+        match &self.shared.desk {
+            Some(_) => self.shared.owe_again(&key, n),
+            None if self.shared.claims.give_back_owed(&key, n) => self.shared.lapse(key, n),
+            None => {}
+        }
     }
 
-    fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn> {
-        Some(OwedTurn { key, n: self.shared.claims.take_owed(&key)? })
+    fn take_owed(&self, key: PaymentKey) -> StoreFuture<Option<OwedTurn>> {
+        let turn = move |n| OwedTurn { key, n };
+        match &self.shared.desk {
+            Some(desk) => {
+                let taken = desk.ask(|told| Word::TakeOwed(key, told));
+                Box::pin(async move { taken.await.ok().flatten().map(turn) })
+            }
+            None => Box::pin(future::ready(self.shared.claims.take_owed(&key).map(turn))),
+        }
     }
 
     fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>> {
         let OwedTurn { key, n } = turn;
         let (answer, filled) = Answer::new();
-        match self.shared.queue.push_redelivery(Redelivery { key, n, answer }) {
+        match self.shared.queue.push_redelivery(Redelivery { key, n, end: TurnEnd::Served, answer }) {
             Ok(()) => Box::pin(filled),
             Err(unavailable) => {
-                self.shared.claims.owe(&key, n);
+                self.shared.owe_again(&key, n);
                 Box::pin(future::ready(Err(unavailable.into())))
             }
         }

@@ -11,8 +11,6 @@
 //! transaction that reads the state first: of two steps at once the second is held against what the first has made of it. A
 //! crash leaves the event or none; whoever was not told looks.
 
-use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
-
 use super::{
     batch::{BatchError, sort},
     books::{Books, int},
@@ -21,6 +19,7 @@ use super::{
     closing::{CLOSE_COLUMNS, read_close},
     entry::Kind,
     read::{LedgerReader, ReadError},
+    sql::{Begin, Row, Session, SqlError, SqlResult, params},
     store::Unavailable,
 };
 
@@ -120,8 +119,8 @@ impl Books {
             return Ok(Err(MarkError::Reason));
         }
         let faults = self.faults.clone();
-        let disk = |error: rusqlite::Error| BatchError::Disk(error.to_string());
-        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sort)?;
+        let disk = |error: SqlError| BatchError::Disk(error.to_string());
+        let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
         let number = mark.number;
         let Some((i, from, at_ms)) = last_event(&transaction, number).map_err(sort)? else {
             return Ok(Err(MarkError::NoStatement(number)));
@@ -130,17 +129,17 @@ impl Books {
             return Ok(Err(MarkError::NotAllowed { number, from }));
         }
         insert_event(&transaction, number, i + 1, mark.state, at_ms.max(int(now_ms)), Some(reason)).map_err(sort)?;
-        faults.before_commit().map_err(disk)?;
+        faults.before_commit().map_err(|e| disk(e.into()))?;
         transaction.commit().map_err(disk)?;
-        faults.after_commit().map_err(disk)?;
+        faults.after_commit().map_err(|e| disk(e.into()))?;
         Ok(Ok(()))
     }
 }
 
 /// The last event of a statement: its place, state and time.
-fn last_event(connection: &Connection, number: i64) -> rusqlite::Result<Option<(i64, StatementState, i64)>> {
+fn last_event(connection: &Session, number: i64) -> SqlResult<Option<(i64, StatementState, i64)>> {
     let last = "SELECT i, state, at_ms FROM statement_events WHERE number = ?1 ORDER BY i DESC LIMIT 1";
-    connection.query_row(last, [number], |row| Ok((row.get(0)?, state(row, 1)?, row.get(2)?))).optional()
+    connection.first(last, params![number], |row| Ok((row.get(0)?, state(row, 1)?, row.get(2)?)))
 }
 
 /// A row of `statements`, with its days and its last event. Amounts are ledger units.
@@ -212,40 +211,37 @@ pub struct StatementLine {
 }
 
 pub(super) fn insert_event(
-    connection: &Connection,
+    connection: &Session,
     number: i64,
     i: i64,
     state: StatementState,
     at_ms: i64,
     reason: Option<&str>,
-) -> rusqlite::Result<()> {
+) -> SqlResult<()> {
     let insert = "INSERT INTO statement_events (number, i, state, at_ms, reason) VALUES (?1, ?2, ?3, ?4, ?5)";
-    connection.prepare_cached(insert)?.execute((number, i, state.name(), at_ms, reason))?;
+    connection.execute(insert, params![number, i, state.name(), at_ms, reason])?;
     Ok(())
 }
 
-fn state(row: &Row<'_>, column: usize) -> rusqlite::Result<StatementState> {
-    let name = row.get_ref(column)?.as_str()?;
-    StatementState::from_name(name).ok_or_else(|| {
-        let what = format!("`{name}` is no state of a statement");
-        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, what.into())
-    })
+fn state(row: &Row<'_>, column: usize) -> SqlResult<StatementState> {
+    let name: &str = row.get(column)?;
+    StatementState::from_name(name).ok_or_else(|| SqlError::shape(format!("`{name}` is no state of a statement")))
 }
 
 impl LedgerReader {
     /// The close that left `until` open; `None` when there is none.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn close(&self, until: i64) -> Result<Option<Close>, ReadError> {
         let find = format!("SELECT {CLOSE_COLUMNS} FROM closes WHERE until = ?1");
-        Ok(self.connection.query_row(&find, [until], read_close).optional()?)
+        Ok(self.connection.first(&find, params![until], read_close)?)
     }
 
     /// Statements in order of their numbers, of one account or all.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn statements(&self, account: Option<&str>) -> Result<Vec<Statement>, ReadError> {
         Ok(select(&self.connection, account, None)?)
     }
@@ -253,28 +249,26 @@ impl LedgerReader {
     /// One statement in full; `None` when there is none of this number.
     ///
     /// # Errors
-    /// [`ReadError::Sqlite`].
+    /// [`ReadError::Sql`].
     pub fn statement(&self, number: i64) -> Result<Option<StatementSheet>, ReadError> {
-        let transaction = self.connection.unchecked_transaction()?;
+        let transaction = self.connection.begin(Begin::Read)?;
         let Some(statement) = select(&transaction, None, Some(number))?.pop() else { return Ok(None) };
         let (captures, corrections) = lines(&transaction, &statement)?;
-        let mut events =
-            transaction.prepare("SELECT state, at_ms, reason FROM statement_events WHERE number = ?1 ORDER BY i")?;
+        let events = "SELECT state, at_ms, reason FROM statement_events WHERE number = ?1 ORDER BY i";
         let event =
             |row: &Row<'_>| Ok(StatementEvent { state: state(row, 0)?, at_ms: row.get(1)?, reason: row.get(2)? });
-        let events = events.query_map([number], event)?.collect::<Result<_, _>>()?;
+        let events = transaction.all(events, params![number], event)?;
         let signer = self.close(statement.until)?.and_then(|close| close.signature).map(|by| by.thumbprint);
         Ok(Some(StatementSheet { statement, captures, corrections, events, signer }))
     }
 }
 
-fn select(connection: &Connection, account: Option<&str>, number: Option<i64>) -> rusqlite::Result<Vec<Statement>> {
+fn select(connection: &Session, account: Option<&str>, number: Option<i64>) -> SqlResult<Vec<Statement>> {
     let select = "SELECT s.number, s.account, s.asset, c.from_day, s.until, c.at_ms, s.gross, s.corrections, \
                       s.total, s.head, e.state FROM statements s JOIN closes c ON c.until = s.until \
                       JOIN statement_events e ON e.number = s.number \
                       AND e.i = (SELECT max(i) FROM statement_events WHERE number = s.number) \
                       WHERE (?1 IS NULL OR s.account = ?1) AND (?2 IS NULL OR s.number = ?2) ORDER BY s.number";
-    let mut statement = connection.prepare(select)?;
     let read = |row: &Row<'_>| {
         Ok(Statement {
             number: row.get(0)?,
@@ -290,17 +284,18 @@ fn select(connection: &Connection, account: Option<&str>, number: Option<i64>) -
             state: state(row, 10)?,
         })
     };
-    statement.query_map((account, number), read)?.collect()
+    connection.all(select, params![account, number], read)
 }
 
 /// What was bought, and what was given back, from the roll-ups of a statement's days.
-fn lines(connection: &Connection, statement: &Statement) -> rusqlite::Result<(Vec<StatementLine>, Vec<StatementLine>)> {
+fn lines(connection: &Session, statement: &Statement) -> SqlResult<(Vec<StatementLine>, Vec<StatementLine>)> {
     let mut sums = connection.prepare(
-        "SELECT book_day, route, SUM(captures), SUM(captured), SUM(voids), SUM(voided), SUM(refunds), SUM(refunded) \
+        "SELECT book_day, route, CAST(SUM(captures) AS BIGINT), CAST(SUM(captured) AS BIGINT), \
+         CAST(SUM(voids) AS BIGINT), CAST(SUM(voided) AS BIGINT), CAST(SUM(refunds) AS BIGINT), CAST(SUM(refunded) AS BIGINT) \
          FROM rollups WHERE book_day >= ?1 AND book_day < ?2 AND account = ?3 AND asset = ?4 \
          GROUP BY book_day, route ORDER BY book_day, route",
     )?;
-    let mut rows = sums.query((statement.from_day, statement.until, &statement.account, &statement.asset))?;
+    let mut rows = sums.query(params![statement.from_day, statement.until, &statement.account, &statement.asset])?;
     let (mut captures, mut corrections) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
         for (kind, column, sign) in [(Kind::Capture, 2, 1), (Kind::Void, 4, -1), (Kind::Refund, 6, -1)] {

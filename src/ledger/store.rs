@@ -1,4 +1,4 @@
-//! The port to the books. SQLite implements it; other databases can.
+//! The port to the books.
 //!
 //! A payment's way through a store, each arrow a call of [`Store`]:
 //!
@@ -65,7 +65,7 @@ pub trait Store: Outcomes {
     fn in_doubt(&self, settling: &Settling);
 
     /// Whether money of this purchase may have moved already: another payment for it must wait.
-    fn is_in_doubt(&self, purchase: &Purchase) -> bool;
+    fn is_in_doubt(&self, purchase: Purchase) -> StoreFuture<Result<bool, Unavailable>>;
 
     /// Whether this payer dropped too many claims lately; for one whom only the facilitator could name.
     fn is_throttled(&self, payer: &str) -> bool;
@@ -75,16 +75,16 @@ pub trait Store: Outcomes {
 
     /// Whether a payment is being settled, in doubt, owed or captured, as far as memory reaches: then it has to come back
     /// even if its time is over.
-    fn knows(&self, key: &PaymentKey) -> bool;
+    fn knows(&self, key: PaymentKey) -> StoreFuture<Result<bool, Unavailable>>;
 
     /// Whether money moved is not known: the payment waits for [`Store::adopt`], also in later processes. Does not wait.
     fn unknown(&self, settling: Settling);
 
     /// Payments whose settlement ended without a verdict.
-    fn unresolved(&self) -> Vec<Unresolved>;
+    fn unresolved(&self) -> StoreFuture<Result<Vec<Unresolved>, Unavailable>>;
 
     /// Takes an unresolved payment in hand, to end it; `None` when it is not unresolved, or somebody else has it.
-    fn adopt(&self, key: PaymentKey) -> Option<Settling>;
+    fn adopt(&self, key: PaymentKey) -> StoreFuture<Option<Settling>>;
 
     /// The capture of a payment, from the books.
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>>;
@@ -93,9 +93,10 @@ pub trait Store: Outcomes {
     fn owe(&self, key: PaymentKey, receipt: Receipt);
 
     /// Takes the turn of serving what is owed: one at a time gets it.
-    fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn>;
+    fn take_owed(&self, key: PaymentKey) -> StoreFuture<Option<OwedTurn>>;
 
-    /// The turn ends and nothing was given: the answer is owed again, for a few more turns.
+    /// The turn ends and nothing was given: the answer is owed again, for a few more turns. After the last one it has lapsed,
+    /// for good, and until that is durable the payment counts as in flight: who was told to ask for a refund is not served.
     fn give_back(&self, turn: OwedTurn);
 
     /// What was owed is served: durable when the future resolves. A turn that ends without leaves it owed in the books, for

@@ -6,8 +6,6 @@
 mod settled;
 mod signed;
 
-use rusqlite::OptionalExtension;
-
 pub use settled::{Transfer, transfer};
 pub use signed::signature_verifies;
 
@@ -17,6 +15,7 @@ use super::{
     evidence::Proof,
     read::{LedgerReader, ReadError},
     rows,
+    sql::{Begin, params},
 };
 
 /// What was found about an entry.
@@ -84,14 +83,15 @@ impl LedgerReader {
     /// Verifies one entry, by its number, its payment's key in hex or the text of its payment id; `None` when there is none.
     ///
     /// # Errors
-    /// [`ReadError::NotAnId`], [`ReadError::Sqlite`].
+    /// [`ReadError::NotAnId`], [`ReadError::Sql`].
     pub fn verify(&self, id: &str) -> Result<Option<Verified>, ReadError> {
-        let transaction = self.connection.unchecked_transaction()?;
+        let transaction = self.connection.begin(Begin::Read)?;
         let Some(n) = self.number_of(id)? else { return Ok(None) };
-        let mut statement = transaction.prepare(&format!("SELECT {} FROM entries WHERE n = ?1", rows::COLUMNS))?;
-        let mut found = statement.query([n])?;
+        let select = format!("SELECT {} FROM entries WHERE n = ?1", rows::COLUMNS);
+        let mut statement = transaction.prepare(&select)?;
+        let mut found = statement.query(params![n])?;
         let Some(row) = found.next()? else { return Ok(None) };
-        let (entry, hash) = rows::read(row)?;
+        let (entry, hash) = rows::read(&row)?;
         let mut checks = Checks::default();
         match self.link_before(n)? {
             Some(previous) => {
@@ -128,16 +128,16 @@ impl LedgerReader {
     fn link_before(&self, n: i64) -> Result<Option<Hash>, ReadError> {
         let slot = EntryNumber::from_n(n).slot;
         let first = "SELECT batch_seq FROM batches WHERE slot = ?1 AND n_first = ?2";
-        let first: Option<i64> = self.connection.query_row(first, (slot, n), |row| row.get(0)).optional()?;
+        let first: Option<i64> = self.connection.first(first, params![slot, n], |row| row.get(0))?;
         let before = match first {
             Some(1) => return Ok(Some(chain::genesis(&self.book.ledger_id, slot))),
             Some(batch_seq) => {
                 let head = "SELECT head FROM batches WHERE slot = ?1 AND batch_seq = ?2";
-                self.connection.query_row(head, (slot, batch_seq - 1), |row| row.get(0)).optional()?
+                self.connection.first(head, params![slot, batch_seq - 1], |row| row.get(0))?
             }
             None => {
                 let hash = "SELECT hash FROM entries WHERE n = ?1";
-                self.connection.query_row(hash, [n - 1], |row| row.get(0)).optional()?
+                self.connection.first(hash, params![n - 1], |row| row.get(0))?
             }
         };
         Ok(before)
@@ -148,7 +148,7 @@ impl LedgerReader {
         let Some(ref_n) = entry.ref_n else { return Ok(()) };
         let find = "SELECT key, amount, account FROM entries WHERE n = ?1";
         let found: Option<(Vec<u8>, i64, String)> =
-            self.connection.query_row(find, [ref_n], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+            self.connection.first(find, params![ref_n], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let capture = PostingKey::new(Kind::Capture, &entry.key.payment(), 0);
         let holds = found.is_some_and(|(key, amount, account)| {
             let amount_holds = if entry.kind == Kind::Refund { entry.amount <= amount } else { entry.amount == amount };

@@ -12,22 +12,24 @@ use std::{
 };
 
 use super::{
-    batch::{BatchError, Times, Written},
+    batch::{BatchError, Posted, Times, Written},
     books::Books,
     claims::{Claims, SHARDS, SWEEP},
     clock_rule::ClockRule,
     closing::CloseError,
     day::{CreditPeriod, credit_period},
     file::{Head, Owner},
-    mailbox::{Post, Ticket},
+    mailbox::{Answer, Post, Ticket},
     place::Place,
-    queue::{Act, Ask, Job, Queue, Redelivery},
+    postgres::desk::{Desk, Word},
+    queue::{Act, Ask, Job, Queue, Redelivery, TurnEnd},
     settlements,
+    sql::SqlError,
     sqlite::SqliteOptions,
     statements::MarkError,
-    store::{CaptureError, Health, Outcome, Settling, Unavailable, Unresolved},
+    store::{CaptureError, Claim, Health, Outcome, Released, Settling, Unavailable, Unresolved},
 };
-use crate::{clock::Clock, wire::amount::Units};
+use crate::{clock::Clock, payment::key::PaymentKey, wire::amount::Units};
 
 /// The first and the longest wait before a failed file is tried again.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -35,6 +37,11 @@ pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Du
 const TTL_FLOOR_MS: u64 = 300_000;
 /// A disk that takes longer than this for one step closes priced routes: their payments would only pile up before it.
 const STALL_MS: u64 = 2000;
+/// How long the writer waits for work before it looks at the replay floor, and, on a server, renews its lease.
+const IDLE: Duration = Duration::from_secs(10);
+const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// A batch that other writers were in the way of is tried so often.
+const TRIES: usize = 8;
 /// Credit periods are remembered for this long after their start.
 const PERIODS_MS: u64 = 63 * 86_400_000;
 
@@ -54,6 +61,8 @@ pub(super) struct Shared {
     /// Longest ttl of an offer that may be presented.
     pub(super) ttl_max_ms: AtomicU64,
     pub(super) skew_ms: u64,
+    /// Who speaks with the server about claims, where the ledger is on one.
+    pub(super) desk: Option<Desk>,
     /// When the writer last went to the disk, process time in ms; 0 when it is back.
     at_disk_ms: AtomicU64,
 }
@@ -69,11 +78,12 @@ pub(super) struct Closed {
 
 impl Shared {
     /// Of a ledger that is not open.
-    pub(super) fn new(options: &SqliteOptions) -> Shared {
+    pub(super) fn new(options: &SqliteOptions, desk: Option<Desk>) -> Shared {
+        let idle = if desk.is_some() { RENEW_EVERY } else { IDLE };
         Shared {
             clock: options.clock.clone(),
-            claims: Claims::new(options.keys_max, 0),
-            queue: Queue::new(options.queue_max),
+            claims: Claims::new(options.keys_max, 0, desk.is_some()),
+            queue: Queue::new(options.queue_max, idle),
             place: OnceLock::new(),
             closed: Mutex::new(Closed { disk: Some("the ledger is being opened".into()), file: None, clock: None }),
             open: AtomicBool::new(false),
@@ -81,6 +91,7 @@ impl Shared {
             rule: Mutex::new(ClockRule::new(0, 0)),
             ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
             skew_ms: options.skew_ms,
+            desk,
             at_disk_ms: AtomicU64::new(0),
         }
     }
@@ -116,7 +127,31 @@ impl Shared {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         let reason = closed.disk.as_ref().or(closed.file.as_ref()).or(closed.clock.as_ref()).cloned();
         drop(closed);
-        reason.or_else(|| self.stall()).map_or(Health::Open, Health::Closed)
+        let reason = reason.or_else(|| self.desk.as_ref().and_then(|desk| desk.problem())).or_else(|| self.stall());
+        reason.or_else(|| self.lease_over()).map_or(Health::Open, Health::Closed)
+    }
+
+    /// Why to close once the server has not heard of this gateway for too long. It opens by itself.
+    fn lease_over(&self) -> Option<Arc<str>> {
+        let over = self.desk.as_ref().is_some_and(|desk| desk.held().is_over(self.clock.now_ms()));
+        over.then(|| "the lease on the ledger's database has run out; it is being renewed".into())
+    }
+
+    /// Gives a claim back: nothing was given.
+    pub(super) fn release(&self, claim: &Claim, why: Released) {
+        // Said before memory lets it go: another claim of the payment reaches the desk after this.
+        if let Some(desk) = &self.desk {
+            desk.say(Word::Release(claim.request.key, why));
+        }
+        self.claims.release(claim, why, self.clock.now_ms());
+    }
+
+    /// Gives a claim back because the ledger failed, which is not the account's doing.
+    pub(super) fn give_back(&self, claim: &Claim) {
+        if let Some(desk) = &self.desk {
+            desk.say(Word::Release(claim.request.key, Released::NotAsked));
+        }
+        self.claims.give_back(claim);
     }
 
     /// Why to close while the writer waits for its disk. Asked live, so it opens by itself when the disk answers.
@@ -145,7 +180,28 @@ impl Shared {
 
     /// [`Shared::health`] without its lock and its reason.
     pub(super) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Acquire) && self.stalled_ms().is_none()
+        let server = self.desk.as_ref().is_none_or(|desk| desk.is_open(self.clock.now_ms()));
+        self.open.load(Ordering::Acquire) && server && self.stalled_ms().is_none()
+    }
+
+    /// A turn of serving what is owed ends, and whether that was written is not known, or nothing was given.
+    pub(super) fn owe_again(self: &Arc<Self>, key: &PaymentKey, n: i64) {
+        let Some(desk) = &self.desk else { return self.claims.owe_again(key, n) };
+        let (ticket, shared, key) = (Ticket::new(), self.clone(), *key);
+        ticket.bequeath(Box::new(move |last| {
+            if let Ok(true) = last {
+                shared.lapse(key, n);
+            }
+        }));
+        desk.say(Word::GiveBackOwed(key, ticket));
+    }
+
+    /// The last turn is over: until that is on disk, the payment counts as in flight.
+    pub(super) fn lapse(self: &Arc<Self>, key: PaymentKey, n: i64) {
+        let lapse = Redelivery { key, n, end: TurnEnd::Lapsed, answer: Answer::default() };
+        if self.queue.push_redelivery(lapse).is_err() && self.desk.is_none() {
+            self.claims.owe_again(&key, n);
+        }
     }
 
     /// The settlement ended without a verdict.
@@ -153,7 +209,10 @@ impl Shared {
         let Settling { claim, intent } = settling;
         let (key, request) = (claim.request.key, claim.request.clone());
         self.claims.unresolved(Unresolved { request, intent }, &claim);
-        self.queue.ask(Ask::Unknown(key));
+        match &self.desk {
+            None => self.queue.ask(Ask::Unknown(key)),
+            Some(desk) => desk.say(Word::Doubt { key, unknown: true }),
+        }
     }
 
     fn times(&self) -> Times {
@@ -185,23 +244,26 @@ pub(super) struct Writer {
     pub(super) books: Books,
     pub(super) zone: String,
     pub(super) sync: bool,
-    /// Held for as long as the file is written.
-    _owner: Owner,
+    /// Held for as long as a file is written.
+    _owner: Option<Owner>,
     /// Outcomes that the next batch carries.
     pub(super) outcomes: Vec<Outcome>,
     /// Postings that may be in the file although nobody was told.
     pub(super) in_doubt: Vec<Job>,
     /// Ends of settlements that must be written whatever happens: money moved, or certainly did not.
     pub(super) kept: Vec<Job>,
+    /// Turns that have lapsed, likewise: until then their payments are in flight.
+    pub(super) lapses: Vec<Redelivery>,
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
     pub(super) doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Owner) -> Writer {
-        let (outcomes, in_doubt, kept) = (Vec::new(), Vec::new(), Vec::new());
-        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, doubt: None, next_shard: 0 }
+    pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Option<Owner>) -> Writer {
+        let (outcomes, in_doubt, kept, lapses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (doubt, next_shard) = (None, 0);
+        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, lapses, doubt, next_shard }
     }
 
     /// Runs until the queue is closed and written.
@@ -210,6 +272,7 @@ impl Writer {
             let mut work = self.shared.queue.take();
             // The end of a settlement that a row's error held back.
             work.captures.extend(mem::take(&mut self.kept).into_iter().map(Job::owed));
+            work.redeliveries.append(&mut self.lapses);
             self.outcomes.extend(work.outcomes);
             let idle = work.captures.is_empty()
                 && work.redeliveries.is_empty()
@@ -238,6 +301,12 @@ impl Writer {
                 }
             }
         }
+        if let Some(lease) = self.books.lease
+            && let Err(error) = lease.end(&self.books.connection)
+        {
+            // It runs out by itself.
+            tracing::debug!(%error, "the slot could not be given up");
+        }
         let reason: Arc<str> = "the ledger is closed".into();
         self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
         let left = self.shared.queue.refuse(&reason);
@@ -258,10 +327,20 @@ impl Writer {
         let times = self.shared.times();
         let books = &mut self.books;
         let at_disk = self.shared.at_disk();
-        let written = caught(|| books.write(&part.jobs, &part.redeliveries, &part.outcomes, times));
+        let mut tries = 0;
+        let written = loop {
+            tries += 1;
+            match caught(|| books.write(&part.jobs, &part.redeliveries, &part.outcomes, times)) {
+                Err(BatchError::Conflict(what)) if tries < TRIES => tracing::debug!(what, "a batch is tried again"),
+                written => break written,
+            }
+        };
         drop(at_disk);
         match written {
             Ok(written) => {
+                if let Some(desk) = &self.shared.desk {
+                    desk.held().renewed(times.now_ms);
+                }
                 self.outcomes.extend(&written.left);
                 self.follow(part, written);
                 Ok(())
@@ -283,8 +362,8 @@ impl Writer {
                     }
                 }
             }
-            Err(BatchError::Disk(what)) => {
-                let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
+            Err(BatchError::Disk(what) | BatchError::Conflict(what)) => {
+                let reason = self.failed(&what);
                 self.outcomes.extend(part.outcomes);
                 self.doubt = Some((*self.books.head(), self.books.attempted()));
                 // Closed before anyone is told, so that a retry finds it closed.
@@ -299,15 +378,27 @@ impl Writer {
     fn follow(&mut self, part: Part, written: Written) {
         let claims = &self.shared.claims;
         let mut post = Post::default();
-        for (job, receipt) in part.jobs.into_iter().zip(written.receipts) {
+        for (job, posted) in part.jobs.into_iter().zip(written.receipts) {
             let (claim, amount) = (&job.claim, job.posting.amount);
-            let Some(receipt) = receipt else {
-                match job.act {
-                    Act::Capture | Act::Intend(_) => claims.lost(claim),
-                    Act::Settle { .. } | Act::Fail(_) => claims.settled(claim, 0, Units::ZERO, false),
+            let receipt = match posted {
+                Posted::Done(receipt) => receipt,
+                Posted::Lost => {
+                    match job.act {
+                        Act::Capture | Act::Intend(_) => claims.lost(claim),
+                        Act::Settle { .. } | Act::Fail(_) => claims.settled(claim, 0, Units::ZERO, false),
+                    }
+                    post.send(job.answer, Err(CaptureError::Lost));
+                    continue;
                 }
-                post.send(job.answer, Err(CaptureError::Lost));
-                continue;
+                Posted::Withheld => {
+                    match job.act {
+                        Act::Capture | Act::Intend(_) => claims.give_back(claim),
+                        Act::Settle { .. } | Act::Fail(_) => claims.settled(claim, 0, Units::ZERO, false),
+                    }
+                    let reason = "the claim of this payment had run out; another gateway may have it".into();
+                    post.send(job.answer, Err(Unavailable(reason).into()));
+                    continue;
+                }
             };
             match job.act {
                 Act::Capture => claims.captured(claim, receipt.n, amount),
@@ -317,12 +408,12 @@ impl Writer {
             }
             post.send(job.answer, Ok(receipt));
         }
-        for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
-            claims.served(&redelivery.key, redelivery.n);
-            post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
-        }
         for (key, n) in &written.owed {
             claims.owe(key, *n);
+        }
+        for (redelivery, receipt) in part.redeliveries.into_iter().zip(written.redelivered) {
+            claims.ended(&redelivery.key, redelivery.n);
+            post.send(redelivery.answer, receipt.ok_or(CaptureError::Lost));
         }
         for (key, amount) in &written.voided {
             claims.credit.void(key, *amount);
@@ -343,18 +434,24 @@ impl Writer {
             post.send(mem::take(&mut job.answer), Err(Unavailable(reason.clone()).into()));
             match &job.act {
                 _ if in_doubt => self.in_doubt.push(job),
-                Act::Capture | Act::Intend(_) => self.shared.claims.give_back(&job.claim),
+                Act::Capture | Act::Intend(_) => self.shared.give_back(&job.claim),
                 // Known, and must not be forgotten because a disk failed; should this process end first, the row of its
                 // intent says that it is unresolved.
                 Act::Settle { .. } | Act::Fail(_) => self.kept.push(job),
             }
         }
         for redelivery in redeliveries {
-            // In doubt it may be there: then it is not made again.
-            if in_doubt {
-                self.shared.claims.served(&redelivery.key, redelivery.n);
-            } else {
-                self.shared.claims.owe(&redelivery.key, redelivery.n);
+            match redelivery.end {
+                // Twice is once, so it does not matter whether it is there.
+                TurnEnd::Lapsed => {
+                    self.lapses.push(redelivery);
+                    continue;
+                }
+                // In doubt it may be there: then it is not made again.
+                TurnEnd::Served if in_doubt && self.shared.desk.is_none() => {
+                    self.shared.claims.ended(&redelivery.key, redelivery.n);
+                }
+                TurnEnd::Served => self.shared.owe_again(&redelivery.key, redelivery.n),
             }
             post.send(redelivery.answer, Err(Unavailable(reason.clone()).into()));
         }
@@ -362,6 +459,17 @@ impl Writer {
 
     /// Nothing happened for a while: keys that were only claimed and released age too.
     fn idle(&mut self) -> Result<(), Broken> {
+        if let (Some(lease), Some(desk)) = (self.books.lease, &self.shared.desk) {
+            let asked_ms = self.shared.clock.now_ms();
+            let at_disk = self.shared.at_disk();
+            let renewed = lease.renew(&self.books.connection);
+            drop(at_disk);
+            match renewed {
+                Ok(true) => desk.held().renewed(asked_ms),
+                Ok(false) => return Err(self.broken("another gateway has taken this one's slot")),
+                Err(error) => return Err(self.broken(&error.to_string())),
+            }
+        }
         let claims = &self.shared.claims;
         claims.credit.sweep(self.shared.oldest_periods());
         if claims.held() == 0 {
@@ -370,7 +478,8 @@ impl Writer {
         let at_disk = self.shared.at_disk();
         let raised = self.books.raise_floor(self.shared.times().floor_ms);
         drop(at_disk);
-        if let Err(BatchError::Disk(what) | BatchError::Row(what)) = raised {
+        if let Err(error) = raised {
+            let what = error.into_text();
             return Err(self.broken(&what));
         }
         claims.raise_floor(self.books.floor_ms());
@@ -379,7 +488,7 @@ impl Writer {
     }
 
     fn answer(&mut self, ask: Ask) -> Result<(), Broken> {
-        let failed = |error: rusqlite::Error| Unavailable(error.to_string().into());
+        let failed = |error: SqlError| Unavailable(error.to_string().into());
         let shared = self.shared.clone();
         let at_disk = shared.at_disk();
         match ask {
@@ -424,6 +533,7 @@ impl Writer {
         match done {
             Ok(done) => ticket.fill(done),
             Err(BatchError::Row(what)) => ticket.fill(Err(refused(what))),
+            Err(BatchError::Conflict(what)) => ticket.fill(Err(unavailable(Unavailable(what.into())))),
             Err(BatchError::Disk(what)) => {
                 let broken = self.broken(&what);
                 ticket.fill(Err(unavailable(Unavailable(broken.0.clone()))));
@@ -435,9 +545,14 @@ impl Writer {
 
     /// The file failed outside of a batch: closed before anyone is told.
     fn broken(&self, what: &str) -> Broken {
-        let reason: Arc<str> = format!("the ledger's file failed: {what}").into();
+        let reason = self.failed(what);
         self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
         Broken(reason)
+    }
+
+    fn failed(&self, what: &str) -> Arc<str> {
+        let whose = if self.books.lease.is_some() { "database" } else { "file" };
+        format!("the ledger's {whose} failed: {what}").into()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::answers::Answers;
 use super::origin::OriginPool;
@@ -39,8 +39,9 @@ pub struct Shared {
     pub key: Option<GatewayKey>,
     /// Keys that seal and open ids.
     pub secrets: Secrets,
-    /// Terms whose offers may still be paid; empty until the books have told of earlier ones and hold ours.
-    pub terms: OnceLock<Terms>,
+    /// Terms whose offers may still be paid; empty until the books have told of earlier ones and hold ours. Exchanged when
+    /// another gateway over the same books makes new ones.
+    pub terms: OnceLock<RwLock<Arc<Terms>>>,
     /// Until then a priced request waits for books that are not open, Unix ms of this process: a new process takes them over
     /// from one that is ending.
     pub awaited_until_ms: u64,
@@ -101,13 +102,15 @@ struct Random {
 
 impl Shared {
     /// The live terms, once priced routes may be served.
-    pub fn terms(&self) -> Option<&Terms> {
-        self.terms.get()
+    pub fn terms(&self) -> Option<Arc<Terms>> {
+        self.terms.get().map(|terms| terms.read().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
-    /// The live terms are known: priced routes may be served. Only the first call counts.
+    /// The live terms are known: priced routes may be served.
     pub fn open_with(&self, terms: Terms) {
-        let _ = self.terms.set(terms);
+        let terms = Arc::new(terms);
+        let known = self.terms.get_or_init(|| RwLock::new(terms.clone()));
+        *known.write().unwrap_or_else(PoisonError::into_inner) = terms;
     }
 
     /// Whether a priced request may be served now: no lock is taken.

@@ -43,7 +43,7 @@ pub async fn serve(
     // hold up before its body is read.
     let judged = match core.shared.answers.knows(&name, &bound) {
         Known::Same => Ok(None),
-        Known::No => gate::judge_token(&visit, payload).map(Some),
+        Known::No => gate::judge_token(&visit, payload).await.map(Some),
         Known::Other => Err(visit.refuse(Reason::IdentifierTaken.into())),
     };
     let mut permit: Option<Permit> = match judged {
@@ -59,7 +59,10 @@ pub async fn serve(
         BodyDigest::Sha256(digest) => digest,
         // Too long to be held: no name can stand for it.
         BodyDigest::Unknown => {
-            let permit = permit.map_or_else(|| gate::judge_token(&visit, payload), Ok)?;
+            let permit = match permit {
+                Some(permit) => permit,
+                None => gate::judge_token(&visit, payload).await?,
+            };
             return stack::buy(&visit, client, permit, outbound, None).await;
         }
     };
@@ -78,13 +81,16 @@ pub async fn serve(
             }
         }
     };
-    let permit = permit.map_or_else(|| gate::judge_token(&visit, payload), Ok)?;
+    let permit = match permit {
+        Some(permit) => permit,
+        None => gate::judge_token(&visit, payload).await?,
+    };
     stack::buy(&visit, client, permit, outbound, Some(ticket)).await
 }
 
 /// What was stored; if its first way out failed, so that it is owed, it is not owed any more.
 async fn give(core: &Core, stored: &Stored) -> Response<AnswerBody> {
-    if let Some(turn) = core.shared.store.take_owed(stored.key)
+    if let Some(turn) = core.shared.store.take_owed(stored.key).await
         && let Err(error) = core.shared.store.redelivered(turn).await
     {
         tracing::error!(%error, payment = %stored.key, "what was owed is served, and that is not written");

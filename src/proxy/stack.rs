@@ -117,7 +117,7 @@ pub(super) async fn open(core: &Core) -> Result<(), Refusal> {
 async fn handed_over(core: &Core) -> bool {
     let shared = &*core.shared;
     let waits = || shared.clock.now_ms() < shared.awaited_until_ms && !core.draining.get();
-    while shared.terms().is_none() && waits() {
+    while shared.terms.get().is_none() && waits() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     shared.is_open()

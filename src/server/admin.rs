@@ -61,10 +61,16 @@ impl Drop for Door {
 }
 
 /// Serves the door until this is dropped. Without one yet, the ledger is still another process's: its door too.
-pub(super) async fn serve(door: Option<Door>, store: Arc<SqliteStore>, ledger: PathBuf, key: Option<Arc<GatewayKey>>) {
-    let door = match door {
-        Some(door) => Some(door),
-        None => {
+pub(super) async fn serve(
+    door: Option<Door>,
+    store: Arc<SqliteStore>,
+    file: Option<PathBuf>,
+    key: Option<Arc<GatewayKey>>,
+) {
+    let door = match (door, file) {
+        (Some(door), _) => Some(door),
+        (None, None) => None,
+        (None, Some(ledger)) => {
             while !store.has_opened() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }

@@ -12,9 +12,15 @@ use crate::payment::gateway_key::GatewayKey;
 use crate::payment::secrets::Secrets;
 use crate::wire::jwk::signing_key_json;
 
-/// Reads the sealing keys; makes a first one where there is no file, and says so.
-pub(super) fn load_secrets(path: &Path) -> Result<(Secrets, bool), StartError> {
+/// Reads the sealing keys; makes a first one where there is no file, and says so. Gateways that share their books share the
+/// file too, so that none of them makes one for itself.
+pub(super) fn load_secrets(path: &Path, shared: bool) -> Result<(Secrets, bool), StartError> {
     let failed = |reason: String| StartError::Secrets { path: path.to_owned(), reason };
+    if shared && !path.exists() {
+        let reason = "is not there; gateways over one database must have the same file: `tollgate keygen --secret` makes \
+                      one, copy it to each of them";
+        return Err(failed(reason.to_owned()));
+    }
     let (text, new) = load(path, "offers.secret_file", Secrets::new_file).map_err(failed)?;
     Ok((Secrets::parse(&text).map_err(failed)?, new))
 }

@@ -32,7 +32,8 @@ pub(super) async fn run(store: Arc<dyn Store>, facilitators: Facilitators, nodes
     let mut round: u64 = 0;
     loop {
         every.tick().await;
-        let unresolved = store.unresolved();
+        // What can't be asked now is asked the next time.
+        let unresolved = store.unresolved().await.unwrap_or_default();
         if unresolved.is_empty() {
             round = 0;
             continue;
@@ -51,7 +52,7 @@ pub(super) async fn run(store: Arc<dyn Store>, facilitators: Facilitators, nodes
 async fn look_into(store: &dyn Store, judges: &Judges, payment: &Unresolved) {
     let key = payment.request.key;
     // In hand: the payer, should he come back meanwhile, waits.
-    let Some(settling) = store.adopt(key) else { return };
+    let Some(settling) = store.adopt(key).await else { return };
     let found = match judges.chain(payment).await {
         Some(resolution) => Some(resolution),
         None => judges.facilitator(payment).await,

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::MissedTickBehavior;
+
 use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::store::{Store as _, Unavailable};
 use crate::payment::quoted::is_quote;
@@ -12,6 +14,8 @@ use crate::proxy::core::Shared;
 
 /// How often live terms are made durable again, so that offers outlive a crash.
 const AGAIN_EVERY: Duration = Duration::from_secs(30);
+/// How often those of other gateways over the same books are looked for.
+const OTHERS_EVERY: Duration = Duration::from_secs(1);
 /// How often it is tried while priced routes wait for it.
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// The longest `ttl_seconds` that any configuration may have had.
@@ -45,6 +49,11 @@ impl LiveTerms {
     /// The ledger cannot be asked now.
     pub(super) async fn load(&self) -> Result<(), Unavailable> {
         self.remember().await?;
+        self.read().await
+    }
+
+    /// Reads the terms that are live, of this configuration and of others.
+    async fn read(&self) -> Result<(), Unavailable> {
         let (config, now_ms) = (&self.shared.config, self.shared.clock.now_ms());
         let grace_ms = 2 * config.identity.skew.as_millis() as u64 + 2 * AGAIN_EVERY.as_millis() as u64;
         let earlier = self.store.recent_terms(now_ms.saturating_sub(TTL_MAX_MS + grace_ms)).await?;
@@ -77,10 +86,22 @@ impl LiveTerms {
             }
         }
         let mut every = tokio::time::interval(AGAIN_EVERY);
+        let mut others = tokio::time::interval(OTHERS_EVERY);
+        others.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let is_shared = self.shared.config.ledger.location.file().is_none();
         loop {
-            every.tick().await;
-            if let Err(error) = self.remember().await {
-                tracing::warn!(%error, "offers of this configuration may not outlive this process");
+            tokio::select! {
+                _ = every.tick() => {
+                    if let Err(error) = self.remember().await {
+                        tracing::warn!(%error, "offers of this configuration may not outlive this process");
+                    }
+                }
+                // A gateway that started since then may have made offers that are paid here.
+                _ = others.tick(), if is_shared => {
+                    if let Err(error) = self.read().await {
+                        tracing::debug!(%error, "the terms of other gateways could not be read");
+                    }
+                }
             }
         }
     }

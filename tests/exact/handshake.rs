@@ -169,7 +169,7 @@ fn settled_first_the_answer_is_owed_until_the_origin_gives_it() {
         let answer = send(gateway.addr, "GET", "/paid/broken", &payload);
         assert_eq!((answer.status, origin.last().header("tollgate-attempt")), (500, Some("2")), "{answer:?}");
     }
-    let answer = send(gateway.addr, "GET", "/paid/broken", &payload);
+    let answer = wallet::send_until_told(gateway.addr, "/paid/broken", &payload);
     assert_eq!((answer.status, answer.reason(), receipt(&answer).is_some()), (409, "payment_owed", true));
     assert_eq!(origin.calls(), 5);
     assert_eq!(facilitator.count("/settle"), 2);

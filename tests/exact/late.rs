@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 use serde_json::{Value, json};
 use tollgate::clock::Clock;
 use tollgate::ledger::evidence::WalletEvidence;
+use tollgate::ledger::location::Location;
 use tollgate::ledger::sqlite::{SqliteOptions, SqliteStore};
 use tollgate::ledger::store::{
     ClaimRequest, Delivery, Intent, Outcome, Outcomes as _, Posting, Purchase, Store as _, StoreFuture,
@@ -122,8 +123,12 @@ fn past(was: Was, facilitator: &Facilitator) -> Past {
     let info = ResourceInfo { url: URL, description: "", mime_type: "" };
     let body = facilitator::request(&payload, &requirements, &info).unwrap().to_string();
     let clock = Clock::manual(then_ms + 1000);
-    let store =
-        SqliteStore::open(SqliteOptions::offline(dir.path().join("tollgate.sqlite"), "UTC".into(), clock)).unwrap();
+    let store = SqliteStore::open(SqliteOptions::offline(
+        Location::File(dir.path().join("tollgate.sqlite")),
+        "UTC".into(),
+        clock,
+    ))
+    .unwrap();
     if was != Was::Nothing {
         let agent: Arc<str> = format!("eip155:84532:{}", wallet.address.to_string().to_lowercase()).into();
         let request = ClaimRequest {

@@ -67,7 +67,7 @@ pub fn settle(ledger: &Ledger, settling: Settling, owed: bool) -> Result<Receipt
 }
 
 pub fn redeliver(ledger: &Ledger, name: &str) -> Result<Receipt, CaptureError> {
-    let turn = ledger.store().take_owed(key(name)).ok_or(CaptureError::Lost)?;
+    let turn = wait(ledger.store().take_owed(key(name))).ok_or(CaptureError::Lost)?;
     wait(ledger.store().redelivered(turn))
 }
 
@@ -127,7 +127,7 @@ fn what_is_unknown_blocks_the_payer_for_that_purchase_and_survives_restarts_unti
         ledger.reopen().unwrap();
         refused(&ledger);
     }
-    let [unresolved] = &ledger.store().unresolved()[..] else { panic!("one is unresolved") };
+    let [unresolved] = &wait(ledger.store().unresolved()).unwrap()[..] else { panic!("one is unresolved") };
     let (is, was) = (&unresolved.intent, intent());
     assert_eq!((&is.payload, &is.facilitator, is.hard_until_ms), (&was.payload, &was.facilitator, was.hard_until_ms));
     assert_eq!(
@@ -136,12 +136,12 @@ fn what_is_unknown_blocks_the_payer_for_that_purchase_and_survives_restarts_unti
     );
     assert_eq!(unresolved.request.purchase, wallet_request("a").purchase);
     // Two that want to resolve it: one does.
-    let settling = ledger.store().adopt(key("a")).unwrap();
-    assert!(ledger.store().adopt(key("a")).is_none());
+    let settling = wait(ledger.store().adopt(key("a"))).unwrap();
+    assert!(wait(ledger.store().adopt(key("a"))).is_none());
     ledger.store().unknown(settling);
-    let settling = ledger.store().adopt(key("a")).unwrap();
+    let settling = wait(ledger.store().adopt(key("a"))).unwrap();
     let receipt = settle(&ledger, settling, true).unwrap();
-    assert!(ledger.store().unresolved().is_empty());
+    assert!(wait(ledger.store().unresolved()).unwrap().is_empty());
     assert_eq!(claim(&ledger, "a").unwrap_err(), ClaimError::Owed);
     assert!(claim(&ledger, "b").is_ok());
     ledger.reopen().unwrap();
@@ -159,7 +159,7 @@ fn a_second_try_has_one_intent_and_an_ended_payment_has_none_to_come() {
     drop(intend(&ledger, "a"));
     // The process died in between: what was dropped here is found unresolved.
     ledger.reopen().unwrap();
-    let settling = ledger.store().adopt(key("a")).unwrap();
+    let settling = wait(ledger.store().adopt(key("a"))).unwrap();
     settle(&ledger, settling, false).unwrap();
     audited(&mut ledger, 1, 1, 0);
 }
@@ -170,10 +170,10 @@ fn a_caller_that_leaves_between_intent_and_end_leaves_it_unresolved() {
     // Dropped without being asked: nobody knows whether a facilitator was.
     drop(ledger.store().intend(claim(&ledger, "a").unwrap(), intent()));
     wait(ledger.store().find(key("a"))).unwrap();
-    assert_eq!(ledger.store().unresolved().len(), 1);
+    assert_eq!(wait(ledger.store().unresolved()).unwrap().len(), 1);
     assert_eq!(claim(&ledger, "a").unwrap_err(), ClaimError::Unresolved);
     // A capture that nobody waits for was not delivered: the answer is owed, the money stays.
-    let settling = ledger.store().adopt(key("a")).unwrap();
+    let settling = wait(ledger.store().adopt(key("a"))).unwrap();
     drop(ledger.store().settled(settling, wallet_posting(), false));
     ledger.store().hurry();
     while !matches!(claim(&ledger, "a"), Err(ClaimError::Owed)) {
@@ -219,7 +219,7 @@ impl Faults for Fail {
     }
 }
 
-fn failing(before: u32, after: u32) -> Ledger {
+pub fn failing(before: u32, after: u32) -> Ledger {
     Ledger::with_faults(Arc::new(Fail { before: before.into(), after: after.into() }))
 }
 
@@ -238,7 +238,7 @@ fn an_intent_that_could_not_be_written_leaves_the_payment_free_whether_or_not_it
         assert!(matches!(error, CaptureError::Unavailable(_)));
         until_open(&ledger);
         assert_eq!(ledger.number("SELECT count(*) FROM claims"), 0);
-        assert!(ledger.store().unresolved().is_empty());
+        assert!(wait(ledger.store().unresolved()).unwrap().is_empty());
         let settling = intend(&ledger, "a");
         settle(&ledger, settling, false).unwrap();
         audited(&mut ledger, 1, 1, 0);

@@ -1,4 +1,5 @@
 //! A ledger in a temporary directory, and payments to put into it.
+#![allow(dead_code)]
 
 use std::{
     path::PathBuf,
@@ -12,6 +13,7 @@ use tollgate::{
     clock::Clock,
     ledger::{
         faults::{Faults, NoFaults},
+        location::Location,
         sqlite::{OpenError, SqliteOptions, SqliteStore},
         store::{
             CaptureError, Claim, ClaimError, ClaimRequest, Delivery, KeyRecord, Outcome, Outcomes, Posting, Receipt,
@@ -111,7 +113,7 @@ impl Ledger {
 
 pub fn options(path: PathBuf, clock: Clock) -> SqliteOptions {
     SqliteOptions {
-        path,
+        place: Location::File(path),
         zone: "UTC".to_owned(),
         keys_max: 100_000,
         queue_max: 1000,

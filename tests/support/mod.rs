@@ -11,6 +11,7 @@ pub mod mcp;
 pub mod origin;
 pub mod past;
 pub mod permit;
+pub mod postgres;
 pub mod random;
 pub mod wallet;
 
@@ -19,6 +20,7 @@ pub use books::Books;
 pub use client::{Answer, exchange};
 pub use gateway::Gateway;
 pub use origin::{Origin, Seen};
+pub use postgres::Postgres;
 pub use random::Random;
 
 /// Leaves a line in the list of what did not run, which the test command shows.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tollgate::clock::Clock;
+use tollgate::ledger::location::Location;
 use tollgate::ledger::settling::Intent;
 use tollgate::ledger::sqlite::{SqliteOptions, SqliteStore};
 use tollgate::ledger::store::{ClaimRequest, Delivery, Outcome, Outcomes as _, Posting, Purchase, Store};
@@ -95,7 +96,7 @@ fn posting(route: &str, scheme: &'static str, units: i64) -> Posting {
 pub fn ledger(dir: &Path) {
     let now_ms = Clock::system().now_ms();
     let clock = Clock::manual(now_ms - now_ms % DAY_MS - 3 * DAY_MS);
-    let options = SqliteOptions::offline(dir.join("tollgate.sqlite"), "UTC".to_owned(), clock.clone());
+    let options = SqliteOptions::offline(Location::File(dir.join("tollgate.sqlite")), "UTC".to_owned(), clock.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let past = Past { runtime, store: SqliteStore::open(options).unwrap(), clock };
     past.buy("acme", "articles", 2_500_000);

@@ -141,6 +141,17 @@ pub fn send(gateway: SocketAddr, method: &str, path: &str, payload: &Value) -> A
     exchange(gateway, head(gateway, method, path, payload))
 }
 
+/// The same, again while the payment is in flight: what ended just now is told once it is on disk.
+pub fn send_until_told(gateway: SocketAddr, path: &str, payload: &Value) -> Answer {
+    loop {
+        let answer = send(gateway, "GET", path, payload);
+        if answer.reason() != "payment_in_flight" {
+            return answer;
+        }
+        std::thread::yield_now();
+    }
+}
+
 /// The payment response of either version.
 pub fn receipt(answer: &Answer) -> Option<Value> {
     let field = answer.header("payment-response").or_else(|| answer.header("x-payment-response"))?;

@@ -46,7 +46,7 @@ pub struct Audit {
 
 impl Audit {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let (ledger, config) = self.place.path_and_config()?;
+        let (ledger, config) = self.place.location_and_config()?;
         let reader = LedgerReader::open(&ledger).map_err(Failure::Open)?;
         let configured = config.as_ref().and_then(|config| config.signing.key_file.clone());
         // A gateway that has not run yet has no key, and has signed nothing.

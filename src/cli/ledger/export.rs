@@ -31,7 +31,7 @@ Formats, each stable: a later version may add columns at the end, or gets anothe
 
 Columns:
   n, ref          the entry's number, and that of the capture that it is about
-  kind            capture, void, refund, intent, failed, owed, topup, dispute, redelivered
+  kind            capture, void, refund, intent, failed, owed, topup, dispute, redelivered, lapsed
   at, book_day    2026-11-24T12:00:00.000Z, 2026-11-24
   account, agent, route, scheme
   asset, symbol   USD, or a token's CAIP-19 name; USDC

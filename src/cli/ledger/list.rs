@@ -37,7 +37,12 @@ Numbers, or null:
 And outcome    null, or {delivery (text), bytes, ms (numbers)}
 
 With --state owed and --json: n, payment, payer, network, asset, symbol, amount, units, transaction, paid_at, owed_since, route,
-request. What is listed may still be fetched, once, by the payer who sends the same request again.")]
+request, fetch. It says whether the payer may still have the answer by sending the same request again:
+  yes                 once, in one of three turns; give it some time before you refund
+  no: lapsed          the turns are over, and the payer was told to ask you for a refund
+  no: x402 v1         anybody could copy such a payment from the chain
+  no: body not read   the request's body had not ended when it was paid, so that no other can be told to be the same
+  no: evidence dropped, no: expired      older than what the books keep, or remember of payments")]
 pub struct List {
     #[command(flatten)]
     place: Where,

@@ -21,6 +21,7 @@ use super::{Exit, color};
 use crate::agent::offer::shortened;
 use crate::config::{self, Config, Options};
 use crate::ledger::day::days_since_1970;
+use crate::ledger::location::Location;
 use crate::ledger::read::{LedgerReader, ReadError};
 use crate::ledger::report::Days;
 use crate::ledger::sqlite::OpenError;
@@ -83,6 +84,10 @@ fn ended(done: Result<Exit, Failure>) -> Exit {
                 "{} is not there; a gateway makes it when it first starts (name it with --ledger FILE or -c CONFIG)",
                 path.display()
             )),
+            Failure::Url(what) => {
+                error(format_args!("--ledger: expected a file or `postgres://user@host/database`: {what}"));
+                return Exit::Unusable;
+            }
             Failure::Config(text) => {
                 super::output::note(&text);
                 return Exit::Unusable;
@@ -107,9 +112,9 @@ fn ended(done: Result<Exit, Failure>) -> Exit {
 /// Which ledger.
 #[derive(Debug, clap::Args)]
 pub struct Where {
-    /// The ledger's file.
+    /// The ledger's file, or the URL of its database (`postgres://user@host/database`; its password from PGPASSWORD).
     #[arg(long, value_name = "FILE", default_value = "tollgate.sqlite", conflicts_with = "config")]
-    ledger: PathBuf,
+    ledger: String,
     /// The configuration that names it.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -117,6 +122,7 @@ pub struct Where {
 
 enum Failure {
     Missing(PathBuf),
+    Url(String),
     Config(String),
     Open(OpenError),
     Read(ReadError),
@@ -129,13 +135,13 @@ impl From<ReadError> for Failure {
 }
 
 impl Where {
-    /// The file.
-    fn path(&self) -> Result<PathBuf, Failure> {
-        Ok(self.path_and_config()?.0)
+    /// Where it is.
+    fn location(&self) -> Result<Location, Failure> {
+        Ok(self.location_and_config()?.0)
     }
 
-    /// The file, and the configuration where one was named.
-    fn path_and_config(&self) -> Result<(PathBuf, Option<Config>), Failure> {
+    /// Where it is, and the configuration where one was named.
+    fn location_and_config(&self) -> Result<(Location, Option<Config>), Failure> {
         let config = match &self.config {
             None => None,
             // One that is made for `run --sandbox` names no facilitator, which books do not need.
@@ -148,12 +154,21 @@ impl Where {
                 }
             },
         };
-        let path = config.as_ref().map_or_else(|| self.ledger.clone(), |config| config.ledger.path.clone());
-        if path.exists() { Ok((path, config)) } else { Err(Failure::Missing(path)) }
+        let location = match &config {
+            Some(config) => config.ledger.location.clone(),
+            None => {
+                let password = std::env::var("PGPASSWORD").ok();
+                Location::parse(&self.ledger, password.as_deref()).map_err(Failure::Url)?
+            }
+        };
+        match location.file() {
+            Some(path) if !path.exists() => Err(Failure::Missing(path.to_owned())),
+            _ => Ok((location, config)),
+        }
     }
 
     fn open(&self) -> Result<LedgerReader, Failure> {
-        LedgerReader::open(&self.path()?).map_err(Failure::Open)
+        LedgerReader::open(&self.location()?).map_err(Failure::Open)
     }
 }
 

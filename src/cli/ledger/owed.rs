@@ -6,16 +6,17 @@ use super::show::visible;
 use super::{amount, money, symbol, time};
 use crate::agent::offer::shortened;
 use crate::cli::output::table;
-use crate::ledger::owed::Owed;
+use crate::ledger::owed::{Fetch, Owed};
 
 pub(super) fn to_text(rows: &[Owed]) -> String {
-    let header = ["ENTRY", "OWED SINCE", "AMOUNT", "PAYER", "TRANSACTION", "REQUEST"];
+    let header = ["ENTRY", "OWED SINCE", "AMOUNT", "FETCH", "PAYER", "TRANSACTION", "REQUEST"];
     let mut cells = vec![header.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|owed| {
         vec![
             owed.n.to_string(),
             time(owed.since_ms),
             money(owed.amount, &owed.asset),
+            fetch(owed).to_owned(),
             owed.payer.clone(),
             owed.transaction.as_deref().map_or_else(|| "-".to_owned(), visible),
             request(owed).map_or_else(|| "-".to_owned(), |request| shortened(&request)),
@@ -39,7 +40,20 @@ pub(super) fn to_json(owed: &Owed) -> Value {
         "owed_since": time(owed.since_ms),
         "route": owed.route,
         "request": request(owed),
+        "fetch": fetch(owed),
     })
+}
+
+/// Whether its payer can still have the answer, and else why not.
+fn fetch(owed: &Owed) -> &'static str {
+    match owed.fetch {
+        Fetch::Yes => "yes",
+        Fetch::Lapsed => "no: lapsed",
+        Fetch::Version1 => "no: x402 v1",
+        Fetch::Body => "no: body not read",
+        Fetch::Dropped => "no: evidence dropped",
+        Fetch::Expired => "no: expired",
+    }
 }
 
 fn request(owed: &Owed) -> Option<String> {

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,6 +10,7 @@ use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::ledger::location::Location;
 use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use crate::payment::gateway_key::GatewayKey;
 use crate::server::admin::{self, orders};
@@ -27,13 +27,16 @@ const TRY_EVERY: Duration = Duration::from_millis(25);
 ///
 /// # Errors
 /// The owner's words, or why there is none.
-pub(super) fn order(ledger: &Path, zone: &str, config: Option<&Config>, order: &Value) -> Result<Value, String> {
+pub(super) fn order(ledger: &Location, zone: &str, config: Option<&Config>, order: &Value) -> Result<Value, String> {
     let give_up = Instant::now() + LOCK_PATIENCE;
     loop {
-        if let Ok(stream) = UnixStream::connect(admin::socket_of(ledger)) {
+        // Of a database this command is one more gateway, for a moment.
+        if let Some(path) = ledger.file()
+            && let Ok(stream) = UnixStream::connect(admin::socket_of(path))
+        {
             return ask(stream, order);
         }
-        match SqliteStore::open(SqliteOptions::offline(ledger.to_owned(), zone.to_owned(), Clock::system())) {
+        match SqliteStore::open(SqliteOptions::offline(ledger.clone(), zone.to_owned(), Clock::system())) {
             Ok(store) => return carry_out(&store, config, order),
             Err(OpenError::Locked { .. }) if Instant::now() < give_up => thread::sleep(TRY_EVERY),
             Err(error) => return Err(error.to_string()),

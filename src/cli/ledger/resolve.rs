@@ -57,7 +57,7 @@ impl Resolve {
             error(format_args!("`{}` is no payment key: expected 34 digits of hex", self.payment));
             return Ok(Exit::Unusable);
         }
-        let ledger = self.place.path()?;
+        let ledger = self.place.location()?;
         let zone = self.place.open()?.zone()?;
         let order = json!({"do": "resolve", "payment": self.payment, "moved": self.moved(),
             "transaction": self.transaction, "reason": self.reason, "force": self.force});

@@ -48,7 +48,7 @@ impl Settle {
     }
 
     fn settle(&self) -> Result<Exit, Failure> {
-        let (ledger, config) = self.place.path_and_config()?;
+        let (ledger, config) = self.place.location_and_config()?;
         let reader = LedgerReader::open(&ledger).map_err(Failure::Open)?;
         let zone = reader.zone()?;
         let order = json!({"do": "settle", "until": self.until.to_string()});

@@ -102,7 +102,7 @@ struct Document {
 
 impl StatementCommand {
     pub(super) fn run(self) -> Result<Exit, Failure> {
-        let (ledger, config) = self.place.path_and_config()?;
+        let (ledger, config) = self.place.location_and_config()?;
         let reader = LedgerReader::open(&ledger).map_err(Failure::Open)?;
         let Some(sheet) = reader.statement(self.number)? else {
             error(format_args!("no statement {}; `tollgate ledger statements` lists them", self.number));

@@ -1,9 +1,12 @@
 //! `[offers]`, `[deferred]`, `[batch_settlement]`, `[ledger]`, `[telemetry]`.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use super::urls;
-use crate::config::{BatchSettlement, Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote};
+use crate::{
+    config::{BatchSettlement, Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote},
+    ledger::{location::Location, postgres::server::Server},
+};
 
 /// Longest `pay_to`.
 const PAY_TO_BYTES_MAX: usize = 128;
@@ -83,11 +86,11 @@ fn is_network(text: &str) -> bool {
 pub(super) fn ledger(section: &Section<'_>, base: &Path) -> Option<Ledger> {
     let url = section.text("url")?;
     let wrong = |why: &str, help: &str| {
-        let message = format!("expected `sqlite:` and a file, found `{}`: {why}", quote(url));
+        let message = format!("expected `sqlite:` and a file, or `postgres://…`, found `{}`: {why}", quote(url));
         section.complain("url", message, Some(help.to_owned()));
         None
     };
-    let path = match url.split_once(':') {
+    let location = match url.split_once(':') {
         Some(("sqlite", path)) => match path {
             "" => wrong("the file is missing", "write `\"sqlite:tollgate.sqlite\"`"),
             _ if path.starts_with(':') => wrong("books in memory are no books", "write `\"sqlite:tollgate.sqlite\"`"),
@@ -97,11 +100,9 @@ pub(super) fn ledger(section: &Section<'_>, base: &Path) -> Option<Ledger> {
             _ if path.starts_with("//") && !path.starts_with("///") => {
                 wrong("this is no path", "write `\"sqlite:file\"`, or `\"sqlite:/path/to/file\"`")
             }
-            _ => Some(base.join(path.strip_prefix("//").unwrap_or(path))),
+            _ => Some(Location::File(base.join(path.strip_prefix("//").unwrap_or(path)))),
         },
-        Some(("postgres" | "postgresql", _)) => {
-            wrong("PostgreSQL is not in this version", "write `\"sqlite:tollgate.sqlite\"`")
-        }
+        Some(("postgres" | "postgresql", _)) => server(section, url, base),
         _ => wrong("it is no ledger of this version", "write `\"sqlite:tollgate.sqlite\"`"),
     };
     let zone = section.text("zone").and_then(|name| match jiff::tz::TimeZone::get(name) {
@@ -113,12 +114,37 @@ pub(super) fn ledger(section: &Section<'_>, base: &Path) -> Option<Ledger> {
         }
     });
     Some(Ledger {
-        path: path?,
+        location: location?,
         zone: zone?,
         keys_max: section.number("keys_max"),
         queue_max: section.number("queue_max"),
         sync: section.flag("sync"),
     })
+}
+
+/// A database that several gateways share.
+fn server(section: &Section<'_>, url: &str, base: &Path) -> Option<Location> {
+    let password = match section.text("password_file").map(|file| base.join(file)) {
+        None => None,
+        Some(file) => match std::fs::read_to_string(&file) {
+            Ok(text) => Some(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => {
+                let message = format!("expected a file with the password, found {}: {error}", file.display());
+                section.complain("password_file", message, None);
+                return None;
+            }
+        },
+    };
+    let ca_file = section.text("ca_file").map(|file| base.join(file));
+    match Server::parse(url, password.as_deref(), ca_file.as_deref()) {
+        Ok(server) => Some(Location::Server(Arc::new(server))),
+        Err(why) => {
+            let key = if why.starts_with("ca_file") { "ca_file" } else { "url" };
+            let expected = "`postgres://user@host:5432/database`";
+            section.complain(key, format!("expected {expected}, found another URL: {why}"), None);
+            None
+        }
+    }
 }
 
 pub(super) fn telemetry(section: &Section<'_>) -> Option<Telemetry> {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use rusqlite::Connection;
 
 use super::{Audit, Place, Stop, finding, same, same_hash};
 use crate::{
@@ -15,6 +14,7 @@ use crate::{
         day::day_text,
         entry::is_settled_at_once,
         rollup::{RollupKey, Sums},
+        sql::{Session, params},
         statements::StatementState,
     },
     wire::jwk::PublicKey,
@@ -22,13 +22,14 @@ use crate::{
 
 /// Reads the closes and checks what they say of each other; whose they are, as far as `keys` can tell.
 pub(super) fn read(audit: &mut Audit<'_>, keys: &[PublicKey]) -> Result<Vec<Close>, Stop> {
-    let mut statement = audit.connection.prepare(&format!("SELECT {CLOSE_COLUMNS} FROM closes ORDER BY until"))?;
-    let mut rows = statement.query(())?;
+    let select = format!("SELECT {CLOSE_COLUMNS} FROM closes ORDER BY until");
+    let mut statement = audit.connection.prepare(&select)?;
+    let mut rows = statement.query(&[])?;
     let mut closes: Vec<Close> = Vec::new();
     while let Some(row) = rows.next()? {
         let place = Place::Close(row.get(0)?);
         audit.place = place.clone();
-        let close = read_close(row)?;
+        let close = read_close(&row)?;
         let slots = |close: &Close| close.heads.iter().map(|record| record.slot).collect::<Vec<_>>();
         let ascending = slots(&close).windows(2).all(|two| two[0] < two[1]);
         let known = closes.last().map(slots).unwrap_or_default();
@@ -151,7 +152,7 @@ pub(super) fn statements<'s>(
     let mut statement = connection.prepare(
         "SELECT number, until, account, asset, gross, corrections, total, head FROM statements ORDER BY number",
     )?;
-    let mut rows = statement.query(())?;
+    let mut rows = statement.query(&[])?;
     let mut number = 0;
     for ((until, account, asset), expected) in &expected {
         number += 1;
@@ -161,13 +162,13 @@ pub(super) fn statements<'s>(
         let owner = whose(*until, account, asset);
         let Some(row) = rows.next()? else { return Err(finding(place, "the row", owner, "none")) };
         same(place.clone(), "its number", number, row.get(0)?)?;
-        let found = whose(row.get(1)?, &row.get::<_, String>(2)?, &row.get::<_, String>(3)?);
+        let found = whose(row.get(1)?, &row.get::<String>(2)?, &row.get::<String>(3)?);
         same(place.clone(), "whose it is", owner, found)?;
         same(place.clone(), "its gross", expected.gross, row.get(4)?)?;
         same(place.clone(), "its corrections", expected.corrections, row.get(5)?)?;
         same(place.clone(), "its total", expected.gross.saturating_sub(expected.corrections), row.get(6)?)?;
         let Some(close) = closes.iter().find(|close| close.until == *until) else { continue };
-        same_hash(place.clone(), "its head", &close.head(), &row.get::<_, Hash>(7)?)?;
+        same_hash(place.clone(), "its head", &close.head(), &row.get::<Hash>(7)?)?;
         events(connection, number, close.at_ms, expected.on_credit, &place)?;
     }
     if let Some(row) = rows.next()? {
@@ -175,18 +176,18 @@ pub(super) fn statements<'s>(
     }
     let stray =
         "SELECT coalesce(max(number), 0) FROM statement_events WHERE number NOT IN (SELECT number FROM statements)";
-    match connection.query_row(stray, (), |row| row.get(0))? {
+    match connection.cell(stray, &[])? {
         0 => Ok(number.unsigned_abs()),
         stray => Err(finding(Place::Statement(stray), "its events", "none, for there is no statement", "some")),
     }
 }
 
 /// Closed with its days, then each step one that was allowed. What was settled on chain is paid from the start.
-fn events(connection: &Connection, number: i64, closed_ms: i64, on_credit: bool, place: &Place) -> Result<(), Stop> {
+fn events(connection: &Session, number: i64, closed_ms: i64, on_credit: bool, place: &Place) -> Result<(), Stop> {
     let mut statement =
-        connection.prepare_cached("SELECT i, state, at_ms FROM statement_events WHERE number = ?1 ORDER BY i")?;
-    let mut rows = statement.query([number])?;
-    let (mut i, mut before, mut at_ms) = (0, None, closed_ms);
+        connection.prepare("SELECT i, state, at_ms FROM statement_events WHERE number = ?1 ORDER BY i")?;
+    let mut rows = statement.query(params![number])?;
+    let (mut i, mut before, mut at_ms) = (0_i64, None, closed_ms);
     while let Some(row) = rows.next()? {
         i += 1;
         same(place.clone(), "its next event's number", i, row.get(0)?)?;

@@ -1,13 +1,14 @@
-//! Postings that only make sense after others: what was settled was intended, what failed did not settle, what is owed or served
-//! again was captured.
-
-use rusqlite::Connection;
+//! Postings that only make sense after others: what was settled was intended, what failed did not settle, what is owed, served
+//! again or lapsed was captured.
 
 use super::{Place, Stop, finding, same};
-use crate::ledger::entry::{Entry, Kind, PostingKey, is_settled_at_once};
+use crate::ledger::{
+    entry::{Entry, Kind, PostingKey, is_settled_at_once},
+    sql::{Session, params},
+};
 
 /// Checks that what `entry` builds on stands before it.
-pub(super) fn check(connection: &Connection, entry: &Entry<'_>) -> Result<(), Stop> {
+pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop> {
     let before = |kind| earlier(connection, entry, kind);
     let none = |kind: Kind, what| match before(kind)? {
         None => Ok(()),
@@ -27,8 +28,13 @@ pub(super) fn check(connection: &Connection, entry: &Entry<'_>) -> Result<(), St
             none(Kind::Capture, "an earlier capture of what failed")?;
             intended(entry, before(Kind::Intent)?)
         }
-        Kind::Owed | Kind::Redelivered => {
+        Kind::Owed | Kind::Redelivered | Kind::Lapsed => {
             let place = Place::Entry(entry.n);
+            match entry.kind {
+                Kind::Lapsed => none(Kind::Redelivered, "an earlier answer to what has lapsed")?,
+                Kind::Redelivered => none(Kind::Lapsed, "an earlier lapse of what is served")?,
+                _ => {}
+            }
             if !is_settled_at_once(entry.scheme) {
                 return Err(finding(place, "its scheme", "one that is settled at once", entry.scheme));
             }
@@ -68,11 +74,11 @@ struct Earlier {
 }
 
 /// The posting of this kind for the same payment, if it stands before.
-fn earlier(connection: &Connection, entry: &Entry<'_>, kind: Kind) -> Result<Option<Earlier>, Stop> {
+fn earlier(connection: &Session, entry: &Entry<'_>, kind: Kind) -> Result<Option<Earlier>, Stop> {
     let key = PostingKey::new(kind, &entry.key.payment(), 0);
     let find = "SELECT n, amount, list_amount FROM entries WHERE key = ?1 AND n < ?2";
-    let mut statement = connection.prepare_cached(find)?;
-    let mut rows = statement.query((key.as_bytes(), entry.n))?;
+    let mut statement = connection.prepare(find)?;
+    let mut rows = statement.query(params![key.as_bytes(), entry.n])?;
     Ok(match rows.next()? {
         Some(row) => Some(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)? }),
         None => None,

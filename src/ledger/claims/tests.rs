@@ -35,7 +35,7 @@ fn on_eight_threads(run: impl Fn(usize) + Sync) {
 
 #[test]
 fn one_key_claimed_by_many_is_granted_once() {
-    let claims = Claims::new(10_000, 0);
+    let claims = Claims::new(10_000, 0, false);
     for round in 0..200 {
         let granted = AtomicU32::new(0);
         on_eight_threads(|_| match claims.claim(request(&format!("k{round}"), 1, i64::MAX / 4), 0) {
@@ -48,7 +48,7 @@ fn one_key_claimed_by_many_is_granted_once() {
 
 #[test]
 fn the_limit_is_never_exceeded_and_its_last_unit_can_be_spent() {
-    let claims = Claims::new(100_000, 0);
+    let claims = Claims::new(100_000, 0, false);
     let granted = AtomicU32::new(0);
     on_eight_threads(|thread| {
         for i in 0..500 {
@@ -70,7 +70,7 @@ fn the_limit_is_never_exceeded_and_its_last_unit_can_be_spent() {
 
 #[test]
 fn the_third_release_burns_the_key_and_gives_the_credit_back() {
-    let claims = Claims::new(10, 0);
+    let claims = Claims::new(10, 0, false);
     for _ in 0..3 {
         let claim = claims.claim(request("k", 5, 5), 0).unwrap();
         assert_eq!(claims.claim(request("k", 5, 5), 0).unwrap_err(), ClaimError::InFlight);
@@ -84,7 +84,7 @@ fn the_third_release_burns_the_key_and_gives_the_credit_back() {
 
 #[test]
 fn a_lower_actual_amount_gives_the_rest_back() {
-    let claims = Claims::new(10, 0);
+    let claims = Claims::new(10, 0, false);
     let claim = claims.claim(request("k", 5, 5), 0).unwrap();
     claims.captured(&claim, 9, Units::new(2).unwrap());
     assert_eq!(claims.claim(request("k", 1, 5), 0).unwrap_err(), ClaimError::AlreadyCaptured(Some(9)));
@@ -97,7 +97,7 @@ fn a_lower_actual_amount_gives_the_rest_back() {
 
 #[test]
 fn a_full_memory_refuses_and_the_sweeper_keeps_what_is_above_the_floor() {
-    let claims = Claims::new(2, 0);
+    let claims = Claims::new(2, 0, false);
     let live = claims.claim(request("live", 1, 9), 0).unwrap();
     let captured = claims.claim(ClaimRequest { paid_at_ms: 1999, ..request("b", 1, 9) }, 0).unwrap();
     claims.captured(&captured, 1, Units::ZERO);
@@ -117,7 +117,7 @@ fn a_full_memory_refuses_and_the_sweeper_keeps_what_is_above_the_floor() {
 
 #[test]
 fn wallets_are_throttled_one_by_one() {
-    let claims = Claims::new(1000, 0);
+    let claims = Claims::new(1000, 0, false);
     let of = |payer: Option<&str>, key: &str| ClaimRequest {
         account: "wallets".into(),
         period: 0,
@@ -137,7 +137,7 @@ fn wallets_are_throttled_one_by_one() {
 
 #[test]
 fn an_account_that_drops_its_claims_is_throttled_and_one_whose_origin_fails_is_not() {
-    let claims = Claims::new(1000, 0);
+    let claims = Claims::new(1000, 0, false);
     for why in [Released::OriginFailed, Released::ClientLeft] {
         for i in 0..crate::ledger::throttle::DROPS_MAX {
             let claim = claims.claim(request(&format!("{why:?}{i}"), 1, 9), 5).unwrap();

@@ -112,11 +112,11 @@ impl ClaimGuard {
     ///
     /// # Errors
     /// He dropped too many claims, or may have paid for this already.
-    pub(super) fn pays(&mut self, purchase: Purchase) -> Result<(), ClaimError> {
+    pub(super) async fn pays(&mut self, purchase: Purchase) -> Result<(), ClaimError> {
         if self.store.is_throttled(&purchase.payer) {
             return Err(ClaimError::Throttled);
         }
-        if self.store.is_in_doubt(&purchase) {
+        if self.store.is_in_doubt(purchase.clone()).await? {
             return Err(ClaimError::PayerUnresolved);
         }
         if let Some(claim) = &mut self.claim {
@@ -149,8 +149,8 @@ pub(super) struct OwedGuard {
 
 impl OwedGuard {
     /// Takes the turn, if there is one to take.
-    pub(super) fn take(store: &Arc<dyn Store>, key: crate::payment::key::PaymentKey) -> Option<OwedGuard> {
-        Some(OwedGuard { turn: Some(store.take_owed(key)?), store: store.clone() })
+    pub(super) async fn take(store: &Arc<dyn Store>, key: crate::payment::key::PaymentKey) -> Option<OwedGuard> {
+        Some(OwedGuard { turn: Some(store.take_owed(key).await?), store: store.clone() })
     }
 
     pub(super) async fn redelivered(mut self) -> Result<Receipt, CaptureError> {
@@ -185,8 +185,8 @@ pub(super) struct SettlingGuard {
 
 impl SettlingGuard {
     /// Takes a payment in hand whose settlement ended without a verdict.
-    pub(super) fn adopt(store: &Arc<dyn Store>, key: crate::payment::key::PaymentKey) -> Option<SettlingGuard> {
-        Some(SettlingGuard { store: store.clone(), settling: Some(store.adopt(key)?) })
+    pub(super) async fn adopt(store: &Arc<dyn Store>, key: crate::payment::key::PaymentKey) -> Option<SettlingGuard> {
+        Some(SettlingGuard { store: store.clone(), settling: Some(store.adopt(key).await?) })
     }
 
     /// What was intended.

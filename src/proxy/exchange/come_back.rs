@@ -26,7 +26,8 @@ impl Exchange {
         let store = scene.core.shared.store.clone();
         match error {
             ClaimError::Unresolved => {
-                let stored = store.unresolved().into_iter().find(|open| open.request.key == self.permit.key);
+                let unresolved = store.unresolved().await.unwrap_or_default();
+                let stored = unresolved.into_iter().find(|open| open.request.key == self.permit.key);
                 let known = |intent: &Intent| WalletEvidence::decode(&intent.posting.evidence).unwrap_or_default();
                 // Whoever has seen a payment on the chain knows what was signed, not the id that was offered with it.
                 let same = stored.is_some_and(|open| {
@@ -38,7 +39,7 @@ impl Exchange {
                     return scene.tell(Err(self.claim_refusal(&error)));
                 }
                 self.name(Ticket::bind);
-                let settling = SettlingGuard::adopt(&store, self.permit.key);
+                let settling = SettlingGuard::adopt(&store, self.permit.key).await;
                 let found = settling.and_then(|settling| {
                     let intent = settling.intent()?;
                     let (due, known) = (Due::intended(exact, intent), known(intent));
@@ -108,7 +109,7 @@ impl Exchange {
             }
         }
         self.name(Ticket::bind);
-        let Some(turn) = OwedGuard::take(&store, self.permit.key) else {
+        let Some(turn) = OwedGuard::take(&store, self.permit.key).await else {
             let no = if bought.owed { self.owed_before(exact, &bought) } else { self.bought_before(exact, &bought) };
             return scene.tell(Err(no));
         };

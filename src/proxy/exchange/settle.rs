@@ -92,7 +92,7 @@ impl Exchange {
                 return scene.tell(Err(no));
             }
         };
-        if let Err(error) = self.confirmed(exact, verified.payer.as_deref(), &mut claim) {
+        if let Err(error) = self.confirmed(exact, verified.payer.as_deref(), &mut claim).await {
             drop(claim);
             return scene.tell(Err(self.claim_refusal(&error)));
         }
@@ -160,10 +160,10 @@ impl Exchange {
     }
 
     /// A payer whom only the facilitator could tell is who it says, now that it has.
-    fn confirmed(&self, exact: &Exact, said: Option<&str>, claim: &mut ClaimGuard) -> Result<(), ClaimError> {
+    async fn confirmed(&self, exact: &Exact, said: Option<&str>, claim: &mut ClaimGuard) -> Result<(), ClaimError> {
         let Some(payer) = exact.payer.as_deref().or(said).filter(|_| !exact.proven) else { return Ok(()) };
         let payer: Arc<str> = format!("{}:{}", exact.requirements.network, short(payer)).into();
-        claim.pays(self.purchase(payer.clone()))?;
+        claim.pays(self.purchase(payer.clone())).await?;
         *self.payer.borrow_mut() = Some(payer);
         Ok(())
     }

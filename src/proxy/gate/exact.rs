@@ -33,13 +33,13 @@ struct Asked {
 
 impl Visit<'_> {
     /// A token payment.
-    pub(super) fn exact(&self, payload: &Payload) -> Result<Permit, Refusal> {
+    pub(super) async fn exact(&self, payload: &Payload) -> Result<Permit, Refusal> {
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
         let late = match self.exact_at(payload, now_ms, true) {
             // A ledger that was made since then can't know whether it was used.
             Ok(permit) if begun_ms(payload, shared.config.offers.ttl.as_secs()) < shared.store.replay_floor_ms() => {
-                let known = shared.store.knows(&permit.key);
+                let known = self.knows(&permit).await?;
                 return if known { Ok(permit) } else { Err(Reason::OfferExpired.into()) };
             }
             Err(refusal) if is_late(&refusal) => refusal,
@@ -47,12 +47,19 @@ impl Visit<'_> {
         };
         // Its time is over for a new purchase. One that is being settled, in doubt, owed or captured comes back all the
         // same: a fresh offer would make its payer pay again.
-        let known = |permit: &Permit| self.core.shared.store.knows(&permit.key);
         let then_ms = signed_ms(payload, self.core.shared.config.offers.ttl.as_secs());
-        match then_ms.and_then(|then_ms| self.exact_at(payload, then_ms, false).ok()).filter(known) {
-            Some(permit) => Ok(Permit { paid_at_ms: now_ms, granted_ms: now_ms, ..permit }),
-            None => Err(late),
+        match then_ms.and_then(|then_ms| self.exact_at(payload, then_ms, false).ok()) {
+            Some(permit) if self.knows(&permit).await? => {
+                Ok(Permit { paid_at_ms: now_ms, granted_ms: now_ms, ..permit })
+            }
+            _ => Err(late),
         }
+    }
+
+    /// Whether this payment has gone further than a claim.
+    async fn knows(&self, permit: &Permit) -> Result<bool, Refusal> {
+        let known = self.core.shared.store.knows(permit.key).await;
+        known.map_err(|_| Refusal::from(Reason::LedgerUnavailable).retry_after(5))
     }
 
     /// As it is judged at this time; a `fresh` one must leave the origin its time.
@@ -154,7 +161,7 @@ impl Visit<'_> {
         let text = accepted.extra.get("id").and_then(|id| id.as_str()).unwrap_or_default();
         let unknown = || Refusal::from(Reason::UnknownOffer).error("invalid_payment_requirements");
         let id = SealedId::parse(text).ok_or_else(unknown)?;
-        let quote = id.open(&shared.secrets, terms, now_ms, &self.resource()).map_err(|e| match e {
+        let quote = id.open(&shared.secrets, &terms, now_ms, &self.resource()).map_err(|e| match e {
             IdError::Unknown => unknown(),
             IdError::Expired => Refusal::from(Reason::OfferExpired),
             IdError::OtherResource => Refusal::from(Reason::OtherResource),
@@ -172,9 +179,10 @@ impl Visit<'_> {
     /// What v1 was quoted for this route on this network, under terms that are still live.
     fn quoted_before<'v>(&'v self, network: &'v str, now_ms: u64) -> impl Iterator<Item = Asked> + 'v {
         let shared = &*self.core.shared;
-        let live = shared.terms().into_iter().flat_map(move |terms| terms.quotes(now_ms));
-        live.filter_map(move |term| {
-            let units = shared.route_keys.get(self.route)?.quoted(term)?;
+        let live: Vec<Arc<Term>> =
+            shared.terms().map(|terms| terms.quotes(now_ms).cloned().collect()).unwrap_or_default();
+        live.into_iter().filter_map(move |term| {
+            let units = shared.route_keys.get(self.route)?.quoted(&term)?;
             let template = &term.template;
             let token = self.configured(template).filter(|token| token.network.v1_name() == Some(network))?;
             let requirements = token.requirements("exact", units, template.ttl, None);

@@ -55,7 +55,7 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
         Presented::Payment(payment) => visit.deferred(payment, headers).await,
         Presented::X402(payload) if payload.scheme == batch::SCHEME => visit.batch(&payload, headers).await,
         Presented::Crawl(bid) => visit.crawl(bid, headers).await,
-        Presented::X402(payload) => visit.exact(&payload),
+        Presented::X402(payload) => visit.exact(&payload).await,
         Presented::Nothing => Err(Reason::PaymentRequired.into()),
     };
     judged.map_err(|refusal| visit.refuse(refusal))
@@ -65,8 +65,8 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
 ///
 /// # Errors
 /// The refusal of the first check that failed.
-pub fn judge_token(visit: &Visit<'_>, payload: &Payload) -> Result<Permit, Refused> {
-    visit.exact(payload).map_err(|refusal| visit.refuse(refusal))
+pub async fn judge_token(visit: &Visit<'_>, payload: &Payload) -> Result<Permit, Refused> {
+    visit.exact(payload).await.map_err(|refusal| visit.refuse(refusal))
 }
 
 /// Whether a client shows that it can sign requests: it names itself as a signing agent, or asks for `deferred`.

@@ -47,7 +47,8 @@ impl Visit<'_> {
     pub(super) async fn deferred(&self, payment: Payment, headers: &HeaderMap) -> Result<Permit, Refusal> {
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
-        let settings = (&shared.secrets, self.terms()?, &shared.rules);
+        let terms = self.terms()?;
+        let settings = (&shared.secrets, &*terms, &shared.rules);
         let Claimed { quote, candidates } =
             deferred::check(&payment, &self.resource(), &self.view(headers), settings, now_ms)?;
         let proven = self.prove(candidates, now_ms).await?;
@@ -82,7 +83,7 @@ impl Visit<'_> {
         let (term, amount, id) = match (id, ours) {
             (Some(id), _) => {
                 let id = SealedId::parse(id).ok_or(Reason::UnknownOffer)?;
-                let quote = id.open(&shared.secrets, terms, now_ms, &self.resource()).map_err(Reason::from)?;
+                let quote = id.open(&shared.secrets, &terms, now_ms, &self.resource()).map_err(Reason::from)?;
                 (quote.term, quote.amount, Some(quote.id))
             }
             (None, Some(entry)) => (entry.term.clone(), entry.amount, None),
@@ -133,7 +134,7 @@ impl Visit<'_> {
     }
 
     /// The live terms: a priced request does not come here before they are known.
-    fn terms(&self) -> Result<&Terms, Refusal> {
+    fn terms(&self) -> Result<Arc<Terms>, Refusal> {
         self.core.shared.terms().ok_or_else(|| Refusal::from(Reason::LedgerUnavailable).retry_after(5))
     }
 

@@ -1,0 +1,44 @@
+//! How a ledger is opened.
+
+use super::{location::Location, opening::SKEW_MAX_MS};
+use crate::clock::Clock;
+
+/// How a ledger is opened.
+#[derive(Clone, Debug)]
+pub struct SqliteOptions {
+    /// Where it is; made when it is missing.
+    pub place: Location,
+    /// IANA zone of book days, `UTC`; fixed when the file is made.
+    pub zone: String,
+    /// Payments remembered above the replay floor; a full memory answers 503.
+    pub keys_max: usize,
+    /// Captures that may wait for the disk; more answer 503.
+    pub queue_max: usize,
+    /// False loses the last payments with the machine's power.
+    pub sync: bool,
+    /// The longest ttl of an offer that may still be presented, templates of earlier configurations included.
+    pub ttl_max_ms: u64,
+    /// A ledger that is made now takes no payment from before, Unix ms; 0 where there can be none.
+    pub since_ms: u64,
+    /// Clock skew allowed to agents, at most 300,000.
+    pub skew_ms: u64,
+    /// Time.
+    pub clock: Clock,
+}
+
+impl SqliteOptions {
+    /// For a command that opens the ledger of a gateway that does not run.
+    pub fn offline(place: Location, zone: String, clock: Clock) -> SqliteOptions {
+        SqliteOptions {
+            place,
+            zone,
+            keys_max: usize::MAX,
+            queue_max: 64,
+            sync: true,
+            ttl_max_ms: 3_600_000,
+            since_ms: 0,
+            skew_ms: SKEW_MAX_MS,
+            clock,
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! The thread that speaks with the server about claims. What has queued is one transaction; what queues during it is the next.
+//!
+//! Its commits do not wait for the server's disk: a claim that a crash of the server forgets was given nothing yet, and its
+//! capture finds no row.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use super::{
+    claims::{self, Claimed},
+    lease::{Held, Lease},
+    server::Server,
+    sweep,
+};
+use crate::{
+    ledger::{
+        mailbox::Ticket,
+        sql::{Begin, Session, SqlError, SqlResult, Trouble},
+        store::{ClaimRequest, Purchase, Released, Unavailable, Unresolved},
+    },
+    payment::key::PaymentKey,
+};
+
+/// Claims that may wait; more are refused.
+const CLAIMS_MAX: usize = 8192;
+/// How often what dead gateways have left is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A transaction that others were in the way of is tried so often.
+const TRIES: usize = 5;
+/// The first and the longest wait before a server that is gone is tried again.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+type Told<T> = Arc<Ticket<Result<T, Unavailable>>>;
+
+/// Something that is asked, or said, about one payment.
+pub(in crate::ledger) enum Word {
+    Claim(Box<ClaimRequest>, Arc<Ticket<Claimed>>),
+    Release(PaymentKey, Released),
+    Doubt {
+        key: PaymentKey,
+        unknown: bool,
+    },
+    Owe(PaymentKey, i64),
+    /// Answered with whether that was the last turn; then the row stays as it is until that is posted.
+    GiveBackOwed(PaymentKey, Told<bool>),
+    TakeOwed(PaymentKey, Told<Option<i64>>),
+    Knows(PaymentKey, Told<bool>),
+    IsInDoubt(Purchase, Told<bool>),
+    Adopt(PaymentKey, Told<Option<Unresolved>>),
+    Unresolved(Told<Vec<Unresolved>>),
+}
+
+impl Word {
+    fn refuse(self, reason: &Arc<str>) {
+        let unavailable = || Unavailable(reason.clone());
+        match self {
+            Word::Claim(_, ticket) => ticket.fill(Err(unavailable().into())),
+            Word::TakeOwed(_, ticket) => ticket.fill(Err(unavailable())),
+            Word::Knows(_, ticket) | Word::IsInDoubt(_, ticket) | Word::GiveBackOwed(_, ticket) => {
+                ticket.fill(Err(unavailable()));
+            }
+            Word::Adopt(_, ticket) => ticket.fill(Err(unavailable())),
+            Word::Unresolved(ticket) => ticket.fill(Err(unavailable())),
+            Word::Release(..) | Word::Doubt { .. } | Word::Owe(..) => {}
+        }
+    }
+
+    /// What undoes it, should the transaction in which it was asked have taken place unseen.
+    fn undo(&self) -> Option<Word> {
+        match self {
+            Word::Claim(request, _) => Some(Word::Release(request.key, Released::NotAsked)),
+            Word::TakeOwed(key, _) => Some(Word::GiveBackOwed(*key, Ticket::new())),
+            Word::Adopt(key, _) => Some(Word::Doubt { key: *key, unknown: true }),
+            _ => None,
+        }
+    }
+
+    /// Whether it must be said even if it can't be now. Until then the payment is held, and nobody else ends that while this
+    /// gateway lives.
+    fn is_kept(&self) -> bool {
+        matches!(self, Word::Release(..) | Word::Doubt { .. } | Word::Owe(..) | Word::GiveBackOwed(..))
+    }
+}
+
+/// The desk, as others see it; dropped, it closes.
+pub(in crate::ledger) struct Desk {
+    queue: Arc<Queue>,
+    held: Arc<Held>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    /// Whether `closed` has no reason; written under its lock.
+    open: AtomicBool,
+}
+
+#[derive(Default)]
+struct Waiting {
+    words: VecDeque<Word>,
+    claims: usize,
+    closing: bool,
+    /// Why the server can't be asked now.
+    closed: Option<Arc<str>>,
+}
+
+impl Desk {
+    /// Starts the thread; until the ledger has opened and there is a lease, nothing is answered.
+    pub(in crate::ledger) fn start(server: Server, held: Arc<Held>) -> std::io::Result<Desk> {
+        let queue = Arc::new(Queue::default());
+        let clerk = Clerk { server, held: held.clone(), queue: queue.clone(), session: None, swept: Instant::now() };
+        let thread = thread::Builder::new().name("claims".to_owned()).spawn(move || clerk.run())?;
+        Ok(Desk { queue, held, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// This process's lease.
+    pub(in crate::ledger) fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Says or asks something; claims beyond what may wait are refused at once.
+    pub(in crate::ledger) fn say(&self, word: Word) {
+        let mut waiting = self.queue.lock();
+        let refused = if waiting.closing {
+            Some("the ledger is closing".into())
+        } else if let Some(reason) = waiting.closed.clone().filter(|_| !word.is_kept()) {
+            Some(reason)
+        } else if matches!(word, Word::Claim(..)) && waiting.claims >= CLAIMS_MAX {
+            Some("too many claims wait for the database".into())
+        } else {
+            None
+        };
+        if let Some(reason) = refused {
+            drop(waiting);
+            return word.refuse(&reason);
+        }
+        waiting.claims += usize::from(matches!(word, Word::Claim(..)));
+        waiting.words.push_back(word);
+        if waiting.words.len() == 1 {
+            self.queue.changed.notify_one();
+        }
+    }
+
+    /// Asks, and gives what waits for the answer.
+    pub(in crate::ledger) fn ask<T: Send + 'static>(
+        &self,
+        word: impl FnOnce(Told<T>) -> Word,
+    ) -> crate::ledger::mailbox::Filled<Result<T, Unavailable>> {
+        let ticket = Ticket::new();
+        self.say(word(ticket.clone()));
+        crate::ledger::mailbox::Filled(ticket)
+    }
+
+    /// Whether claims can be made, as far as is known.
+    pub(in crate::ledger) fn is_open(&self, now_ms: u64) -> bool {
+        self.queue.open.load(Ordering::Acquire) && !self.held.is_over(now_ms)
+    }
+
+    /// Why the server can't be asked now.
+    pub(in crate::ledger) fn problem(&self) -> Option<Arc<str>> {
+        self.queue.lock().closed.clone()
+    }
+
+    /// Says what waits to be said, and ends.
+    pub(in crate::ledger) fn close(&self) {
+        self.queue.lock().closing = true;
+        self.queue.changed.notify_one();
+        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Queue {
+    /// The server answers; true if it did not before.
+    fn opened(&self) -> bool {
+        let mut waiting = self.lock();
+        self.open.store(true, Ordering::Release);
+        waiting.closed.take().is_some()
+    }
+
+    /// Everything that waits, once something does or it is time to sweep; true when the desk is closing.
+    fn take(&self, wait: Duration) -> (VecDeque<Word>, bool) {
+        let waiting = self.lock();
+        let idle = |waiting: &mut Waiting| waiting.words.is_empty() && !waiting.closing;
+        let mut waiting =
+            self.changed.wait_timeout_while(waiting, wait, idle).unwrap_or_else(PoisonError::into_inner).0;
+        waiting.claims = 0;
+        (mem::take(&mut waiting.words), waiting.closing)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread's state.
+struct Clerk {
+    server: Server,
+    held: Arc<Held>,
+    queue: Arc<Queue>,
+    session: Option<Session>,
+    swept: Instant,
+}
+
+impl Clerk {
+    fn run(mut self) {
+        let mut backoff = BACKOFF.0;
+        let mut kept: VecDeque<Word> = VecDeque::new();
+        loop {
+            let (mut words, closing) = self.queue.take(if kept.is_empty() { SWEEP_EVERY } else { backoff });
+            kept.append(&mut words);
+            match self.turn(&mut kept) {
+                Ok(()) => {
+                    backoff = BACKOFF.0;
+                    if self.queue.opened() {
+                        tracing::info!("the ledger's database answers again");
+                    }
+                }
+                Err(error) => {
+                    let reason: Arc<str> = format!("the ledger's database does not answer: {error}").into();
+                    self.session = None;
+                    self.refuse(&mut kept, &reason);
+                    if !closing {
+                        thread::sleep(backoff);
+                        backoff = (backoff * 2).min(BACKOFF.1);
+                    }
+                }
+            }
+            if closing {
+                return self.refuse(&mut kept, &"the ledger is closed".into());
+            }
+        }
+    }
+
+    /// Says once that the server is gone; who waits is told, what must be said is kept.
+    fn refuse(&mut self, words: &mut VecDeque<Word>, reason: &Arc<str>) {
+        let mut waiting = self.queue.lock();
+        if waiting.closed.is_none() {
+            tracing::error!(reason = &**reason, "priced routes are closed until the ledger's database answers");
+        }
+        waiting.closed = Some(reason.clone());
+        self.queue.open.store(false, Ordering::Release);
+        let late = mem::take(&mut waiting.words);
+        drop(waiting);
+        for word in mem::take(words).into_iter().chain(late) {
+            if word.is_kept() {
+                words.push_back(word);
+            } else {
+                words.extend(word.undo());
+                word.refuse(reason);
+            }
+        }
+    }
+
+    /// One transaction for everything that waits; answers go when it is there.
+    fn turn(&mut self, words: &mut VecDeque<Word>) -> SqlResult<()> {
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.server.connect()?,
+        };
+        let session = self.session.insert(session);
+        let Some(lease) = self.held.get() else {
+            // Not opened yet: who comes now is told to come back.
+            let reason: Arc<str> = "the ledger is being opened".into();
+            mem::take(words).into_iter().for_each(|word| word.refuse(&reason));
+            return Ok(());
+        };
+        if self.swept.elapsed() >= SWEEP_EVERY {
+            self.swept = Instant::now();
+            retried(|| sweep::sweep(session))?;
+        }
+        if words.is_empty() {
+            return Ok(());
+        }
+        let answers = retried(|| write(session, lease, words))?;
+        answers.into_iter().for_each(|answer| answer());
+        words.clear();
+        Ok(())
+    }
+}
+
+/// Tries again what others were in the way of.
+fn retried<T>(mut work: impl FnMut() -> SqlResult<T>) -> SqlResult<T> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match work() {
+            Err(SqlError { trouble: Trouble::Conflict, .. }) if tries < TRIES => {}
+            done => return done,
+        }
+    }
+}
+
+type Answered = Box<dyn FnOnce()>;
+
+fn answered<T: 'static>(ticket: &Arc<Ticket<T>>, result: T) -> Answered {
+    let ticket = ticket.clone();
+    Box::new(move || ticket.fill(result))
+}
+
+/// What is given back comes first, so that the claims of this batch can have it.
+fn write(session: &Session, lease: Lease, words: &VecDeque<Word>) -> SqlResult<Vec<Answered>> {
+    let transaction = session.begin(Begin::Write)?;
+    transaction.run("SET LOCAL synchronous_commit = off")?;
+    let mut answers: Vec<Answered> = Vec::with_capacity(words.len());
+    let mut released = Vec::new();
+    let mut claimed = Vec::new();
+    for word in words {
+        match word {
+            Word::Release(key, why) => released.push((*key, *why)),
+            Word::Claim(request, ticket) => claimed.push((&**request, ticket)),
+            _ => {}
+        }
+    }
+    // Rows of claims before those of credit, here as everywhere.
+    let freed = if released.is_empty() { Vec::new() } else { claims::release(&transaction, lease, &released)? };
+    for word in words {
+        match word {
+            Word::Doubt { key, unknown } => claims::doubt(&transaction, lease, key, *unknown)?,
+            Word::Owe(key, n) => claims::owe(&transaction, key, *n)?,
+            Word::GiveBackOwed(key, ticket) => {
+                answers.push(answered(ticket, Ok(claims::give_back_owed(&transaction, lease, key)?)));
+            }
+            _ => {}
+        }
+    }
+    if !claimed.is_empty() || !freed.is_empty() {
+        let requests: Vec<&ClaimRequest> = claimed.iter().map(|(request, _)| *request).collect();
+        let verdicts = claims::claim(&transaction, lease, &requests, &freed)?;
+        answers.extend(claimed.iter().zip(verdicts).map(|((_, ticket), verdict)| answered(ticket, verdict)));
+    }
+    for word in words {
+        answers.push(match word {
+            Word::TakeOwed(key, ticket) => answered(ticket, Ok(claims::take_owed(&transaction, lease, key)?)),
+            Word::Knows(key, ticket) => answered(ticket, Ok(claims::knows(&transaction, key)?)),
+            Word::IsInDoubt(purchase, ticket) => answered(ticket, Ok(claims::is_in_doubt(&transaction, purchase)?)),
+            Word::Adopt(key, ticket) => answered(ticket, Ok(claims::adopt(&transaction, lease, key)?)),
+            Word::Unresolved(ticket) => answered(ticket, Ok(claims::unresolved(&transaction)?)),
+            _ => continue,
+        });
+    }
+    transaction.commit()?;
+    Ok(answers)
+}

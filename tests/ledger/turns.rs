@@ -1,0 +1,140 @@
+//! Turns at what is owed: after the last one it has lapsed, and nobody hears of it before it is on disk.
+
+use std::sync::{
+    Arc, Mutex,
+    mpsc::{Receiver, Sender, channel},
+};
+
+use tollgate::ledger::{
+    faults::Faults,
+    read::LedgerReader,
+    store::{ClaimError, Health, Store},
+};
+
+use crate::{settlement::*, support::*};
+
+/// One turn that gives nothing.
+fn turn(ledger: &Ledger, name: &str) {
+    let turn = wait(ledger.store().take_owed(key(name))).expect("a turn");
+    assert_eq!(claim(ledger, name).unwrap_err(), ClaimError::InFlight);
+    ledger.store().give_back(turn);
+}
+
+/// What a claim says once the writer has done what it was told.
+fn settled(ledger: &Ledger, name: &str) -> ClaimError {
+    wait(ledger.store().recent_terms(0)).unwrap();
+    claim(ledger, name).unwrap_err()
+}
+
+fn lapses(ledger: &Ledger) -> i64 {
+    ledger.number("SELECT count(*) FROM entries WHERE kind = 10")
+}
+
+fn audited(ledger: &Ledger) {
+    assert_eq!(LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap().finding, None);
+}
+
+#[test]
+fn the_third_turn_that_gives_nothing_is_the_last_in_any_process() {
+    let mut ledger = Ledger::new();
+    let receipt = settle(&ledger, intend(&ledger, "a"), true).unwrap();
+    turn(&ledger, "a");
+    turn(&ledger, "a");
+    assert_eq!((settled(&ledger, "a"), lapses(&ledger)), (ClaimError::Owed, 0));
+    // Turns are those of a process.
+    ledger.reopen().unwrap();
+    turn(&ledger, "a");
+    turn(&ledger, "a");
+    assert_eq!(settled(&ledger, "a"), ClaimError::Owed);
+    turn(&ledger, "a");
+    let spent = ClaimError::AlreadyCaptured(Some(receipt.n));
+    for _ in 0..2 {
+        assert_eq!((settled(&ledger, "a"), lapses(&ledger)), (spent.clone(), 1));
+        assert!(wait(ledger.store().take_owed(key("a"))).is_none());
+        assert!(wait(ledger.store().find(key("a"))).unwrap().unwrap().owed);
+        ledger.reopen().unwrap();
+    }
+    audited(&ledger);
+}
+
+#[test]
+fn what_a_crash_left_unproven_lapses_too_and_is_owed_then() {
+    let mut ledger = Ledger::new();
+    settle(&ledger, intend(&ledger, "a"), false).unwrap();
+    ledger.reopen().unwrap();
+    (0..3).for_each(|_| turn(&ledger, "a"));
+    assert!(matches!(settled(&ledger, "a"), ClaimError::AlreadyCaptured(_)));
+    assert_eq!(ledger.number("SELECT count(*) FROM entries WHERE kind = 6"), 1);
+    assert!(wait(ledger.store().find(key("a"))).unwrap().unwrap().owed);
+    audited(&ledger);
+}
+
+/// Holds the commit of a lapse until a test lets it go.
+struct Hold(Mutex<Option<Held>>);
+
+struct Held {
+    commits: u32,
+    told: Sender<()>,
+    gate: Receiver<()>,
+}
+
+impl Faults for Hold {
+    fn before_commit(&self) -> rusqlite::Result<()> {
+        let mut hold = self.0.lock().unwrap();
+        let Some(held) = &mut *hold else { return Ok(()) };
+        held.commits -= 1;
+        if held.commits == 0 {
+            held.told.send(()).unwrap();
+            held.gate.recv().unwrap();
+            *hold = None;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn until_a_lapse_is_on_disk_the_payment_is_in_flight() {
+    let ((told, held), (go, gate)) = (channel(), channel());
+    // The intent, the capture, the lapse.
+    let ledger = Ledger::with_faults(Arc::new(Hold(Some(Held { commits: 3, told, gate }).into())));
+    settle(&ledger, intend(&ledger, "a"), true).unwrap();
+    (0..3).for_each(|_| turn(&ledger, "a"));
+    held.recv().unwrap();
+    assert_eq!(claim(&ledger, "a").unwrap_err(), ClaimError::InFlight);
+    assert!(wait(ledger.store().take_owed(key("a"))).is_none() && wait(ledger.store().knows(key("a"))).unwrap());
+    go.send(()).unwrap();
+    assert!(matches!(settled(&ledger, "a"), ClaimError::AlreadyCaptured(_)));
+}
+
+#[test]
+fn a_lapse_that_could_not_be_written_is_written_once_when_the_disk_is_back() {
+    for (before, after) in [(3, 0), (0, 3)] {
+        let mut ledger = failing(before, after);
+        settle(&ledger, intend(&ledger, "a"), true).unwrap();
+        (0..3).for_each(|_| turn(&ledger, "a"));
+        while !matches!(claim(&ledger, "a").unwrap_err(), ClaimError::AlreadyCaptured(_)) {
+            ledger.store().hurry();
+            std::thread::yield_now();
+        }
+        assert_eq!((lapses(&ledger), ledger.store().health()), (1, Health::Open));
+        ledger.reopen().unwrap();
+        assert!(matches!(claim(&ledger, "a").unwrap_err(), ClaimError::AlreadyCaptured(_)));
+        audited(&ledger);
+    }
+}
+
+#[test]
+fn an_answer_that_is_served_does_not_lapse_and_what_lapsed_is_not_served() {
+    let mut ledger = Ledger::new();
+    settle(&ledger, intend(&ledger, "a"), true).unwrap();
+    assert!(redeliver(&ledger, "a").is_ok());
+    assert!(wait(ledger.store().take_owed(key("a"))).is_none());
+    ledger.reopen().unwrap();
+    assert!(matches!(claim(&ledger, "a").unwrap_err(), ClaimError::AlreadyCaptured(_)));
+    // A void that comes late says that the answer is owed; it was served since.
+    let n = ledger.number("SELECT n FROM entries WHERE kind = 1");
+    ledger.outcome(n, tollgate::ledger::store::Delivery::NotSent, true);
+    ledger.reopen().unwrap();
+    assert!(matches!(claim(&ledger, "a").unwrap_err(), ClaimError::AlreadyCaptured(_)));
+    audited(&ledger);
+}

@@ -1,0 +1,12 @@
+//! Books on a PostgreSQL server, shared by several gateways: a real server, real processes.
+
+mod support;
+
+#[path = "ledger/support.rs"]
+mod ledger;
+
+#[path = "postgres/store.rs"]
+mod store;
+
+#[path = "postgres/replicas.rs"]
+mod replicas;
