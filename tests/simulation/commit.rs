@@ -20,9 +20,19 @@ pub type Posted = Result<Receipt, CaptureError>;
 /// What waits for a commit.
 #[allow(clippy::large_enum_variant, reason = "there are few at a time")]
 pub enum Write {
-    Job { claim: Claim, posting: Posting, act: Act, reply: Reply<Posted> },
+    Job {
+        claim: Claim,
+        posting: Posting,
+        act: Act,
+        reply: Reply<Posted>,
+    },
     Told(Outcome),
-    Again { turn: OwedTurn, reply: Reply<Posted> },
+    /// A turn at what is owed ends: served, or the last one without.
+    Again {
+        turn: OwedTurn,
+        served: bool,
+        reply: Reply<Posted>,
+    },
 }
 
 #[derive(Clone)]
@@ -74,7 +84,10 @@ impl Model {
                     }
                 }
                 Write::Told(outcome) => self.replicas[i].kept.push(Write::Told(outcome)),
-                Write::Again { turn, reply } => {
+                Write::Again { turn, served: false, reply } => {
+                    self.replicas[i].kept.push(Write::Again { turn, served: false, reply });
+                }
+                Write::Again { turn, reply, .. } => {
                     self.set_state(&turn.key, State::Serving(turn.n), State::Owed(turn.n));
                     reply.fill(Err(unavailable("not written")));
                 }
@@ -115,8 +128,8 @@ impl Model {
                         told.push(outcome);
                     }
                 }
-                Write::Again { turn, reply } => {
-                    let posted = self.redeliver(i, &turn);
+                Write::Again { turn, served, reply } => {
+                    let posted = self.end_turn(i, &turn, served);
                     let posted = if seen { posted } else { posted.and(Err(unavailable("not seen"))) };
                     reply.fill(posted);
                 }
@@ -283,7 +296,7 @@ impl Model {
         }
     }
 
-    fn redeliver(&mut self, i: usize, turn: &OwedTurn) -> Posted {
+    fn end_turn(&mut self, i: usize, turn: &OwedTurn, served: bool) -> Posted {
         let (slot, now_ms) = (self.replicas[i].slot, self.replicas[i].clock.now_ms());
         let row = self.db.entries[&turn.n].clone();
         let request = request_of(&row);
@@ -293,8 +306,8 @@ impl Model {
         if fenced || !self.db.owns(slot, self.replicas[i].epoch) {
             return Err(unavailable("the turn is not this writer's any more"));
         }
-        let post = Post {
-            kind: Kind::Redelivered,
+        let post = |kind| Post {
+            kind,
             key: turn.key,
             request: &request,
             agent: row.agent.clone(),
@@ -303,7 +316,10 @@ impl Model {
             ref_n: Some(row.n),
         };
         self.set_state(&turn.key, State::Serving(turn.n), State::Captured);
-        match self.db.insert(slot, now_ms, &post) {
+        if !served {
+            self.db.insert(slot, now_ms, &post(Kind::Owed));
+        }
+        match self.db.insert(slot, now_ms, &post(if served { Kind::Redelivered } else { Kind::Lapsed })) {
             Some(_) => Ok(Receipt { n: row.n, at_ms: row.at_ms.unsigned_abs() }),
             None => Err(CaptureError::Lost),
         }

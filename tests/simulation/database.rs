@@ -246,7 +246,8 @@ impl Database {
     }
 
     fn has_end(&self, n: i64, key: &PaymentKey) -> bool {
-        self.told.contains_key(&n) || self.by_key.contains_key(&PostingKey::new(Kind::Redelivered, key, 0))
+        let has = |kind| self.by_key.contains_key(&PostingKey::new(kind, key, 0));
+        self.told.contains_key(&n) || has(Kind::Redelivered) || has(Kind::Lapsed)
     }
 
     /// The capture of a payment.

@@ -70,7 +70,7 @@ struct Facts {
     failed: Option<i64>,
     owed: u32,
     redelivered: u32,
-    intents: u32,
+    lapsed: u32,
 }
 
 impl World {
@@ -85,11 +85,11 @@ impl World {
                 Kind::Failed => of.failed = Some(entry.amount),
                 Kind::Owed => of.owed += 1,
                 Kind::Redelivered => of.redelivered += 1,
-                Kind::Intent => of.intents += 1,
+                Kind::Lapsed => of.lapsed += 1,
                 _ => {}
             }
         }
-        if self.books.at_rest {
+        if self.books.at_rest && self.unclear.is_empty() {
             self.conserved(&facts, rest)?;
         }
         self.stated()?;
@@ -121,13 +121,7 @@ impl World {
             if let (Some(owner), Some(fact)) = (owner, fact) {
                 let stands = of.captures.len() as u32 > of.voids || of.captures.is_empty();
                 // Whoever waited was told that no capture stands; a void may hang, or have died with its writer.
-                let nobody = match admissions[owner].end {
-                    End::Withheld => true,
-                    // An intent that nobody waits for is to be resolved.
-                    End::Dropped => !of.captures.is_empty(),
-                    _ => false,
-                };
-                let told = nobody && !admissions[owner].suspect;
+                let told = matches!(admissions[owner].end, End::Withheld | End::Dropped) && !admissions[owner].suspect;
                 let hangs = (0..self.stores.replicas()).any(|replica| self.stores.holds(replica));
                 let hidden = told && stands && !hangs;
                 unless(!hidden, 1, || {
@@ -158,12 +152,8 @@ impl World {
 
     /// Which of a payment's claims is live. Where claims are rows: that one is, whose row is there.
     fn live(&self, admissions: &[&Admission], row: Option<bool>) -> Result<Option<usize>, String> {
-        let certain = |admission: &Admission| match admission.end {
-            End::Live => !admission.suspect,
-            End::Dropped => !admission.suspect && self.stores.holds(admission.replica),
-            _ => false,
-        };
-        let certain: Vec<usize> = (0..admissions.len()).filter(|i| certain(admissions[*i])).collect();
+        let certain: Vec<usize> =
+            (0..admissions.len()).filter(|i| admissions[*i].end == End::Live && !admissions[*i].suspect).collect();
         match (&certain[..], row) {
             ([i], None | Some(true)) => Ok(Some(*i)),
             ([], None | Some(false)) => Ok(None),
@@ -269,13 +259,14 @@ impl World {
     fn once(&self, facts: &BTreeMap<PaymentKey, Facts>) -> Result<(), Broken> {
         let processes = self.books.writers.iter().map(|writer| writer.epoch + 1).sum::<i64>().max(self.starts);
         for payment in 0..self.payments.len() {
-            let [mut captures, mut voids, mut failed, mut owed, mut again] = [0; 5];
+            let [mut captures, mut voids, mut failed, mut owed, mut again, mut lapsed] = [0; 6];
             for of in self.keys(payment).filter_map(|key| facts.get(&key)) {
                 captures += of.captures.len() as u32;
                 voids += of.voids;
                 failed += u32::from(of.failed.is_some());
                 owed += of.owed;
                 again += of.redelivered;
+                lapsed += of.lapsed;
             }
             let claims = self.admissions.iter().filter(|a| a.payment == payment);
             let (live, ended): (Vec<_>, Vec<_>) = claims.partition(|a| a.end == End::Live && !a.suspect);
@@ -287,7 +278,8 @@ impl World {
             let free = ended.iter().filter(|a| !matches!(a.end, End::Captured(_) | End::Intended) || a.suspect).count();
             unless(seen.calls <= 1 + free as u32, 7, || format!("{all}: {} calls of the origin", seen.calls))?;
             unless(i64::from(seen.turns) <= 3 * processes, 7, || format!("{all}: {} turns", seen.turns))?;
-            unless(again <= captures, 6, || format!("{all}: {again} redeliveries"))?;
+            let turns = format!("{all}: {again} redeliveries, {lapsed} lapsed");
+            unless(again + lapsed <= captures && lapsed <= owed, 6, || turns)?;
         }
         Ok(())
     }

@@ -43,6 +43,7 @@ pub enum Stage {
     AtOrigin(Claim),
     Capturing(StoreFuture<Result<Receipt, CaptureError>>),
     Intending(StoreFuture<Result<Settling, CaptureError>>),
+    Adopting(StoreFuture<Option<Settling>>),
     Settling {
         settling: Settling,
         tries: u8,
@@ -62,6 +63,7 @@ pub enum Stage {
     },
     Finding(StoreFuture<Result<Option<Bought>, Unavailable>>),
     Owed,
+    Taking(StoreFuture<Option<OwedTurn>>),
     Turn(OwedTurn),
     Redelivering(StoreFuture<Result<Receipt, CaptureError>>),
 }
@@ -71,8 +73,11 @@ impl World {
     pub fn arrive(&mut self, payment: &Payment, key: PaymentKey, replica: usize) -> Option<Request> {
         let store = self.stores.store(replica)?;
         // Too late to be settled; but what was begun in time may come back.
-        if payment.is_exact() && self.now_ms + 10_000 > payment.ends_ms() && !store.knows(&key) {
-            return None;
+        if payment.is_exact() && self.now_ms + 10_000 > payment.ends_ms() {
+            let known = self.poll(replica, &mut store.knows(key));
+            if !matches!(known, Some(Ok(true))) {
+                return None;
+            }
         }
         let stage = if self.bug == Some(Bug::LooksThenClaims) {
             Stage::LookingFirst(store.look(key))
@@ -124,6 +129,11 @@ impl World {
                 }
                 Some(Err(_)) => return self.end(&request, End::Withheld),
             },
+            Stage::Adopting(mut adopted) => match self.poll(replica, &mut adopted) {
+                None => Stage::Adopting(adopted),
+                Some(None) => return None,
+                Some(Some(settling)) => Stage::Settling { settling, tries: 0, doubtful: true, owed: true },
+            },
             Stage::Posting { mut posted, owed } => match self.poll(replica, &mut posted) {
                 None => Stage::Posting { posted, owed },
                 Some(Ok(_)) if owed => return None,
@@ -142,6 +152,14 @@ impl World {
                 None => Stage::Finding(found),
                 Some(Ok(Some(_))) => Stage::Owed,
                 Some(_) => return None,
+            },
+            Stage::Taking(mut taken) => match self.poll(replica, &mut taken) {
+                None => Stage::Taking(taken),
+                Some(None) => return None,
+                Some(Some(turn)) => {
+                    self.seen.entry(request.payment).or_default().turns += 1;
+                    Stage::Turn(turn)
+                }
             },
             Stage::Redelivering(mut posted) => match self.poll(replica, &mut posted) {
                 None => Stage::Redelivering(posted),
@@ -169,6 +187,8 @@ impl World {
                 | Stage::Failing(_)
                 | Stage::Redelivering(_)
                 | Stage::Claiming(_)
+                | Stage::Adopting(_)
+                | Stage::Taking(_)
         );
         if request.left && waits_for_nobody {
             return self.leave(request);
@@ -226,11 +246,7 @@ impl World {
                 Stage::Answering { receipt, begun: true }
             }
             Stage::Answering { receipt, begun: true } => return self.deliver(request, receipt, luck),
-            Stage::Owed => {
-                let turn = store.take_owed(request.key)?;
-                self.seen.entry(request.payment).or_default().turns += 1;
-                Stage::Turn(turn)
-            }
+            Stage::Owed => Stage::Taking(store.take_owed(request.key)),
             Stage::Turn(turn) => match luck {
                 0..30 => {
                     store.give_back(turn);
@@ -342,11 +358,20 @@ impl World {
         let store = self.stores.store(request.replica)?;
         match std::mem::replace(&mut request.stage, Stage::Looked) {
             Stage::Settling { settling, .. } => store.unknown(settling),
-            Stage::Capturing(_) | Stage::Intending(_) => self.of(&request).end = End::Dropped,
+            Stage::Capturing(_) => {
+                self.of(&request).end = End::Dropped;
+                self.unclear.insert(request.replica);
+            }
+            // Whatever became of it is left to be resolved.
+            Stage::Intending(_) => {
+                self.of(&request).end = End::Died;
+                self.unclear.insert(request.replica);
+            }
             Stage::Posting { .. } | Stage::Failing(_) | Stage::Redelivering(_) => {}
             stage => {
                 let whole = Request { stage, ..request };
-                return if matches!(whole.stage, Stage::Claiming(_)) { Some(whole) } else { self.leave(whole) };
+                let asks = matches!(whole.stage, Stage::Claiming(_) | Stage::Adopting(_) | Stage::Taking(_));
+                return if asks { Some(whole) } else { self.leave(whole) };
             }
         }
         None
@@ -409,10 +434,7 @@ impl World {
             return None;
         }
         request.stage = match error {
-            ClaimError::Unresolved => {
-                let settling = store.adopt(request.key)?;
-                Stage::Settling { settling, tries: 0, doubtful: true, owed: true }
-            }
+            ClaimError::Unresolved => Stage::Adopting(store.adopt(request.key)),
             ClaimError::Owed | ClaimError::AlreadyCaptured(_) => Stage::Finding(store.find(request.key)),
             _ => return None,
         };

@@ -143,6 +143,10 @@ impl Handle {
     }
 }
 
+fn ready<T: Send + 'static>(answer: T) -> StoreFuture<T> {
+    Box::pin(future::ready(answer))
+}
+
 fn twin(claim: &Claim) -> Claim {
     Claim { request: claim.request.clone(), token: claim.token }
 }
@@ -197,8 +201,8 @@ impl Store for Handle {
         }
     }
 
-    fn is_in_doubt(&self, purchase: &Purchase) -> bool {
-        self.here().is_some_and(|model| model.in_doubt(Some(purchase)))
+    fn is_in_doubt(&self, purchase: Purchase) -> StoreFuture<Result<bool, Unavailable>> {
+        ready(Ok(self.here().is_some_and(|model| model.in_doubt(Some(&purchase)))))
     }
 
     fn is_throttled(&self, _: &str) -> bool {
@@ -209,10 +213,10 @@ impl Store for Handle {
         self.model.lock().unwrap().db.floor_ms.unsigned_abs()
     }
 
-    fn knows(&self, key: &PaymentKey) -> bool {
+    fn knows(&self, key: PaymentKey) -> StoreFuture<Result<bool, Unavailable>> {
         let model = self.model.lock().unwrap();
-        let row = model.db.claims.get(key);
-        row.is_some_and(|row| !matches!(row.state, State::Live | State::Free | State::Burnt))
+        let row = model.db.claims.get(&key);
+        ready(Ok(row.is_some_and(|row| !matches!(row.state, State::Live | State::Free | State::Burnt))))
     }
 
     fn unknown(&self, settling: Settling) {
@@ -220,15 +224,19 @@ impl Store for Handle {
         self.with(|replica| replica.asks.push_back(Ask::Unknown(key, token)));
     }
 
-    fn unresolved(&self) -> Vec<Unresolved> {
+    fn unresolved(&self) -> StoreFuture<Result<Vec<Unresolved>, Unavailable>> {
         let model = self.model.lock().unwrap();
         let open = model.db.claims.values().filter(|row| row.state == State::Unknown);
-        open.filter_map(|row| Some(Unresolved { request: row.request.clone(), intent: row.intent.clone()? })).collect()
+        let open =
+            open.filter_map(|row| Some(Unresolved { request: row.request.clone(), intent: row.intent.clone()? }));
+        ready(Ok(open.collect()))
     }
 
-    fn adopt(&self, key: PaymentKey) -> Option<Settling> {
-        let row = self.take(&key, |state| (state == State::Unknown).then_some(State::Settling))?;
-        Some(Settling { claim: Claim { request: row.request, token: row.token }, intent: row.intent? })
+    fn adopt(&self, key: PaymentKey) -> StoreFuture<Option<Settling>> {
+        let row = self.take(&key, |state| (state == State::Unknown).then_some(State::Settling));
+        ready(row.and_then(|row| {
+            Some(Settling { claim: Claim { request: row.request, token: row.token }, intent: row.intent? })
+        }))
     }
 
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>> {
@@ -244,41 +252,45 @@ impl Store for Handle {
         self.outcome(Outcome { n: receipt.n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
     }
 
-    fn take_owed(&self, key: PaymentKey) -> Option<OwedTurn> {
+    fn take_owed(&self, key: PaymentKey) -> StoreFuture<Option<OwedTurn>> {
         let row = self.take(&key, |state| match state {
             State::Owed(n) => Some(State::Serving(n)),
             _ => None,
-        })?;
-        let State::Serving(n) = row.state else { return None };
-        Some(OwedTurn { key, n })
+        });
+        ready(row.map(|row| OwedTurn { key, n: row.n }))
     }
 
     fn give_back(&self, turn: OwedTurn) {
         let Some(mut model) = self.here() else { return };
         let Some(mut row) = model.db.claims.get(&turn.key).cloned() else { return };
-        let replica = &model.replicas[self.replica];
-        if row.state == State::Serving(turn.n) && (row.slot, row.epoch) == (replica.slot, replica.epoch) {
-            row.releases += 1;
-            row.state = if row.releases < RELEASES_MAX { State::Owed(turn.n) } else { State::Captured };
-            model.db.set(turn.key, Some(row));
+        let replica = &mut model.replicas[self.replica];
+        if row.state != State::Serving(turn.n) || (row.slot, row.epoch) != (replica.slot, replica.epoch) {
+            return;
         }
+        row.releases += 1;
+        if row.releases < RELEASES_MAX {
+            row.state = State::Owed(turn.n);
+        } else {
+            replica.writes.push(Write::Again { turn: OwedTurn { ..turn }, served: false, reply: Reply::new() });
+        }
+        model.db.set(turn.key, Some(row));
     }
 
     fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>> {
         let reply = Reply::new();
         if self.here().is_none() {
-            return Box::pin(future::ready(Err(unavailable("the process is gone"))));
+            return ready(Err(unavailable("the process is gone")));
         }
-        self.with(|replica| replica.writes.push(Write::Again { turn, reply: reply.clone() }));
+        self.with(|replica| replica.writes.push(Write::Again { turn, served: true, reply: reply.clone() }));
         Box::pin(reply.wait())
     }
 
     fn remember_terms(&self, _: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>> {
-        Box::pin(future::ready(Ok(())))
+        ready(Ok(()))
     }
 
     fn recent_terms(&self, _: u64) -> StoreFuture<Result<Terms, Unavailable>> {
-        Box::pin(future::ready(Ok(Vec::new())))
+        ready(Ok(Vec::new()))
     }
 
     fn health(&self) -> Health {

@@ -36,6 +36,7 @@ impl Plan {
         let luck = random.below(100) as u8;
         let (payment, copy) = (random.below(usize::from(PAYMENTS)) as u8, random.below(usize::from(COPIES)) as u8);
         let places: Vec<(u8, u8)> = world.requests.keys().copied().collect();
+        let some = if places.is_empty() { (payment, copy) } else { *random.pick(&places) };
         match random.below(100) {
             0..50 if !places.is_empty() => {
                 let (payment, copy) = *random.pick(&places);
@@ -47,7 +48,7 @@ impl Plan {
             79..82 => Step::Advance { ms: *random.pick(&[50, 700, 4_000, 40_000, 500_000]) },
             82 => Step::Mine,
             83 | 84 => self.of_day(random, number),
-            _ => self.trouble(random, (payment, copy), number).unwrap_or(Step::Advance { ms: 10 }),
+            _ => self.trouble(random, some, number).unwrap_or(Step::Advance { ms: 10 }),
         }
     }
 

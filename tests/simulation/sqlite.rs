@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tollgate::{
     clock::Clock,
     ledger::{
+        location::Location,
         read::LedgerReader,
         sqlite::{SqliteOptions, SqliteStore},
         store::{ClaimRequest, Health, Store},
@@ -78,7 +79,7 @@ impl SqliteStores {
 
     fn start(&mut self) {
         let options = SqliteOptions {
-            path: self.path(),
+            place: Location::File(self.path()),
             zone: "UTC".to_owned(),
             keys_max: 1_000,
             queue_max: 100,

@@ -56,7 +56,7 @@ pub enum End {
     Released,
     /// Whoever waited was told that there is no capture.
     Withheld,
-    /// Nobody waits for it any more, but it may still be written.
+    /// Nobody waits for its capture any more.
     Dropped,
     /// Nobody was told anything.
     Died,
@@ -94,6 +94,8 @@ pub struct World {
     pub admissions: Vec<Admission>,
     pub seen: BTreeMap<usize, Seen>,
     pub owners: BTreeMap<PaymentKey, usize>,
+    /// Replicas with a commit that hangs, in which something may be that nobody waits for.
+    pub unclear: BTreeSet<usize>,
     /// Processes that were ever started.
     pub starts: i64,
     /// Claims that were granted in this step.
@@ -127,6 +129,7 @@ impl World {
             admissions: Vec::new(),
             seen: BTreeMap::new(),
             owners: BTreeMap::new(),
+            unclear: BTreeSet::new(),
             starts: 1,
             admitted: Vec::new(),
             unproven: BTreeSet::new(),
@@ -166,6 +169,8 @@ impl World {
         self.closings = closings;
         // What they have said may have given the stores more to do.
         self.stores.run();
+        let stores = &self.stores;
+        self.unclear.retain(|replica| stores.holds(*replica));
         self.books = self.stores.books(&self.asked);
     }
 
