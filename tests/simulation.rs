@@ -1,6 +1,8 @@
 //! The seeded simulation of money: agents, replicas, crashes, freezes, clocks, disks, closes, over the ledger of one gateway
 //! and over a simulated store of several, with every equation of `simulation/equations.rs` after each step.
 
+#[path = "simulation/answer.rs"]
+mod answer;
 #[path = "simulation/bugs.rs"]
 mod bugs;
 #[path = "simulation/chain.rs"]

@@ -112,17 +112,17 @@ impl World {
             let (none, first) = (Facts::default(), admissions[0]);
             let of = facts.get(key).unwrap_or(&none);
             let row = self.books.live.as_ref().map(|rows| rows.contains_key(key));
-            let live =
-                self.live(admissions, row).map_err(|what| Broken { equation: 1, what: format!("{key}: {what}") })?;
             let fact = of.captures.first().map(|(_, amount)| *amount).or(of.failed);
             let fact = fact.or(self.books.open.get(key).map(|open| open.amount));
+            let live = self.live(admissions, row, fact.is_some());
+            let live = live.map_err(|what| Broken { equation: 1, what: format!("{key}: {what}") })?;
             let owner = owner(admissions, live);
             unless(fact.is_none() || owner.is_some(), 1, || format!("{key}: the books have what nobody was granted"))?;
             if let (Some(owner), Some(fact)) = (owner, fact) {
                 let stands = of.captures.len() as u32 > of.voids || of.captures.is_empty();
                 // Whoever waited was told that no capture stands; a void may hang, or have died with its writer.
                 let told = matches!(admissions[owner].end, End::Withheld | End::Dropped) && !admissions[owner].suspect;
-                let hangs = (0..self.stores.replicas()).any(|replica| self.stores.holds(replica));
+                let hangs = (0..self.stores.replicas()).any(|at| self.stores.holds(at) || self.stores.is_frozen(at));
                 let hidden = told && stands && !hangs;
                 unless(!hidden, 1, || {
                     format!("{key}: {fact} stand in the books, and whoever waited was told otherwise")
@@ -151,7 +151,7 @@ impl World {
     }
 
     /// Which of a payment's claims is live. Where claims are rows: that one is, whose row is there.
-    fn live(&self, admissions: &[&Admission], row: Option<bool>) -> Result<Option<usize>, String> {
+    fn live(&self, admissions: &[&Admission], row: Option<bool>, fact: bool) -> Result<Option<usize>, String> {
         let certain: Vec<usize> =
             (0..admissions.len()).filter(|i| admissions[*i].end == End::Live && !admissions[*i].suspect).collect();
         match (&certain[..], row) {
@@ -161,6 +161,8 @@ impl World {
                 Some(i) => Ok(Some(i)),
                 None => Err("a claim that was given back is there".to_owned()),
             },
+            // It has ended, and its process stands still and has not heard of it.
+            ([i], Some(false)) if fact && self.stores.is_frozen(admissions[*i].replica) => Ok(None),
             ([_], Some(false)) => Err("a claim that was granted is gone".to_owned()),
             _ => Err(format!("{} claims are live at once", certain.len())),
         }
@@ -270,7 +272,7 @@ impl World {
             }
             let claims = self.admissions.iter().filter(|a| a.payment == payment);
             let (live, ended): (Vec<_>, Vec<_>) = claims.partition(|a| a.end == End::Live && !a.suspect);
-            let live = live.iter().filter(|a| a.looked).count() as u32;
+            let live = live.iter().filter(|a| a.looked && !self.stores.is_frozen(a.replica)).count() as u32;
             let all = format!("payment {payment}: {captures} captures, {voids} voids, {failed} failures, {live} live");
             unless(captures <= 1 && voids + owed <= captures && failed + captures <= 1, 5, || all.clone())?;
             unless(live + captures <= 1, 5, || all.clone())?;

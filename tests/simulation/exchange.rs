@@ -4,13 +4,13 @@
 
 use tollgate::{
     ledger::store::{
-        Bought, CaptureError, Claim, ClaimError, Delivery, Look, Outcome, OwedTurn, Receipt, Released, Settling,
-        StoreFuture, Unavailable,
+        Bought, CaptureError, Claim, ClaimError, Look, OwedTurn, Receipt, Released, Settling, StoreFuture, Unavailable,
     },
     payment::key::PaymentKey,
 };
 
 use super::{
+    answer::Answer,
     bugs::Bug,
     chain::Said,
     equations::Broken,
@@ -57,10 +57,7 @@ pub enum Stage {
     Failing(StoreFuture<Result<Receipt, CaptureError>>),
     /// Settled first; the origin is asked now.
     Serving(Receipt),
-    Answering {
-        receipt: Receipt,
-        begun: bool,
-    },
+    Answering(Answer),
     Finding(StoreFuture<Result<Option<Bought>, Unavailable>>),
     Owed,
     Taking(StoreFuture<Option<OwedTurn>>),
@@ -90,6 +87,10 @@ impl World {
     /// What a request does when the store has answered it.
     pub fn hear(&mut self, mut request: Request) -> Option<Request> {
         let replica = request.replica;
+        // A process that stands still hears nothing.
+        if self.stores.is_frozen(replica) {
+            return Some(request);
+        }
         request.stage = match std::mem::replace(&mut request.stage, Stage::Looked) {
             Stage::LookingFirst(mut look) => match self.poll(replica, &mut look) {
                 None => Stage::LookingFirst(look),
@@ -237,15 +238,33 @@ impl World {
                 20..40 => Stage::Serving(receipt),
                 _ => return self.answer(request, receipt),
             },
-            Stage::Answering { receipt, begun: false } if luck < 12 => {
-                // Its connection broke before anything was written.
-                return self.told(&request, receipt, Delivery::NotSent, true);
+            Stage::Answering(answer) if !answer.begun && luck < 12 => {
+                // Its connection breaks before anything is written.
+                answer.lost();
+                return None;
             }
-            Stage::Answering { receipt, begun: false } => {
+            Stage::Answering(mut answer) if !answer.begun => {
                 self.seen.entry(request.payment).or_default().answers += 1;
-                Stage::Answering { receipt, begun: true }
+                answer.begin();
+                self.stall(&answer, request.stalled);
+                Stage::Answering(answer)
             }
-            Stage::Answering { receipt, begun: true } => return self.deliver(request, receipt, luck),
+            Stage::Answering(answer) => {
+                match luck {
+                    0..15 => answer.lost(),
+                    15..40 => {
+                        // Such a client could read nearly everything, and stop.
+                        if request.stalled {
+                            self.stalled.insert(answer.receipt.n);
+                        }
+                        answer.cut();
+                    }
+                    // It is given up.
+                    _ if request.stalled => answer.lost(),
+                    _ => answer.complete(),
+                }
+                return None;
+            }
             Stage::Owed => Stage::Taking(store.take_owed(request.key)),
             Stage::Turn(turn) => match luck {
                 0..30 => {
@@ -303,21 +322,20 @@ impl World {
         }
     }
 
-    /// How an answer whose first byte has left comes to its end.
-    fn deliver(&mut self, request: Request, receipt: Receipt, luck: u8) -> Option<Request> {
-        match luck {
-            0..15 => self.told(&request, receipt, Delivery::ClientLeft, false),
-            15..40 => {
-                // Reversed only where nothing waited for the client: it could read nearly everything, and stop.
-                let void = !request.stalled || self.bug == Some(Bug::VoidsOnStall);
-                if request.stalled {
-                    self.stalled.insert(receipt.n);
-                }
-                self.told(&request, receipt, Delivery::OriginCut, void)
-            }
-            _ if request.stalled => self.told(&request, receipt, Delivery::ClientStalled, false),
-            _ => self.told(&request, receipt, Delivery::Complete, false),
+    /// What the socket notices of a client that does not read.
+    fn stall(&self, answer: &Answer, stalled: bool) {
+        if answer.begun && self.bug != Some(Bug::VoidsOnStall) {
+            answer.blocks(stalled);
         }
+    }
+
+    /// The client stops reading, or goes on.
+    pub fn turn_away(&mut self, mut request: Request) -> Option<Request> {
+        request.stalled = !request.stalled;
+        if let Stage::Answering(answer) = &request.stage {
+            self.stall(answer, request.stalled);
+        }
+        Some(request)
     }
 
     /// The client leaves. Until something is queued that cannot be taken back, the payment is good again.
@@ -340,9 +358,9 @@ impl World {
                 store.owe(request.key, receipt);
                 return None;
             }
-            Stage::Answering { receipt, begun } => {
-                let delivery = if begun { Delivery::ClientLeft } else { Delivery::NotSent };
-                return self.told(&request, receipt, delivery, !begun);
+            Stage::Answering(answer) => {
+                answer.lost();
+                return None;
             }
             Stage::Turn(turn) => {
                 store.give_back(turn);
@@ -414,17 +432,13 @@ impl World {
 
     /// The answer is handed to whoever still waits for it.
     fn answer(&mut self, mut request: Request, receipt: Receipt) -> Option<Request> {
+        let answer = Answer::new(self.stores.store(request.replica)?, receipt);
         if request.left {
-            return self.told(&request, receipt, Delivery::NotSent, true);
+            answer.not_sent();
+            return None;
         }
-        request.stage = Stage::Answering { receipt, begun: false };
+        request.stage = Stage::Answering(answer);
         Some(request)
-    }
-
-    fn told(&mut self, request: &Request, receipt: Receipt, delivery: Delivery, void: bool) -> Option<Request> {
-        let store = self.stores.store(request.replica)?;
-        store.outcome(Outcome { n: receipt.n, delivery, void, ms: 12, bytes: 3456 });
-        None
     }
 
     /// The same payment again, after it was claimed, settled or lost before.

@@ -42,6 +42,8 @@ impl Plan {
                 let (payment, copy) = *random.pick(&places);
                 Step::Go { payment, copy, luck }
             }
+            // What is spent is sent again, too, but not only.
+            0..72 if random.below(3) == 0 && world.is_spent(payment) => Step::Sign { payment },
             0..72 => Step::Send { payment, copy, replica: number, spelling: random.below(2) as u8 },
             72..76 => Step::Sign { payment },
             76..79 => Step::Reconcile { payment, replica: number },

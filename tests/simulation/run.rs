@@ -1,10 +1,13 @@
 //! Runs: a seed becomes a list of steps while it runs; a list that fails is made as short as it can be.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, Instant},
 };
+
+use tollgate::ledger::entry::Kind;
 
 use super::{
     bugs::Bug,
@@ -15,7 +18,7 @@ use super::{
     sqlite::SqliteStores,
     steps::Step,
     stores::Stores,
-    world::{START_MS, World},
+    world::{End, START_MS, World},
 };
 
 /// Steps of a run from a seed.
@@ -51,8 +54,11 @@ pub struct Failure {
     pub broken: Broken,
 }
 
-/// The run of a seed.
-pub fn seeded(over: Over, bug: Option<Bug>, seed: u64) -> Result<(), Failure> {
+/// How often things came to pass, by their names.
+pub type Tally = BTreeMap<String, u64>;
+
+/// The run of a seed, and what came to pass in it.
+pub fn seeded(over: Over, bug: Option<Bug>, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
     let (mut random, mut world) = (Random::of(seed), over.world(bug));
     let plan = Plan::new(&mut random);
     let mut steps = Vec::new();
@@ -63,7 +69,23 @@ pub fn seeded(over: Over, bug: Option<Bug>, seed: u64) -> Result<(), Failure> {
             step
         })
     });
+    count(&world, tally);
     end.map_err(|broken| Failure { steps, broken })
+}
+
+fn count(world: &World, tally: &mut Tally) {
+    let mut add = |name: &str, count: usize| *tally.entry(name.to_owned()).or_default() += count as u64;
+    let kinds = [Kind::Capture, Kind::Void, Kind::Intent, Kind::Failed, Kind::Owed, Kind::Redelivered, Kind::Lapsed];
+    for kind in kinds {
+        add(kind.name(), world.books.entries.iter().filter(|entry| entry.kind == kind).count());
+    }
+    add("close", world.books.closes.len());
+    add("statement", world.books.statements.len());
+    add("unproven", world.unproven.len());
+    add("stalled", world.stalled.len());
+    for end in [End::Released, End::Withheld, End::Dropped, End::Died] {
+        add(&format!("{end:?}"), world.admissions.iter().filter(|admission| admission.end == end).count());
+    }
 }
 
 /// A run of these steps.
@@ -136,10 +158,10 @@ pub fn all(over: impl Fn(u64) -> Over, short: Duration, long: Duration) {
     let asked = std::env::var("TOLLGATE_SIMULATION_SEED").ok().map(|seed| seed.parse().expect("a number"));
     let (start, budget) = (Instant::now(), if is_long() { long } else { short });
     let first: u64 = asked.unwrap_or_else(|| random::seed().wrapping_mul(1_000_000));
-    let mut seed = first;
+    let (mut seed, mut tally) = (first, Tally::new());
     loop {
         let over = over(seed);
-        if let Err(failure) = seeded(over, None, seed) {
+        if let Err(failure) = seeded(over, None, seed, &mut tally) {
             eprintln!("seed {seed}: {:?}", failure.broken);
             panic!("{}", told(over, None, seed, &shrink(over, None, failure)));
         }
@@ -148,5 +170,9 @@ pub fn all(over: impl Fn(u64) -> Over, short: Duration, long: Duration) {
             break;
         }
     }
-    println!("{} runs of {STEPS} steps from seed {first}, {} s", seed - first, start.elapsed().as_secs());
+    println!("{} runs of {STEPS} steps from seed {first}, {} s: {tally:?}", seed - first, start.elapsed().as_secs());
+    // Runs in which nothing happens hold every equation.
+    let must = ["capture", "void", "intent", "failed", "owed", "redelivered", "close", "statement", "Withheld", "Died"];
+    let never: Vec<&str> = must.into_iter().filter(|name| tally.get(*name).is_none_or(|count| *count == 0)).collect();
+    assert!(asked.is_some() || never.is_empty(), "never came to pass: {never:?}");
 }

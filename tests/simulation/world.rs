@@ -201,6 +201,12 @@ impl World {
         &self.payments[self.places[usize::from(place)]]
     }
 
+    /// Whether the payment in this place has been captured.
+    pub fn is_spent(&self, place: u8) -> bool {
+        let number = self.places[usize::from(place)];
+        self.admissions.iter().any(|admission| admission.payment == number && matches!(admission.end, End::Captured(_)))
+    }
+
     fn act(&mut self, step: Step) {
         let replicas = self.stores.replicas();
         let at = |replica: u8| usize::from(replica) % replicas;
@@ -215,11 +221,7 @@ impl World {
                 self.at_request((payment, copy), |world, request| world.go(request, luck))
             }
             Step::Leave { payment, copy } => self.at_request((payment, copy), World::leave),
-            Step::Stall { payment, copy } => {
-                if let Some(request) = self.requests.get_mut(&(payment, copy)) {
-                    request.stalled = !request.stalled;
-                }
-            }
+            Step::Stall { payment, copy } => self.at_request((payment, copy), World::turn_away),
             Step::Panic { payment, copy } => self.at_request((payment, copy), World::panic),
             Step::Mine => self.chain.mine(),
             Step::Reconcile { payment, replica } => self.reconcile(self.places[usize::from(payment)], at(replica)),
