@@ -1,6 +1,6 @@
 //! Bugs that are put in on purpose, each of which the simulation must find, and find only with it.
 
-use super::run::{Over, Tally, replay, seeded, shrink, told};
+use super::run::{Failure, Over, Tally, replay, seeded, shrink, told};
 
 /// Of the simulated store, or of what a gateway decides around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +39,10 @@ impl Bug {
 fn found(bug: Bug, equations: &[u8]) {
     let over = bug.over();
     for seed in 0..SEEDS {
-        let Err(failure) = seeded(over, Some(bug), seed, &mut Tally::new()) else { continue };
-        let steps = failure.steps.len();
-        let least = shrink(over, Some(bug), failure);
-        println!("{} seeds, {steps} steps, {}", seed + 1, told(over, Some(bug), seed, &least));
+        let (steps, Err(broken)) = seeded(over, Some(bug), seed, &mut Tally::new()) else { continue };
+        let taken = steps.len();
+        let least = shrink(over, Some(bug), Failure { steps, broken });
+        println!("{} seeds, {taken} steps, {}", seed + 1, told(over, Some(bug), seed, &least));
         assert!(equations.contains(&least.broken.equation), "{:?}", least.broken);
         assert_eq!(replay(over, None, &least.steps), Ok(()), "without the bug");
         return;

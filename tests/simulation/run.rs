@@ -57,8 +57,8 @@ pub struct Failure {
 /// How often things came to pass, by their names.
 pub type Tally = BTreeMap<String, u64>;
 
-/// The run of a seed, and what came to pass in it.
-pub fn seeded(over: Over, bug: Option<Bug>, seed: u64, tally: &mut Tally) -> Result<(), Failure> {
+/// The run of a seed: its steps, up to one that breaks something, and what came to pass.
+pub fn seeded(over: Over, bug: Option<Bug>, seed: u64, tally: &mut Tally) -> (Vec<Step>, Result<(), Broken>) {
     let (mut random, mut world) = (Random::of(seed), over.world(bug));
     let plan = Plan::new(&mut random);
     let mut steps = Vec::new();
@@ -70,7 +70,7 @@ pub fn seeded(over: Over, bug: Option<Bug>, seed: u64, tally: &mut Tally) -> Res
         })
     });
     count(&world, tally);
-    end.map_err(|broken| Failure { steps, broken })
+    (steps, end)
 }
 
 fn count(world: &World, tally: &mut Tally) {
@@ -136,9 +136,10 @@ pub fn shrink(over: Over, bug: Option<Bug>, failure: Failure) -> Failure {
 
 /// The failure as a test that can be kept.
 pub fn told(over: Over, bug: Option<Bug>, seed: u64, failure: &Failure) -> String {
+    let bug_text = bug.map_or("None".to_owned(), |bug| format!("Some(Bug::{bug:?})"));
     let mut text = format!(
         "seed {seed} over {over:?} with {bug:?}: equation ({}) does not hold after {} steps: {}\n\n#[test]\nfn seed_{seed}() {{\n    \
-         kept(Over::{over:?}, {bug:?}, &[\n",
+         kept(Over::{over:?}, {bug_text}, &[\n",
         failure.broken.equation,
         failure.steps.len(),
         failure.broken.what
@@ -161,8 +162,9 @@ pub fn all(over: impl Fn(u64) -> Over, short: Duration, long: Duration) {
     let (mut seed, mut tally) = (first, Tally::new());
     loop {
         let over = over(seed);
-        if let Err(failure) = seeded(over, None, seed, &mut tally) {
-            eprintln!("seed {seed}: {:?}", failure.broken);
+        if let (steps, Err(broken)) = seeded(over, None, seed, &mut tally) {
+            eprintln!("seed {seed}: {broken:?}");
+            let failure = Failure { steps, broken };
             panic!("{}", told(over, None, seed, &shrink(over, None, failure)));
         }
         seed += 1;
