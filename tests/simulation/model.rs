@@ -278,6 +278,10 @@ impl Stores for ModelStores {
 
     fn answer(&mut self, replica: usize, answer: Answer) {
         let mut model = self.lock();
+        // A process that stands still hears of no failure; that a commit took place is the database's doing.
+        if model.replicas[replica].frozen && answer != Answer::Commit {
+            return;
+        }
         let Some(batch) = model.replicas[replica].held.take() else { return };
         match answer {
             Answer::Commit => model.apply(replica, batch, true),
