@@ -40,6 +40,8 @@ mod model;
 mod model_books;
 #[path = "simulation/model_store.rs"]
 mod model_store;
+#[path = "simulation/orders.rs"]
+mod orders;
 #[path = "simulation/payments.rs"]
 mod payments;
 #[path = "simulation/plan.rs"]

@@ -206,6 +206,8 @@ impl Model {
             scheme: posting.scheme,
             amount,
             ref_n,
+            number: 0,
+            failed: false,
         };
         let needs = if matches!(act, Act::Capture | Act::Intend(_)) { State::Live } else { State::Settling };
         let Some(row) = self.row_of(i, claim, needs) else {
@@ -263,6 +265,7 @@ impl Model {
             amount: post.amount,
             period: post.request.period,
             ref_n: None,
+            change: post.amount,
             hash: [0; 32],
         };
         self.db.count(&row);
@@ -285,8 +288,11 @@ impl Model {
             scheme: row.scheme,
             amount: row.amount,
             ref_n: Some(row.n),
+            number: 0,
+            failed: false,
         };
-        if self.db.insert(slot, now_ms, &post).is_none() {
+        // What was given back is not owed.
+        if (exact && self.db.is_refunded(row.n)) || self.db.insert(slot, now_ms, &post).is_none() {
             return;
         }
         if exact {
@@ -306,6 +312,10 @@ impl Model {
         if fenced || !self.db.owns(slot, self.replicas[i].epoch) {
             return Err(unavailable("the turn is not this writer's any more"));
         }
+        if self.db.is_refunded(turn.n) {
+            self.set_state(&turn.key, State::Serving(turn.n), State::Captured);
+            return Err(CaptureError::Lost);
+        }
         let post = |kind| Post {
             kind,
             key: turn.key,
@@ -314,6 +324,8 @@ impl Model {
             scheme: row.scheme,
             amount: row.amount,
             ref_n: Some(row.n),
+            number: 0,
+            failed: false,
         };
         self.set_state(&turn.key, State::Serving(turn.n), State::Captured);
         if !served {
@@ -327,7 +339,7 @@ impl Model {
 }
 
 /// What a later posting about a capture repeats.
-fn request_of(row: &EntryRow) -> ClaimRequest {
+pub fn request_of(row: &EntryRow) -> ClaimRequest {
     ClaimRequest {
         key: row.key.payment(),
         paid_at_ms: 0,

@@ -13,7 +13,10 @@ use tollgate::ledger::{
 use tollgate::payment::key::PaymentKey;
 use tollgate::wire::amount::Asset;
 
-use super::{bugs::Bug, stores::Closed};
+use super::{
+    bugs::Bug,
+    stores::{Closed, change},
+};
 
 /// How long a writer owns its slot without renewing it.
 pub const LEASE_MS: u64 = 3_000;
@@ -78,6 +81,8 @@ pub struct EntryRow {
     pub amount: i64,
     pub period: u32,
     pub ref_n: Option<i64>,
+    /// What it adds to what is charged.
+    pub change: i64,
     pub hash: Hash,
 }
 
@@ -99,6 +104,10 @@ pub struct Post<'a> {
     pub scheme: &'static str,
     pub amount: i64,
     pub ref_n: Option<i64>,
+    /// Of refunds and disputes.
+    pub number: u16,
+    /// The end of a refund that did not arrive.
+    pub failed: bool,
 }
 
 enum Undo {
@@ -247,7 +256,18 @@ impl Database {
 
     fn has_end(&self, n: i64, key: &PaymentKey) -> bool {
         let has = |kind| self.by_key.contains_key(&PostingKey::new(kind, key, 0));
-        self.told.contains_key(&n) || has(Kind::Redelivered) || has(Kind::Lapsed)
+        self.told.contains_key(&n) || has(Kind::Redelivered) || has(Kind::Lapsed) || self.is_refunded(n)
+    }
+
+    /// What has gone back of a capture.
+    pub fn refunded(&self, n: i64) -> i64 {
+        let refunds = self.entries.values().filter(|row| row.kind == Kind::Refund && row.ref_n == Some(n));
+        refunds.map(|row| -row.change).sum()
+    }
+
+    /// Whether money was ever sent back: its answer is not given any more.
+    pub fn is_refunded(&self, n: i64) -> bool {
+        self.entries.values().any(|row| row.kind == Kind::Refund && row.ref_n == Some(n))
     }
 
     /// The capture of a payment.
@@ -266,7 +286,7 @@ impl Database {
 
     /// Numbers, chains and inserts; `None` when the posting key is taken.
     pub fn insert(&mut self, slot: i64, now_ms: u64, post: &Post<'_>) -> Option<i64> {
-        let key = PostingKey::new(post.kind, &post.key, 0);
+        let key = PostingKey::new(post.kind, &post.key, post.number);
         let writer = self.writers.get(&slot).unwrap();
         let open_day = if self.bug == Some(Bug::ClosesByTime) { 0 } else { writer.open_day };
         let at_ms = if self.bug == Some(Bug::ClosesByTime) { now_ms as i64 } else { writer.at_ms };
@@ -283,6 +303,7 @@ impl Database {
             amount: post.amount,
             period: post.request.period,
             ref_n: post.ref_n,
+            change: change(post.kind, post.number, post.failed, post.amount),
             hash: writer.head,
         };
         if self.by_key.contains_key(&key) {
@@ -303,12 +324,7 @@ impl Database {
 
     /// Adds to the roll-up.
     pub fn count(&mut self, row: &EntryRow) {
-        let change = match row.kind {
-            Kind::Capture => row.amount,
-            Kind::Void => -row.amount,
-            _ => return,
-        };
-        *self.rollups.entry((row.day, row.account.clone(), row.asset.clone())).or_default() += change;
+        *self.rollups.entry((row.day, row.account.clone(), row.asset.clone())).or_default() += row.change;
     }
 
     /// Ends a batch whose first entry had to follow `seq`.

@@ -24,7 +24,7 @@ use tollgate::{
 };
 
 use super::{
-    stores::{Books, Closed, Posted, UseKey, Writer},
+    stores::{Books, Closed, UseKey, Writer},
     world::{Admission, End, World},
 };
 
@@ -66,11 +66,17 @@ struct Sums {
 #[derive(Clone, Debug, Default)]
 struct Facts {
     captures: Vec<(i64, i64)>,
+    /// The credit period of what ended it.
+    period: Option<u32>,
     voids: u32,
     failed: Option<i64>,
     owed: u32,
     redelivered: u32,
     lapsed: u32,
+    /// Postings about refunds.
+    refunds: u32,
+    /// Gone back, less what has not arrived.
+    refunded: i64,
 }
 
 impl World {
@@ -80,12 +86,19 @@ impl World {
         for entry in &self.books.entries {
             let of = facts.entry(entry.key).or_default();
             match entry.kind {
-                Kind::Capture => of.captures.push((entry.n, entry.amount)),
+                Kind::Capture => {
+                    of.captures.push((entry.n, entry.amount));
+                    of.period = Some(entry.period);
+                }
                 Kind::Void => of.voids += 1,
                 Kind::Failed => of.failed = Some(entry.amount),
                 Kind::Owed => of.owed += 1,
                 Kind::Redelivered => of.redelivered += 1,
                 Kind::Lapsed => of.lapsed += 1,
+                Kind::Refund => {
+                    of.refunds += 1;
+                    of.refunded -= entry.change;
+                }
                 _ => {}
             }
         }
@@ -116,7 +129,7 @@ impl World {
             let fact = fact.or(self.books.open.get(key).map(|open| open.amount));
             let live = self.live(admissions, row, fact.is_some());
             let live = live.map_err(|what| Broken { equation: 1, what: format!("{key}: {what}") })?;
-            let owner = owner(admissions, live);
+            let owner = owner(admissions, live, of.period);
             unless(fact.is_none() || owner.is_some(), 1, || format!("{key}: the books have what nobody was granted"))?;
             if let (Some(owner), Some(fact)) = (owner, fact) {
                 let stands = of.captures.len() as u32 > of.voids || of.captures.is_empty();
@@ -152,8 +165,10 @@ impl World {
 
     /// Which of a payment's claims is live. Where claims are rows: that one is, whose row is there.
     fn live(&self, admissions: &[&Admission], row: Option<bool>, fact: bool) -> Result<Option<usize>, String> {
-        let certain: Vec<usize> =
-            (0..admissions.len()).filter(|i| admissions[*i].end == End::Live && !admissions[*i].suspect).collect();
+        // One that has ended, and whose process stands still, has not heard of it.
+        let unheard = |of: &Admission| fact && of.looked && self.stores.is_frozen(of.replica);
+        let certain = |admission: &Admission| admission.end == End::Live && !admission.suspect && !unheard(admission);
+        let certain: Vec<usize> = (0..admissions.len()).filter(|i| certain(admissions[*i])).collect();
         match (&certain[..], row) {
             ([i], None | Some(true)) => Ok(Some(*i)),
             ([], None | Some(false)) => Ok(None),
@@ -161,8 +176,6 @@ impl World {
                 Some(i) => Ok(Some(i)),
                 None => Err("a claim that was given back is there".to_owned()),
             },
-            // It has ended, and its process stands still and has not heard of it.
-            ([i], Some(false)) if fact && self.stores.is_frozen(admissions[*i].replica) => Ok(None),
             ([_], Some(false)) => Err("a claim that was granted is gone".to_owned()),
             _ => Err(format!("{} claims are live at once", certain.len())),
         }
@@ -212,15 +225,10 @@ impl World {
         let books = &self.books;
         let open_day = books.writers.iter().map(|writer| writer.open_day).max().unwrap_or_default();
         let mut sums: BTreeMap<(&str, &str), [i64; 4]> = BTreeMap::new();
-        let net = |entry: &Posted| match entry.kind {
-            Kind::Capture => entry.amount,
-            Kind::Void | Kind::Refund => -entry.amount,
-            _ => 0,
-        };
         for entry in &books.entries {
             let sum = sums.entry((&entry.account, &entry.asset)).or_default();
-            sum[0] += net(entry);
-            sum[3] += if entry.day >= open_day { net(entry) } else { 0 };
+            sum[0] += entry.change;
+            sum[3] += if entry.day >= open_day { entry.change } else { 0 };
         }
         for stated in &books.statements {
             sums.entry((&stated.account, &stated.asset)).or_default()[1] += stated.total;
@@ -267,6 +275,11 @@ impl World {
                 voids += of.voids;
                 failed += u32::from(of.failed.is_some());
                 owed += of.owed;
+                let charged: i64 = of.captures.iter().map(|(_, amount)| *amount).sum();
+                let back = of.refunded;
+                unless((0..=charged).contains(&back) && (back == 0 || of.voids == 0), 5, || {
+                    format!("payment {payment}: {back} of {charged} went back, and {} voids", of.voids)
+                })?;
                 again += of.redelivered;
                 lapsed += of.lapsed;
             }
@@ -297,7 +310,8 @@ impl World {
             })?;
         }
         for entry in self.books.entries.iter().filter(|entry| matches!(entry.kind, Kind::Void | Kind::Owed)) {
-            let stalled = entry.ref_n.is_some_and(|n| self.stalled.contains(&n));
+            // Whoever orders a void may have his reasons.
+            let stalled = entry.ref_n.is_some_and(|n| self.stalled.contains(&n) && !self.ordered.contains(&n));
             unless(!stalled, 6, || format!("entry {} takes back what its client did not read", entry.n))?;
         }
         Ok(())
@@ -342,8 +356,8 @@ impl World {
             }
             let seen = self.owners.get(&entry.key).and_then(|payment| self.seen.get(payment)).copied();
             let answers = seen.unwrap_or_default().answers;
-            // Delivered: somebody had it, at least its first byte.
-            let delivered = of.redelivered == 0 && of.owed == 0 && outcome.is_some();
+            // Delivered: somebody had it, at least its first byte. What goes back is owed no more.
+            let delivered = of.redelivered + of.owed + of.refunds == 0 && outcome.is_some();
             unless(!delivered || answers > 0, 11, || format!("capture {} was delivered to nobody", entry.n))?;
             unless(of.voids == 0, 11, || format!("capture {} moved money and was voided", entry.n))?;
         }
@@ -371,7 +385,7 @@ impl World {
 }
 
 /// Whose claim became what the books have: the one that says so, else one of which nobody knows.
-fn owner(admissions: &[&Admission], live: Option<usize>) -> Option<usize> {
+fn owner(admissions: &[&Admission], live: Option<usize>, period: Option<u32>) -> Option<usize> {
     let rank = |admission: &Admission| match admission.end {
         End::Captured(_) => 5,
         End::Intended => 4,
@@ -380,6 +394,7 @@ fn owner(admissions: &[&Admission], live: Option<usize>) -> Option<usize> {
         End::Withheld => 1,
         End::Released => 0,
     };
-    let candidates = (0..admissions.len()).filter(|i| live != Some(*i) && rank(admissions[*i]) > 0);
+    let fits = |admission: &Admission| rank(admission) > 0 && period.is_none_or(|period| period == admission.period);
+    let candidates = (0..admissions.len()).filter(|i| live != Some(*i) && fits(admissions[*i]));
     candidates.max_by_key(|i| rank(admissions[*i]))
 }

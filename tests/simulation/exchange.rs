@@ -65,6 +65,13 @@ pub enum Stage {
     Redelivering(StoreFuture<Result<Receipt, CaptureError>>),
 }
 
+impl Request {
+    /// Its claim, if the ledger was asked to write something of it and has not answered.
+    pub fn may_be_written(&self) -> Option<usize> {
+        self.admission.filter(|_| matches!(self.stage, Stage::Capturing(_) | Stage::Intending(_)))
+    }
+}
+
 impl World {
     /// A request with a payment arrives; none where it is refused at once.
     pub fn arrive(&mut self, payment: &Payment, key: PaymentKey, replica: usize) -> Option<Request> {

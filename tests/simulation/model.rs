@@ -20,7 +20,7 @@ use super::{
     commit::Write,
     database::{ClaimRow, Database, LEASE_MS, State},
     model_store::{Handle, Reply},
-    stores::{Answer, Books, Closing, Fate, Stores, Unclear, UseKey},
+    stores::{Answer, Books, Closing, Fate, Order, Ordered, Stores, Unclear, UseKey},
 };
 
 /// Releases that spend a payment.
@@ -34,6 +34,7 @@ pub enum Ask {
     Find(PaymentKey, Reply<Result<Option<Bought>, Unavailable>>),
     Unknown(PaymentKey, u64),
     Close(i64, Reply<Result<i64, Unclear>>),
+    Correct(i64, Order, Reply<Result<(), Unclear>>),
 }
 
 pub struct Replica {
@@ -89,6 +90,7 @@ impl Model {
                 Ask::Release(claim, why) => self.release(i, &claim, why),
                 Ask::Find(key, reply) => _ = reply.fill(Ok(self.find(&key))),
                 Ask::Unknown(key, token) => self.unknown(i, key, token),
+                Ask::Correct(n, order, reply) => self.correct(i, n, order, &reply),
                 Ask::Close(until, reply) => self.close(i, until, &reply),
             }
         }
@@ -406,6 +408,17 @@ impl Stores for ModelStores {
         let reply = Reply::new();
         it.asks.push_back(Ask::Close(until, reply.clone()));
         Some(Box::pin(reply.wait()) as StoreFuture<_>)
+    }
+
+    fn correct(&mut self, replica: usize, n: i64, order: Order) -> Option<Ordered> {
+        let mut model = self.lock();
+        let it = &mut model.replicas[replica];
+        if !it.up || it.frozen {
+            return None;
+        }
+        let reply = Reply::new();
+        it.asks.push_back(Ask::Correct(n, order, reply.clone()));
+        Some(Box::pin(reply.wait()))
     }
 
     fn books(&mut self, _: &BTreeSet<UseKey>) -> Books {

@@ -49,6 +49,7 @@ impl Model {
             asset: row.asset.to_string(),
             scheme: row.scheme.to_owned(),
             amount: row.amount,
+            change: row.change,
             period: row.period,
             ref_n: row.ref_n,
         };

@@ -3,7 +3,7 @@
 use super::{
     random::Random,
     steps::{COPIES, PAYMENTS, Step},
-    stores::{Answer, Fate},
+    stores::{Answer, Fate, Order},
     world::World,
 };
 
@@ -27,6 +27,9 @@ impl Plan {
         if world.stores.is_down(replica) && random.below(3) > 0 {
             return Step::Open { replica: number };
         }
+        if world.stores.holds(replica) && self.has[4] && random.below(25) == 0 {
+            return Step::Crash { replica: number, after: random.below(2) == 0 };
+        }
         if world.stores.holds(replica) && random.below(5) == 0 {
             return self.answer(random, number);
         }
@@ -47,7 +50,8 @@ impl Plan {
             0..72 => Step::Send { payment, copy, replica: number, spelling: random.below(2) as u8 },
             72..76 => Step::Sign { payment },
             76..79 => Step::Reconcile { payment, replica: number },
-            79..82 => Step::Advance { ms: *random.pick(&[50, 700, 4_000, 40_000, 500_000]) },
+            79 | 80 => Step::Advance { ms: *random.pick(&[50, 700, 4_000, 40_000, 500_000]) },
+            81 => self.order(random, payment, number, world),
             82 => Step::Mine,
             83 | 84 => self.of_day(random, number),
             _ => self.trouble(random, some, number).unwrap_or(Step::Advance { ms: 10 }),
@@ -61,6 +65,15 @@ impl Plan {
             _ => Answer::Commit,
         };
         Step::Answer { replica, answer }
+    }
+
+    /// Mostly about what was captured.
+    fn order(&self, random: &mut Random, payment: u8, replica: u8, world: &World) -> Step {
+        let spent: Vec<u8> = (0..PAYMENTS).filter(|place| world.is_spent(*place)).collect();
+        let payment = if spent.is_empty() { payment } else { *random.pick(&spent) };
+        let units = random.below(12) as u8 + 1;
+        let orders = [Order::Void, Order::Refund(units), Order::RefundFailed(units), Order::Dispute, Order::Uphold];
+        Step::Correct { payment, replica, order: *random.pick(&orders) }
     }
 
     fn of_day(&self, random: &mut Random, replica: u8) -> Step {

@@ -76,6 +76,7 @@ pub fn seeded(over: Over, bug: Option<Bug>, seed: u64, tally: &mut Tally) -> (Ve
 fn count(world: &World, tally: &mut Tally) {
     let mut add = |name: &str, count: usize| *tally.entry(name.to_owned()).or_default() += count as u64;
     let kinds = [Kind::Capture, Kind::Void, Kind::Intent, Kind::Failed, Kind::Owed, Kind::Redelivered, Kind::Lapsed];
+    let kinds = kinds.into_iter().chain([Kind::Refund, Kind::Dispute]);
     for kind in kinds {
         add(kind.name(), world.books.entries.iter().filter(|entry| entry.kind == kind).count());
     }
@@ -146,6 +147,7 @@ pub fn told(over: Over, bug: Option<Bug>, seed: u64, failure: &Failure) -> Strin
     );
     for step in &failure.steps {
         let step = format!("{step:?}").replace("fate: ", "fate: Fate::").replace("answer: ", "answer: Answer::");
+        let step = step.replace("order: ", "order: Order::");
         let _ = writeln!(text, "        Step::{step},");
     }
     text + "    ]);\n}\n"

@@ -1,7 +1,7 @@
 //! A run is a list of steps. A step is data of its own: where it does not apply, nothing happens, so any of them can be
 //! left out.
 
-use super::stores::{Answer, Fate};
+use super::stores::{Answer, Fate, Order};
 
 /// Payments that are about at a time, and requests with each.
 pub const PAYMENTS: u8 = 7;
@@ -27,6 +27,8 @@ pub enum Step {
     Mine,
     /// Somebody looks a payment up on the chain and ends it, or does not.
     Reconcile { payment: u8, replica: u8 },
+    /// The operator, or whoever paid, orders something about what the payment was captured for.
+    Correct { payment: u8, replica: u8, order: Order },
     /// Time passes.
     Advance { ms: u32 },
     /// Time passes, until a little after (or before) midnight.

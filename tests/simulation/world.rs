@@ -21,7 +21,7 @@ use super::{
     exchange::Request,
     payments::Payment,
     steps::{PAYMENTS, Step},
-    stores::{Answer, Books, Closing, Stores, UseKey},
+    stores::{Answer, Books, Closing, Order, Ordered, Stores, UseKey},
 };
 
 /// 24 November 2026, 23:50 UTC: the first midnight is near.
@@ -58,7 +58,7 @@ pub enum End {
     Withheld,
     /// Nobody waits for its capture any more.
     Dropped,
-    /// Nobody was told anything.
+    /// Its process died over what may have been written.
     Died,
 }
 
@@ -73,8 +73,8 @@ pub struct Seen {
     pub turns: u32,
 }
 
-/// An operator's order that has no answer yet.
-struct Order {
+/// Somebody looks a payment up, and the ledger has not answered yet.
+struct Lookup {
     replica: usize,
     resolving: StoreFuture<Result<Receipt, ResolveError>>,
 }
@@ -89,7 +89,8 @@ pub struct World {
     /// By place and copy.
     pub requests: BTreeMap<(u8, u8), Request>,
     pub chain: Chain,
-    orders: Vec<Order>,
+    lookups: Vec<Lookup>,
+    orders: Vec<(usize, Ordered)>,
     closings: Vec<(usize, Closing)>,
     pub admissions: Vec<Admission>,
     pub seen: BTreeMap<usize, Seen>,
@@ -104,6 +105,8 @@ pub struct World {
     pub unproven: BTreeSet<i64>,
     /// Captures whose client held the answer up itself.
     pub stalled: BTreeSet<i64>,
+    /// Captures of which somebody ordered something.
+    pub ordered: BTreeSet<i64>,
     /// Of whose credit something was ever claimed.
     pub asked: BTreeSet<UseKey>,
     pub books: Books,
@@ -124,7 +127,9 @@ impl World {
             payments,
             requests: BTreeMap::new(),
             chain: Chain::default(),
+            lookups: Vec::new(),
             orders: Vec::new(),
+            ordered: BTreeSet::new(),
             closings: Vec::new(),
             admissions: Vec::new(),
             seen: BTreeMap::new(),
@@ -161,8 +166,11 @@ impl World {
                 self.requests.insert(place, request);
             }
         }
+        let mut lookups = std::mem::take(&mut self.lookups);
+        lookups.retain_mut(|lookup| self.poll(lookup.replica, &mut lookup.resolving).is_none());
+        self.lookups = lookups;
         let mut orders = std::mem::take(&mut self.orders);
-        orders.retain_mut(|order| self.poll(order.replica, &mut order.resolving).is_none());
+        orders.retain_mut(|(replica, order)| self.poll(*replica, order).is_none());
         self.orders = orders;
         let mut closings = std::mem::take(&mut self.closings);
         closings.retain_mut(|(replica, closing)| self.poll(*replica, closing).is_none());
@@ -204,7 +212,8 @@ impl World {
     /// Whether the payment in this place has been captured.
     pub fn is_spent(&self, place: u8) -> bool {
         let number = self.places[usize::from(place)];
-        self.admissions.iter().any(|admission| admission.payment == number && matches!(admission.end, End::Captured(_)))
+        let ended = |end| matches!(end, End::Captured(_) | End::Intended);
+        self.admissions.iter().any(|admission| admission.payment == number && ended(admission.end))
     }
 
     fn act(&mut self, step: Step) {
@@ -225,6 +234,9 @@ impl World {
             Step::Panic { payment, copy } => self.at_request((payment, copy), World::panic),
             Step::Mine => self.chain.mine(),
             Step::Reconcile { payment, replica } => self.reconcile(self.places[usize::from(payment)], at(replica)),
+            Step::Correct { payment, replica, order } => {
+                self.correct(self.places[usize::from(payment)], at(replica), order);
+            }
             Step::Advance { ms } => self.advance(u64::from(ms)),
             Step::Midnight { after_ms } => {
                 let next = (self.now_ms / DAY_MS + 1) * DAY_MS;
@@ -303,7 +315,23 @@ impl World {
             let resolution = Resolution { moved, transaction, by: "chain", reason, not_before_ms: None };
             resolve(&*store, key, &resolution).await
         });
-        self.orders.push(Order { replica, resolving });
+        self.lookups.push(Lookup { replica, resolving });
+    }
+
+    /// Orders something about the last capture of a payment.
+    fn correct(&mut self, payment: usize, replica: usize, order: Order) {
+        let capture = tollgate::ledger::entry::Kind::Capture;
+        let of = self
+            .books
+            .entries
+            .iter()
+            .rev()
+            .find(|entry| entry.kind == capture && self.owners.get(&entry.key) == Some(&payment));
+        let Some(n) = of.map(|entry| entry.n) else { return };
+        if let Some(ordered) = self.stores.correct(replica, n, order) {
+            self.ordered.insert(n);
+            self.orders.push((replica, ordered));
+        }
     }
 
     fn advance(&mut self, ms: u64) {
@@ -318,14 +346,19 @@ impl World {
             return;
         }
         self.stores.crash(replica, after);
-        self.requests.retain(|_, request| request.replica != replica);
-        self.orders.retain(|order| order.replica != replica);
+        let gone = self.requests.extract_if(.., |_, request| request.replica == replica);
+        let written: BTreeSet<usize> = gone.filter_map(|(_, request)| request.may_be_written()).collect();
+        self.lookups.retain(|lookup| lookup.replica != replica);
+        self.orders.retain(|(at, _)| *at != replica);
         self.closings.retain(|(at, _)| *at != replica);
-        for admission in self.admissions.iter_mut().filter(|a| a.replica == replica) {
+        for (i, admission) in self.admissions.iter_mut().enumerate().filter(|(_, a)| a.replica == replica) {
             admission.suspect = true;
-            if matches!(admission.end, End::Live | End::Dropped) {
-                admission.end = End::Died;
-            }
+            admission.end = match admission.end {
+                End::Live if written.contains(&i) => End::Died,
+                End::Live => End::Released,
+                End::Dropped => End::Died,
+                end => end,
+            };
         }
         // Whatever outcome was on its way is lost.
         let books = self.stores.books(&self.asked);
