@@ -12,14 +12,19 @@ const TROUBLES: usize = 8;
 
 pub struct Plan {
     has: [bool; TROUBLES],
+    /// What follows without dice.
+    script: Vec<Step>,
 }
 
 impl Plan {
     pub fn new(random: &mut Random) -> Plan {
-        Plan { has: std::array::from_fn(|_| random.below(2) == 0) }
+        Plan { has: std::array::from_fn(|_| random.below(2) == 0), script: Vec::new() }
     }
 
-    pub fn next(&self, random: &mut Random, world: &World) -> Step {
+    pub fn next(&mut self, random: &mut Random, world: &World) -> Step {
+        if let Some(step) = self.script.pop() {
+            return step;
+        }
         let replicas = world.stores.replicas();
         let replica = random.below(replicas);
         let number = replica as u8;
@@ -76,7 +81,13 @@ impl Plan {
         Step::Correct { payment, replica, order: *random.pick(&orders) }
     }
 
-    fn of_day(&self, random: &mut Random, replica: u8) -> Step {
+    fn of_day(&mut self, random: &mut Random, replica: u8) -> Step {
+        if self.has[7] && random.below(3) == 0 {
+            // A day is closed as soon as it is over, by a clock that is then set back before its end.
+            let close = Step::Close { replica, before: 0 };
+            self.script = vec![Step::Accept { replica }, Step::Wall { replica, seconds: -200 }, close];
+            return Step::Midnight { after_ms: 1200 };
+        }
         match random.below(3) {
             0 => Step::Midnight { after_ms: *random.pick(&[-1500, -200, 300, 1200, 2500]) },
             _ => Step::Close { replica, before: u8::from(random.below(4) == 0) },

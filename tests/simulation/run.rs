@@ -60,7 +60,7 @@ pub type Tally = BTreeMap<String, u64>;
 /// The run of a seed: its steps, up to one that breaks something, and what came to pass.
 pub fn seeded(over: Over, bug: Option<Bug>, seed: u64, tally: &mut Tally) -> (Vec<Step>, Result<(), Broken>) {
     let (mut random, mut world) = (Random::of(seed), over.world(bug));
-    let plan = Plan::new(&mut random);
+    let mut plan = Plan::new(&mut random);
     let mut steps = Vec::new();
     let end = run(&mut world, |world| {
         (steps.len() < STEPS).then(|| {
@@ -178,5 +178,6 @@ pub fn all(over: impl Fn(u64) -> Over, short: Duration, long: Duration) {
     // Runs in which nothing happens hold every equation.
     let must = ["capture", "void", "intent", "failed", "owed", "redelivered", "close", "statement", "Withheld", "Died"];
     let never: Vec<&str> = must.into_iter().filter(|name| tally.get(*name).is_none_or(|count| *count == 0)).collect();
-    assert!(asked.is_some() || never.is_empty(), "never came to pass: {never:?}");
+    let few = seed - first < 100;
+    assert!(few || never.is_empty(), "never came to pass: {never:?}");
 }
