@@ -154,6 +154,7 @@ impl Gateway {
             since_ms: if secrets_are_new { 0 } else { clock.now_ms() },
             clock: clock.clone(),
         })?;
+        store.set_rules(admin::orders::ledger_rules(&config));
         let (keys, questions) = Keys::new();
         let service = Service::new(keys.clone(), questions, &config, clock.clone())?;
         let (facilitators, settlements) = facilitators::start(&config, &clock)?;

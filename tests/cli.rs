@@ -4,6 +4,8 @@ mod support;
 
 #[path = "cli/books.rs"]
 mod books;
+#[path = "cli/corrections.rs"]
+mod corrections;
 #[path = "cli/demo.rs"]
 mod demo;
 #[path = "cli/exports.rs"]

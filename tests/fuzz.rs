@@ -1,6 +1,7 @@
 //! The fuzz targets on stable: bytes near good ones and random ones, for a moment each; with `TOLLGATE_TEST_LONG` for
 //! minutes.
 
+#[allow(dead_code)]
 #[path = "support/random.rs"]
 mod random;
 #[path = "../fuzz/src/lib.rs"]

@@ -6,6 +6,10 @@ mod audit;
 mod closes;
 #[path = "ledger/closing.rs"]
 mod closing;
+#[path = "ledger/corrections.rs"]
+mod corrections;
+#[path = "ledger/corrections_crash.rs"]
+mod corrections_crash;
 #[path = "ledger/crash.rs"]
 mod crash;
 #[path = "ledger/file.rs"]

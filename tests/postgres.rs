@@ -10,3 +10,12 @@ mod store;
 
 #[path = "postgres/replicas.rs"]
 mod replicas;
+
+#[path = "postgres/opening.rs"]
+mod opening;
+
+#[path = "postgres/closing.rs"]
+mod closing;
+
+#[path = "postgres/commands.rs"]
+mod commands;

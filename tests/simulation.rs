@@ -1,4 +1,4 @@
-//! The seeded simulation of money: agents, replicas, crashes, freezes, clocks, failing disks, closes, with every equation of
+//! The seeded simulation of money: agents, replicas, crashes, freezes, clocks, failing disks, disputes, closes, with every equation of
 //! `simulation/equations.rs` after each step.
 //!
 //! | over | what it is |

@@ -461,6 +461,8 @@ pub struct Ledger {
     pub keys_max: usize,
     /// `queue_max` (8192): captures waiting for the disk; more answer 503.
     pub queue_max: usize,
+    /// `dispute_days` (30): for so long after a charge it may be disputed.
+    pub dispute_days: u32,
     /// `sync` (true). False loses the last payments with the machine's power: for measurements only.
     pub sync: bool,
 }

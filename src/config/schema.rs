@@ -329,6 +329,7 @@ const LEDGER: &[Key] = &[
         "Payments remembered to refuse replays; a full memory answers 503.",
     ),
     count("queue_max", 8192, 1, 1_048_576, "Payments waiting for the disk; more are answered with 503."),
+    count("dispute_days", 30, 1, 3650, "For so long after a charge it may be disputed (`tollgate ledger dispute`)."),
     key("sync", Kind::Flag(true), "Off, the last payments are lost with the machine's power: for measurements only."),
 ];
 

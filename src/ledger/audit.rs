@@ -1,6 +1,7 @@
 //! Proves the books: every link of every chain, every sum, from nothing but the file.
 
 mod closes;
+mod corrections;
 mod references;
 mod sums;
 
@@ -35,7 +36,10 @@ pub struct AuditReport {
     pub captures: u64,
     /// Voids among them.
     pub voids: u64,
-    /// Captures without an outcome: answers on their way, or a gateway that died over them.
+    /// Refunds among them, less those that failed.
+    pub refunds: i64,
+    /// Captures without an outcome, as listings have it: answers on their way, or a gateway that died over them, and no later
+    /// posting says what became of them.
     pub unproven: u64,
     /// Entries whose target or evidence was dropped by retention.
     pub dropped: u64,
@@ -47,7 +51,7 @@ pub struct AuditReport {
     pub verified: u64,
     /// Statements.
     pub statements: u64,
-    /// Captured less voided of each asset, ledger units.
+    /// Captured less voided and refunded of each asset, ledger units.
     pub charged: BTreeMap<String, i64>,
     /// The first thing that is wrong; `None`: the books are whole.
     pub finding: Option<Finding>,
@@ -192,6 +196,10 @@ struct Audit<'c> {
     /// Captures whose outcome has not been met.
     open: HashSet<i64>,
     voided: HashMap<i64, i64>,
+    /// Captures of which a later posting says what became of their answer.
+    told: HashSet<i64>,
+    /// What of a capture was given back.
+    refunded: HashMap<i64, i64>,
     total: u64,
 }
 
@@ -206,6 +214,8 @@ impl<'c> Audit<'c> {
             used: BTreeMap::new(),
             open: HashSet::new(),
             voided: HashMap::new(),
+            told: HashSet::new(),
+            refunded: HashMap::new(),
             total: 0,
         }
     }
@@ -224,7 +234,7 @@ impl<'c> Audit<'c> {
                 same(Place::Writer(slot), "its first open day", day_text(open_day), day_text(head.open_day))?;
             }
         }
-        self.report.unproven = self.open.len() as u64;
+        self.report.unproven = self.unproven()?;
         self.place = Place::File;
         let rows: i64 = connection.cell("SELECT count(*) FROM entries", &[])?;
         same(Place::File, "entries in all", self.report.entries.to_string(), rows.to_string())?;
@@ -367,17 +377,43 @@ impl<'c> Audit<'c> {
             }
             _ => 0,
         };
-        if rollup::counts(entry.kind) {
-            self.rollups.add(RollupKey::of(entry).to_owned(), entry.kind, entry.amount);
+        if matches!(entry.kind, Kind::Void | Kind::Owed | Kind::Redelivered) {
+            self.told.extend(entry.ref_n);
+        }
+        if let Some(change) = rollup::change(entry) {
+            self.rollups.add(RollupKey::of(entry).to_owned(), change);
+            let charged = self.report.charged.entry(entry.asset.to_owned()).or_default();
+            if change.kind == Kind::Capture {
+                *charged = charged.saturating_add(change.amount);
+            } else {
+                *charged = charged.saturating_sub(change.amount);
+            }
+            if change.kind == Kind::Refund {
+                self.report.refunds += change.count;
+                let refunded = self.refunded.entry(entry.ref_n.unwrap_or_default()).or_default();
+                *refunded = refunded.saturating_add(change.amount);
+            }
         }
         if change != 0 || matches!(entry.kind, Kind::Capture | Kind::Void) {
             let key = (entry.account.to_owned(), entry.asset.to_owned(), entry.period);
             let used = self.used.entry(key).or_default();
             *used = used.saturating_add(change);
-            let charged = self.report.charged.entry(entry.asset.to_owned()).or_default();
-            *charged = charged.saturating_add(change);
         }
         Ok(())
+    }
+
+    /// Captures of which nobody knows what became.
+    fn unproven(&self) -> Result<u64, Stop> {
+        let amount = |n: &i64| self.connection.cell::<i64>("SELECT amount FROM entries WHERE n = ?1", params![n]);
+        let mut unproven = 0;
+        for n in self.open.difference(&self.told) {
+            let given_back = match self.refunded.get(n) {
+                Some(refunded) => *refunded > 0 && *refunded >= amount(n)?,
+                None => false,
+            };
+            unproven += u64::from(!given_back);
+        }
+        Ok(unproven)
     }
 
     /// A void names an earlier capture of its payment and gives back what that charged, once.

@@ -1,9 +1,10 @@
 //! One batch, one transaction: number, chain and insert the winners, then everything that follows from them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, mem, sync::Arc};
 
 use super::{
     books::{Books, FLOOR_STEP_MS, int},
+    captured::{Captured, captured},
     chain::{self, Batch, Hash},
     credit::UseKey,
     day::BookZone,
@@ -26,6 +27,34 @@ use crate::{payment::key::PaymentKey, wire::amount::Asset};
 
 /// Keys remembered as written, so that most batches do not touch their table; a full memory is emptied.
 const KNOWN_KEYS_MAX: usize = 65_536;
+
+/// What goes into one transaction.
+pub(super) struct Part {
+    pub(super) jobs: Vec<Job>,
+    pub(super) redeliveries: Vec<Redelivery>,
+    pub(super) outcomes: Vec<Outcome>,
+}
+
+impl Part {
+    pub(super) fn len(&self) -> usize {
+        self.jobs.len() + self.redeliveries.len() + self.outcomes.len()
+    }
+
+    /// Keeps about half, of one sort if there are several.
+    pub(super) fn split(&mut self) -> Part {
+        let sorts = [self.jobs.len(), self.redeliveries.len(), self.outcomes.len()];
+        if sorts.iter().filter(|n| **n > 0).count() > 1 {
+            let outcomes = mem::take(&mut self.outcomes);
+            let redeliveries = if self.jobs.is_empty() { Vec::new() } else { mem::take(&mut self.redeliveries) };
+            return Part { jobs: Vec::new(), redeliveries, outcomes };
+        }
+        Part {
+            jobs: self.jobs.split_off(sorts[0] / 2),
+            redeliveries: self.redeliveries.split_off(sorts[1] / 2),
+            outcomes: self.outcomes.split_off(sorts[2] / 2),
+        }
+    }
+}
 
 /// The times of a batch.
 #[derive(Clone, Copy, Debug)]
@@ -179,21 +208,6 @@ struct Filled<'a> {
     closed: Vec<i64>,
 }
 
-/// The columns of a capture that a later posting about it repeats.
-pub(super) struct Captured {
-    pub(super) n: i64,
-    pub(super) key: PostingKey,
-    pub(super) at_ms: i64,
-    pub(super) account: Arc<str>,
-    agent: String,
-    agent_key: Option<String>,
-    route: String,
-    pub(super) scheme: String,
-    pub(super) asset: String,
-    pub(super) amount: i64,
-    pub(super) period: u32,
-}
-
 fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, BatchError> {
     // Read again each time: closing a day moves `open_day`, and whoever else wrote here must be noticed.
     let head = match from.lease {
@@ -339,21 +353,8 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
     } else {
         from.floor_ms
     };
-    let n_last = EntryNumber { slot: from.slot, seq: head.seq }.n();
-    let has_entries = n_last > n_before;
-    if has_entries || packed.is_some() {
-        head.batch_seq += 1;
-        let batch = Batch {
-            slot: from.slot,
-            batch_seq: head.batch_seq,
-            n_first: has_entries.then_some(n_before + 1),
-            n_last: has_entries.then_some(n_last),
-            at_ms,
-            outcomes: packed.as_deref(),
-        };
-        head.hash = chain::batch(&head.hash, &batch);
-        rows::insert_batch(transaction, &batch, &head.hash).map_err(sort)?;
-        save_head(transaction, from.slot, &head).map_err(sort)?;
+    if EntryNumber::from_n(n_before).seq < head.seq || packed.is_some() {
+        seal(transaction, from.slot, &mut head, n_before, packed.as_deref()).map_err(sort)?;
         if let Some(lease) = from.lease {
             lease.renew(transaction).map_err(sort)?;
         }
@@ -374,10 +375,34 @@ fn posting_keys(jobs: &[Job], reversals: &[Option<Captured>], again: &[Option<Ca
         }
     }
     for capture in reversals.iter().chain(again).flatten() {
-        let kinds = [Kind::Void, Kind::Owed, Kind::Redelivered];
+        let kinds = [Kind::Void, Kind::Owed, Kind::Redelivered, Kind::Lapsed];
         keys.extend(kinds.map(|kind| PostingKey::new(kind, &capture.key.payment(), 0)));
     }
     keys
+}
+
+/// Ends a batch: its row and the writer's, over the entries after `n_before`.
+pub(super) fn seal(
+    connection: &Session,
+    slot: i64,
+    head: &mut Head,
+    n_before: i64,
+    outcomes: Option<&[u8]>,
+) -> SqlResult<()> {
+    let n_last = EntryNumber { slot, seq: head.seq }.n();
+    let has_entries = n_last > n_before;
+    head.batch_seq += 1;
+    let batch = Batch {
+        slot,
+        batch_seq: head.batch_seq,
+        n_first: has_entries.then_some(n_before + 1),
+        n_last: has_entries.then_some(n_last),
+        at_ms: head.at_ms,
+        outcomes,
+    };
+    head.hash = chain::batch(&head.hash, &batch);
+    rows::insert_batch(connection, &batch, &head.hash)?;
+    save_head(connection, slot, head)
 }
 
 /// When a batch is posted.
@@ -386,60 +411,6 @@ pub(super) struct Stamp {
     pub(super) at_ms: i64,
     pub(super) wall_ms: i64,
     pub(super) book_day: i64,
-}
-
-impl Captured {
-    /// A later posting about the capture.
-    pub(super) fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
-        Entry {
-            n,
-            key: PostingKey::new(kind, &self.key.payment(), 0),
-            kind,
-            at_ms: stamp.at_ms,
-            wall_ms: stamp.wall_ms,
-            book_day: stamp.book_day,
-            account: &self.account,
-            agent: &self.agent,
-            agent_key: self.agent_key.as_deref(),
-            route: &self.route,
-            scheme: &self.scheme,
-            asset: &self.asset,
-            amount: self.amount,
-            list_amount: None,
-            period: i64::from(self.period),
-            table_hash: None,
-            status: None,
-            ref_n: Some(self.n),
-            method: None,
-            target: None,
-            target_salt: None,
-            target_digest: None,
-            evidence: None,
-            evidence_digest: None,
-        }
-    }
-}
-
-fn captured(connection: &Session, n: i64) -> SqlResult<Option<Captured>> {
-    let select = "SELECT key, account, agent, agent_key, route, scheme, asset, amount, period, at_ms FROM entries \
-                  WHERE n = ?1 AND kind = 1";
-    let row = connection.first(select, params![n], |row| {
-        let Some(key) = PostingKey::from_bytes(row.get(0)?) else { return Ok(None) };
-        Ok(Some(Captured {
-            n,
-            key,
-            account: row.get(1)?,
-            agent: row.get(2)?,
-            agent_key: row.get(3)?,
-            route: row.get(4)?,
-            scheme: row.get(5)?,
-            asset: row.get(6)?,
-            amount: row.get(7)?,
-            period: row.get(8)?,
-            at_ms: row.get(9)?,
-        }))
-    })?;
-    Ok(row.flatten())
 }
 
 fn insert_key(connection: &Session, record: &KeyRecord, at_ms: i64) -> SqlResult<()> {

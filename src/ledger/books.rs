@@ -15,6 +15,7 @@ use super::{
     postgres::{lease::Lease, schema},
     rows,
     sql::{Begin, Row, Session, SqlError, SqlResult, params},
+    steps,
     store::Terms,
 };
 use crate::wire::amount::Asset;
@@ -202,8 +203,8 @@ impl Books {
                     let n = row.get(1)?;
                     let at_once = is_settled_at_once(row.get(3)?);
                     let unproven = at_once && !told.contains(&n);
-                    let waits = unproven || owed.contains(&key.payment());
-                    each(key, n, at_ms, waits && !ended.contains(&key.payment()));
+                    let waits = (unproven || owed.contains(&key.payment())) && !ended.contains(&key.payment());
+                    each(key, n, at_ms, waits && !steps::is_refunded(&self.connection, &key.payment())?);
                 }
                 _ => {}
             }

@@ -367,6 +367,15 @@ impl Claims {
         }
     }
 
+    /// What was owed is given back another way: it is fetched no more.
+    pub(super) fn end_owed(&self, key: &PaymentKey, n: i64) {
+        if let Some(held) = self.shard(key).get_mut(key)
+            && [State::Owed { n }, State::Serving { n }, State::Lapsing { n }].contains(&held.state)
+        {
+            held.state = State::Captured { n };
+        }
+    }
+
     /// The capture is on disk as entry `n`, for `amount`.
     pub(super) fn captured(&self, claim: &Claim, n: i64, amount: Units) {
         self.end(claim, State::is_live, |held| {

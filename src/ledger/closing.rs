@@ -68,6 +68,10 @@ impl Books {
         let faults = self.faults.clone();
         let disk = |error: SqlError| BatchError::Disk(error.to_string());
         let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
+        if let Some(lease) = self.lease {
+            // No gateway posts, and none comes, until this is done.
+            lease.lock_all(&transaction).map_err(sort)?;
+        }
         let head = file::head(&transaction, self.slot).map_err(disk)?;
         let Some(head) = head.filter(|head| (head.seq, head.hash) == (self.head.seq, self.head.hash)) else {
             return Err(BatchError::Disk("another process wrote to the ledger".to_owned()));
@@ -92,7 +96,7 @@ impl Books {
         let mut close = Close {
             from_day,
             until,
-            at_ms: head.at_ms.max(int(now_ms)),
+            at_ms: last_posting(&transaction).map_err(sort)?.max(int(now_ms)),
             heads: heads(&transaction).map_err(sort)?,
             signature: None,
         };
@@ -123,8 +127,8 @@ fn fill(transaction: &Session, close: &Close) -> SqlResult<()> {
     // A token that moved with its capture is owed by nobody.
     let sums = format!(
         "SELECT account, asset, CAST(SUM(captured) AS BIGINT), CAST(SUM(voided) + SUM(refunded) AS BIGINT), \
-         MIN(CASE WHEN scheme IN ({SETTLED_AT_ONCE}) THEN 1 ELSE 0 END) \
-         FROM rollups WHERE book_day >= ?1 AND book_day < ?2 AND captures + voids + refunds > 0 \
+         MIN(CASE WHEN scheme IN ({SETTLED_AT_ONCE}) THEN 1 ELSE 0 END) FROM rollups WHERE book_day >= ?1 \
+         AND book_day < ?2 AND (captures <> 0 OR voids <> 0 OR refunds <> 0 OR refunded <> 0) \
          GROUP BY account, asset ORDER BY account, asset"
     );
     let mut sums = transaction.prepare(&sums)?;
@@ -160,6 +164,11 @@ fn fill(transaction: &Session, close: &Close) -> SqlResult<()> {
 fn first_day(connection: &Session) -> SqlResult<Option<i64>> {
     let first = "SELECT min(book_day) FROM entries WHERE n IN (SELECT (slot << 48) + 1 FROM writers)";
     connection.cell(first, &[])
+}
+
+/// When any writer posted last.
+fn last_posting(connection: &Session) -> SqlResult<i64> {
+    connection.cell("SELECT coalesce(max(at_ms), 0) FROM writers", &[])
 }
 
 fn heads(connection: &Session) -> SqlResult<Vec<HeadRecord>> {

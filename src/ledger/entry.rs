@@ -60,9 +60,9 @@ pub struct Entry<'a> {
     pub period: i64,
     /// SHA-256 of the price table.
     pub table_hash: Option<&'a [u8]>,
-    /// The origin's status.
+    /// The origin's status; of a refund or dispute what it is, see [`super::correction::State`].
     pub status: Option<i64>,
-    /// The capture that a void reverses.
+    /// The capture that it is about.
     pub ref_n: Option<i64>,
     /// Request method.
     pub method: Option<&'a str>,
@@ -184,6 +184,11 @@ impl PostingKey {
     pub fn kind(&self) -> Kind {
         // Both constructors write a known kind.
         Kind::from_number(i64::from(self.bytes[0])).unwrap_or(Kind::Capture)
+    }
+
+    /// The number of a kind that carries one, else 0.
+    pub fn number(&self) -> u16 {
+        u16::from_be_bytes([self.bytes[18], self.bytes[19]])
     }
 
     /// The payment.

@@ -1,6 +1,6 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
-//! Pure: [`entry`], [`chain`], [`close`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
+//! Pure: [`entry`], [`correction`], [`chain`], [`close`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
 //! [`store`], with [`settling`] for payments that move money at once; its SQLite is [`sqlite`], made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
 //! (one wake a core and batch). [`read`], [`report`] and [`audit`] look at the file of a running gateway without its lock.
@@ -9,11 +9,14 @@
 pub mod audit;
 mod batch;
 mod books;
+mod captured;
 pub mod chain;
 mod claims;
 pub mod clock_rule;
 pub mod close;
 pub mod closing;
+mod correcting;
+pub mod correction;
 mod credit;
 pub mod day;
 pub mod entry;
@@ -43,6 +46,7 @@ pub mod settling;
 pub mod sql;
 pub mod sqlite;
 pub mod statements;
+mod steps;
 pub mod store;
 mod throttle;
 mod turns;

@@ -2,12 +2,14 @@
 
 use super::{
     books::int,
+    correction,
     entry::{Kind, PostingKey},
     evidence::{BodyDigest, WalletEvidence},
     opening::SKEW_MAX_MS,
     read::{LedgerReader, ReadError},
     settlements::find,
     sql::params,
+    steps,
 };
 use crate::payment::key::PaymentKey;
 use crate::wire::x402::receipt::Receipt;
@@ -25,6 +27,8 @@ pub struct Owed {
     pub payer: String,
     /// What moved, in ledger units, more than zero.
     pub amount: i64,
+    /// What of it was given back; less than all.
+    pub refunded: i64,
     /// Of what, with its network: `eip155:8453/erc20:0x8335…`.
     pub asset: String,
     /// When it was captured, Unix ms.
@@ -50,6 +54,8 @@ pub enum Fetch {
     Yes,
     /// Its turns are over.
     Lapsed,
+    /// Some of it was given back.
+    Refunded,
     /// A payment of x402 v1: anybody could copy it from the chain.
     Version1,
     /// The body of its request was not read to its end, so that no request can be told to be the same.
@@ -61,7 +67,7 @@ pub enum Fetch {
 }
 
 impl LedgerReader {
-    /// What is owed and was not served since, oldest first.
+    /// What is owed and was neither served nor all given back since, oldest first.
     ///
     /// # Errors
     /// [`ReadError::Sql`].
@@ -79,7 +85,13 @@ impl LedgerReader {
             let evidence = evidence.and_then(|bytes| WalletEvidence::decode(bytes).ok());
             let receipt = evidence.as_ref().and_then(|evidence| Receipt::decode(evidence.receipt.as_bytes()));
             let Some(key) = key else { return Ok(None) };
+            let refunds = steps::matters(&self.connection, &key, Kind::Refund)?;
+            let (amount, refunded) = (row.get(3)?, correction::refunded(&refunds));
+            if refunded >= amount {
+                return Ok(None);
+            }
             let fetch = match &evidence {
+                _ if refunded > 0 => Fetch::Refunded,
                 _ if find(&self.connection, &PostingKey::new(Kind::Lapsed, &key, 0))?.is_some() => Fetch::Lapsed,
                 None => Fetch::Dropped,
                 Some(WalletEvidence { sealed_id: None, .. }) => Fetch::Version1,
@@ -93,7 +105,8 @@ impl LedgerReader {
                 key,
                 account: row.get(11)?,
                 payer: row.get(2)?,
-                amount: row.get(3)?,
+                amount,
+                refunded,
                 asset: row.get(4)?,
                 paid_ms: row.get(5)?,
                 since_ms: row.get(6)?,

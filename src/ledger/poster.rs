@@ -7,7 +7,7 @@ use super::{
     chain::{self, Hash},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     file::Head,
-    rollup::{self, RollupKey, Rollups},
+    rollup::{self, RollupKey, Rollups, Sums},
     rows,
     sql::{Session, SqlResult, params},
 };
@@ -96,8 +96,8 @@ impl<'t, 'e> Poster<'t, 'e> {
         }
         self.head.hash = hash;
         self.head.seq += 1;
-        if rollup::counts(entry.kind) {
-            self.rollups.add(RollupKey::of(entry), entry.kind, entry.amount);
+        if let Some(change) = rollup::change(entry) {
+            self.rollups.add(RollupKey::of(entry), change);
         }
         let change = match entry.kind {
             // On a server the claim has taken it already.
@@ -141,7 +141,29 @@ impl<'t, 'e> Poster<'t, 'e> {
                     sums.voided,
                 ],
             )?;
+            add_refunds(self.transaction, key, sums)?;
         }
         Ok(())
     }
+}
+
+/// Adds refunds, which are rare, to a row that is there.
+fn add_refunds(connection: &Session, key: &RollupKey<&str>, sums: &Sums) -> SqlResult<()> {
+    if (sums.refunds, sums.refunded) == (0, 0) {
+        return Ok(());
+    }
+    let add = "UPDATE rollups SET refunds = refunds + ?8, refunded = refunded + ?9 WHERE book_day = ?1 AND account = ?2 \
+               AND agent = ?3 AND route = ?4 AND scheme = ?5 AND asset = ?6 AND slot = ?7";
+    let values = params![
+        key.book_day,
+        key.account,
+        key.agent,
+        key.route,
+        key.scheme,
+        key.asset,
+        key.slot,
+        sums.refunds,
+        sums.refunded,
+    ];
+    connection.execute(add, values).map(drop)
 }

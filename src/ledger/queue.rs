@@ -10,6 +10,8 @@ use std::{
 use super::{
     close::Close,
     closing::CloseError,
+    correcting::CorrectResult,
+    correction::Order,
     mailbox::{Answer, Ticket},
     settling::{Bought, Intent},
     statements::{Mark, MarkError},
@@ -106,6 +108,7 @@ pub(super) enum Ask {
     /// Close the days before this one; the key signs it.
     Close(i64, Option<Arc<GatewayKey>>, Arc<Ticket<Result<Close, CloseError>>>),
     Mark(Mark, Arc<Ticket<Result<(), MarkError>>>),
+    Correct(Vec<Order>, Arc<Ticket<CorrectResult>>),
 }
 
 impl Ask {
@@ -117,6 +120,7 @@ impl Ask {
             Ask::Find(_, ticket) => ticket.fill(Err(error)),
             // The row says that it is being settled, which is read the same way.
             Ask::Unknown(_) => {}
+            Ask::Correct(_, ticket) => ticket.fill(Err(error)),
             Ask::Mark(_, ticket) => ticket.fill(Err(MarkError::Unavailable(error))),
             Ask::Close(_, _, ticket) => ticket.fill(Err(CloseError::Unavailable(error))),
         }

@@ -1,11 +1,13 @@
 //! Reading the books, beside the gateway that writes them: no lock is needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
     chain::Hash,
+    correction::Seen,
+    correction::{self, Matter},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     evidence::{EvidenceError, Proof},
     file::{self, Book, OpenError},
@@ -15,6 +17,7 @@ use super::{
     resolve::Open,
     rows, settlements,
     sql::{Begin, Session, SqlError, SqlResult, params},
+    steps,
     store::Unresolved,
 };
 use crate::payment::key::PaymentKey;
@@ -49,6 +52,10 @@ pub enum State {
     Voided,
     /// Money moved, and nobody got the answer.
     Owed,
+    /// Money moved, and all of it was given back.
+    Refunded,
+    /// Contested, and not decided: beside what else it is.
+    Disputed,
 }
 
 /// The later postings of a capture.
@@ -64,6 +71,12 @@ pub struct Fate {
     pub redelivered_n: Option<i64>,
     /// The entry that says that it is not served any more.
     pub lapsed_n: Option<i64>,
+    /// What was given back, ledger units.
+    pub refunded: i64,
+    /// That is all there was.
+    pub is_refunded: bool,
+    /// What its last dispute is.
+    pub dispute: Option<correction::State>,
 }
 
 impl Fate {
@@ -71,11 +84,24 @@ impl Fate {
     pub fn state(&self) -> State {
         match self {
             Fate { void_n: Some(_), .. } => State::Voided,
+            Fate { is_refunded: true, .. } => State::Refunded,
             Fate { redelivered_n: Some(_), .. } => State::Delivered,
             Fate { owed_n: Some(_), .. } => State::Owed,
             Fate { outcome: Some(_), .. } => State::Delivered,
             Fate { outcome: None, .. } => State::Unproven,
         }
+    }
+
+    /// Whether it is in this state; more than one may be true.
+    pub fn is(&self, state: State) -> bool {
+        match state {
+            State::Disputed => self.dispute == Some(correction::State::Open),
+            state => self.state() == state,
+        }
+    }
+
+    fn with_refunds(self, refunded: i64, amount: i64) -> Fate {
+        Fate { refunded, is_refunded: refunded > 0 && refunded >= amount, ..self }
     }
 }
 
@@ -95,6 +121,8 @@ pub struct Listed {
     pub asset: String,
     pub amount: i64,
     pub status: Option<i64>,
+    /// Of a posting about a refund or dispute.
+    pub step: Option<correction::State>,
     pub ref_n: Option<i64>,
     pub method: Option<String>,
     /// `None` also where retention dropped it.
@@ -126,6 +154,10 @@ pub struct Shown {
     pub evidence: Option<Result<Proof, EvidenceError>>,
     /// The entry's link of the chain.
     pub hash: Hash,
+    /// Of a capture, in order of their numbers.
+    pub refunds: Vec<Matter>,
+    /// Likewise.
+    pub disputes: Vec<Matter>,
 }
 
 /// Why the books cannot be read.
@@ -188,13 +220,22 @@ impl LedgerReader {
             }
             let fate = later.meet(entry);
             let account = filter.account.as_deref().is_none_or(|account| account == entry.account);
-            let state = filter.state.is_none_or(|state| fate.is_some_and(|fate| fate.state() == state));
+            let state = filter.state.is_none_or(|state| fate.is_some_and(|fate| fate.is(state)));
             if account && state {
                 found.push(listed(entry, fate));
             }
             Walk::On
         })?;
         Ok(found)
+    }
+
+    /// The last batch of each writer: what is read after this has at least their outcomes.
+    ///
+    /// # Errors
+    /// [`ReadError::Sql`].
+    pub fn last_batches(&self) -> Result<Seen, ReadError> {
+        let last = "SELECT slot, batch_seq FROM writers";
+        Ok(self.connection.all(last, &[], |row| Ok((row.get(0)?, row.get(1)?)))?.into_iter().collect())
     }
 
     /// Payments of which nobody knows whether they moved money, oldest first.
@@ -227,7 +268,18 @@ impl LedgerReader {
         let mut found = statement.query(params![n])?;
         let Some(row) = found.next()? else { return Ok(None) };
         let (entry, hash) = rows::read(&row)?;
-        let fate = if entry.kind == Kind::Capture { Some(self.fate(&entry)?) } else { None };
+        let matters = |kind| match entry.kind {
+            Kind::Capture => steps::matters(&self.connection, &entry.key.payment(), kind),
+            _ => Ok(Vec::new()),
+        };
+        let (refunds, disputes) = (matters(Kind::Refund)?, matters(Kind::Dispute)?);
+        let fate = match entry.kind {
+            Kind::Capture => Some(Fate {
+                dispute: disputes.last().map(|dispute| dispute.state),
+                ..self.fate(&entry)?.with_refunds(correction::refunded(&refunds), entry.amount)
+            }),
+            _ => None,
+        };
         Ok(Some(Shown {
             listed: listed(&entry, fate),
             key: entry.key,
@@ -239,6 +291,8 @@ impl LedgerReader {
             table_hash: entry.table_hash.map(<[u8]>::to_vec),
             evidence: entry.evidence.map(Proof::decode),
             hash,
+            refunds,
+            disputes,
         }))
     }
 
@@ -270,6 +324,7 @@ impl LedgerReader {
             owed_n: find(Kind::Owed)?,
             redelivered_n: find(Kind::Redelivered)?,
             lapsed_n: find(Kind::Lapsed)?,
+            ..Fate::default()
         };
         let mut statement = self.connection.prepare(
             "SELECT n_first, outcomes FROM batches WHERE slot = ?1 AND (outcomes IS NOT NULL OR n_first <= ?2) \
@@ -325,6 +380,10 @@ enum Step<'e, 'r> {
 struct Later {
     outcomes: HashMap<i64, Record>,
     postings: HashMap<(i64, Kind), i64>,
+    /// Refunds that failed, by their capture and number.
+    failed: HashSet<(i64, u8)>,
+    refunded: HashMap<i64, i64>,
+    disputes: HashMap<i64, correction::State>,
 }
 
 impl Later {
@@ -333,19 +392,41 @@ impl Later {
         match (entry.kind, entry.ref_n) {
             (Kind::Capture, _) => {
                 let mut later = |kind| self.postings.remove(&(entry.n, kind));
-                Some(Fate {
+                let fate = Fate {
                     void_n: later(Kind::Void),
                     owed_n: later(Kind::Owed),
                     redelivered_n: later(Kind::Redelivered),
                     lapsed_n: later(Kind::Lapsed),
                     outcome: self.outcomes.remove(&entry.n),
-                })
+                    dispute: self.disputes.remove(&entry.n),
+                    ..Fate::default()
+                };
+                Some(fate.with_refunds(self.refunded.remove(&entry.n).unwrap_or_default(), entry.amount))
+            }
+            (Kind::Refund | Kind::Dispute, Some(capture_n)) => {
+                self.step(entry, capture_n);
+                None
             }
             (kind @ (Kind::Void | Kind::Owed | Kind::Redelivered | Kind::Lapsed), Some(capture_n)) => {
                 self.postings.insert((capture_n, kind), entry.n);
                 None
             }
             _ => None,
+        }
+    }
+}
+
+impl Later {
+    /// A step of a refund or dispute: its end is met before its beginning.
+    fn step(&mut self, entry: &Entry<'_>, capture_n: i64) {
+        let Some(state) = correction::State::from_code(entry.kind, entry.status.unwrap_or_default()) else { return };
+        let which = (entry.key.number() >> 8) as u8;
+        let is_end = entry.key.number() & 1 == 1;
+        match entry.kind {
+            Kind::Dispute => _ = self.disputes.entry(capture_n).or_insert(state),
+            _ if state == correction::State::Failed => _ = self.failed.insert((capture_n, which)),
+            _ if is_end || self.failed.remove(&(capture_n, which)) => {}
+            _ => *self.refunded.entry(capture_n).or_default() += entry.amount,
         }
     }
 }
@@ -363,7 +444,8 @@ fn listed(entry: &Entry<'_>, fate: Option<Fate>) -> Listed {
         scheme: entry.scheme.to_owned(),
         asset: entry.asset.to_owned(),
         amount: entry.amount,
-        status: entry.status,
+        status: entry.status.filter(|_| !matches!(entry.kind, Kind::Refund | Kind::Dispute)),
+        step: correction::State::from_code(entry.kind, entry.status.unwrap_or_default()),
         ref_n: entry.ref_n,
         method: entry.method.map(str::to_owned),
         target: entry.target.map(str::to_owned),

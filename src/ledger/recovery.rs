@@ -47,7 +47,8 @@ impl Writer {
     }
 
     fn try_again(&mut self) -> Result<(), String> {
-        let (before, attempted) = self.doubt.unwrap_or((*self.books.head(), None));
+        // Kept over tries: opening the file anew takes its head, whoever wrote it.
+        let (before, attempted) = *self.doubt.get_or_insert((*self.books.head(), None));
         let slot = self.books.slot;
         let asked_ms = self.shared.clock.now_ms();
         self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
@@ -98,6 +99,7 @@ impl Writer {
                 self.outcomes.push(Outcome { n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
             }
         }
+        self.follow_unsure().map_err(failed)?;
         self.doubt = None;
         self.shared.claims.raise_floor(self.books.floor_ms());
         // Whoever asked for them was told that the ledger is closed, so their answers are owed.

@@ -2,6 +2,7 @@
 
 use std::{borrow::Borrow, collections::BTreeMap};
 
+use super::correction::State;
 use super::entry::{Entry, EntryNumber, Kind};
 
 /// What one row of `rollups` is about.
@@ -34,23 +35,46 @@ pub struct Sums {
     pub voids: i64,
     /// Their amounts.
     pub voided: i64,
-    /// Refunds.
+    /// Refunds, less those that failed: negative on a day on which an earlier one did.
     pub refunds: i64,
-    /// Their amounts.
+    /// Their amounts, likewise.
     pub refunded: i64,
+}
+
+/// What an entry changes of the sums.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Capture, void or refund.
+    pub kind: Kind,
+    /// How many: one less where a refund failed.
+    pub count: i64,
+    /// Ledger units, likewise.
+    pub amount: i64,
+}
+
+/// What an entry changes of the sums; none for most kinds, and for a refund that is done after it was sent.
+pub fn change(entry: &Entry<'_>) -> Option<Change> {
+    let count = match entry.kind {
+        Kind::Capture | Kind::Void => 1,
+        // Its beginning counts, and a failure takes that back.
+        Kind::Refund if entry.key.number() & 1 == 0 => 1,
+        Kind::Refund if entry.status == Some(State::Failed.code()) => -1,
+        _ => return None,
+    };
+    Some(Change { kind: entry.kind, count, amount: count * entry.amount })
 }
 
 impl Sums {
     /// What one entry adds. Sums saturate; the store keeps them far below by its limits on credit.
-    pub fn add(&mut self, kind: Kind, amount: i64) {
-        let (count, sum) = match kind {
+    pub fn add(&mut self, change: Change) {
+        let (count, sum) = match change.kind {
             Kind::Capture => (&mut self.captures, &mut self.captured),
             Kind::Void => (&mut self.voids, &mut self.voided),
             Kind::Refund => (&mut self.refunds, &mut self.refunded),
             _ => return,
         };
-        *count = count.saturating_add(1);
-        *sum = sum.saturating_add(amount);
+        *count = count.saturating_add(change.count);
+        *sum = sum.saturating_add(change.amount);
     }
 }
 
@@ -71,8 +95,8 @@ impl<S: Ord + Borrow<str>> Rollups<S> {
     }
 
     /// Adds an inserted row.
-    pub fn add(&mut self, key: RollupKey<S>, kind: Kind, amount: i64) {
-        self.0.entry(key).or_default().add(kind, amount);
+    pub fn add(&mut self, key: RollupKey<S>, change: Change) {
+        self.0.entry(key).or_default().add(change);
     }
 
     /// The rows, in order of their keys.
@@ -119,11 +143,6 @@ impl<'a> RollupKey<&'a str> {
     }
 }
 
-/// Whether an entry of this kind changes a roll-up.
-pub fn counts(kind: Kind) -> bool {
-    matches!(kind, Kind::Capture | Kind::Void | Kind::Refund)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,10 +159,11 @@ mod tests {
             slot: 1,
         };
         let mut rollups = Rollups::new();
-        rollups.add(key("x"), Kind::Capture, 10);
-        rollups.add(key("y"), Kind::Capture, 1);
-        rollups.add(key("x"), Kind::Capture, 5);
-        rollups.add(key("x"), Kind::Void, 5);
+        let one = |kind, amount| Change { kind, count: 1, amount };
+        rollups.add(key("x"), one(Kind::Capture, 10));
+        rollups.add(key("y"), one(Kind::Capture, 1));
+        rollups.add(key("x"), one(Kind::Capture, 5));
+        rollups.add(key("x"), one(Kind::Void, 5));
         let rows: Vec<_> = rollups.iter().map(|(k, s)| (k.account, *s)).collect();
         let x = Sums { captures: 2, captured: 15, voids: 1, voided: 5, ..Sums::default() };
         assert_eq!(rows, [("x", x), ("y", Sums { captures: 1, captured: 1, ..Sums::default() })]);

@@ -11,6 +11,7 @@ use super::{
     queue::{Act, Job},
     settling::{Bought, Intent},
     sql::{Row, Session, SqlResult, params},
+    steps,
     store::{ClaimRequest, Posting, Purchase, Receipt, Unresolved},
 };
 use crate::{
@@ -176,9 +177,10 @@ pub(super) fn bought(connection: &Session, key: &PaymentKey) -> SqlResult<Option
     let [capture, owed, redelivered] =
         [Kind::Capture, Kind::Owed, Kind::Redelivered].map(|kind| PostingKey::new(kind, key, 0));
     let owed = find(connection, &owed)?.is_some() && find(connection, &redelivered)?.is_none();
+    let refunded = steps::is_refunded(connection, key)?;
     connection.first(select, params![capture.as_bytes()], |row| {
         let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<i64>(1)?.unsigned_abs() };
-        Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed })
+        Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed, refunded })
     })
 }
 

@@ -74,6 +74,8 @@ pub struct Bought {
     pub evidence: Option<Vec<u8>>,
     /// Its answer was not given, and has not been since.
     pub owed: bool,
+    /// Some of it was given back, or is on its way: the answer is not given any more.
+    pub refunded: bool,
 }
 
 /// The unresolved payments of this process. There are few, or something is very wrong.

@@ -16,6 +16,8 @@ use super::{
     claims::use_key,
     close::Close,
     closing::CloseError,
+    correcting::CorrectResult,
+    correction::{Order, Rules},
     faults::{Faults, NoFaults},
     limits,
     location::Location,
@@ -172,6 +174,11 @@ impl SqliteStore {
     /// A configuration was loaded whose offers live this long; the floor leaves room for the longest so far.
     pub fn raise_ttl_max(&self, ttl_max_ms: u64) {
         self.shared.ttl_max_ms.fetch_max(ttl_max_ms, Ordering::Relaxed);
+    }
+
+    /// What the operator has set about corrections.
+    pub fn set_rules(&self, rules: Rules) {
+        self.shared.set_rules(rules);
     }
 
     /// Payments in memory.
@@ -434,6 +441,15 @@ impl Store for SqliteStore {
                 Box::pin(future::ready(Err(unavailable.into())))
             }
         }
+    }
+
+    fn correct(&self, orders: Vec<Order>) -> StoreFuture<CorrectResult> {
+        if let Err(unavailable) = self.open_now() {
+            return Box::pin(future::ready(Err(unavailable)));
+        }
+        let ticket = Ticket::new();
+        self.shared.queue.ask(Ask::Correct(orders, ticket.clone()));
+        Box::pin(Filled(ticket))
     }
 
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>> {

@@ -159,7 +159,8 @@ pub struct Statement {
     pub closed_ms: i64,
     /// What was captured.
     pub gross: i64,
-    /// What was given back: voids and refunds posted in these days, of earlier captures too. Not negative.
+    /// What was given back: voids and refunds posted in these days, of earlier captures too; negative where more refunds of
+    /// earlier days failed.
     pub corrections: i64,
     /// `gross` less `corrections`; negative where more was given back than bought.
     pub total: i64,
@@ -268,7 +269,7 @@ fn select(connection: &Session, account: Option<&str>, number: Option<i64>) -> S
                       s.total, s.head, e.state FROM statements s JOIN closes c ON c.until = s.until \
                       JOIN statement_events e ON e.number = s.number \
                       AND e.i = (SELECT max(i) FROM statement_events WHERE number = s.number) \
-                      WHERE (?1 IS NULL OR s.account = ?1) AND (?2 IS NULL OR s.number = ?2) ORDER BY s.number";
+                      WHERE (CAST(?1 AS TEXT) IS NULL OR s.account = ?1) AND (CAST(?2 AS BIGINT) IS NULL OR s.number = ?2) ORDER BY s.number";
     let read = |row: &Row<'_>| {
         Ok(Statement {
             number: row.get(0)?,
@@ -302,7 +303,7 @@ fn lines(connection: &Session, statement: &Statement) -> SqlResult<(Vec<Statemen
             let (count, sum): (i64, i64) = (row.get(column)?, row.get(column + 1)?);
             let line = StatementLine { day: row.get(0)?, route: row.get(1)?, kind, count, amount: sign * sum };
             match kind {
-                _ if count == 0 => {}
+                _ if (count, sum) == (0, 0) => {}
                 Kind::Capture => captures.push(line),
                 _ => corrections.push(line),
             }

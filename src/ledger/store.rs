@@ -10,6 +10,8 @@
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
+pub use super::correcting::{CorrectResult, Corrected};
+pub use super::correction::{By, CorrectError, Order, What};
 pub use super::settling::{Bought, Intent, Settling, Unresolved};
 pub use crate::payment::permit::KeyRecord;
 use crate::{
@@ -102,6 +104,10 @@ pub trait Store: Outcomes {
     /// What was owed is served: durable when the future resolves. A turn that ends without leaves it owed in the books, for
     /// the operator to refund. The receipt is the capture's.
     fn redelivered(&self, turn: OwedTurn) -> StoreFuture<Result<Receipt, CaptureError>>;
+
+    /// Voids, refunds, contests: durable when the future resolves, each order once. What is refunded or voided is fetched no
+    /// more, and credit is given back, before anybody is told. Whoever is not told asks again, or looks.
+    fn correct(&self, orders: Vec<Order>) -> StoreFuture<CorrectResult>;
 
     /// Makes offer templates durable, so that a quote outlives this process. `(digest, bytes)`.
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>>;

@@ -18,47 +18,74 @@
 //! | served | `owed`, `redelivered` | the answer, after the posting | not fetched; the charge stands |
 //!
 //! A capture of which nobody knows whether its answer left (a crash) is fetched in the same way, without `owed`; should it
-//! lapse, `owed` is posted with it, for by then its payer has been told so. `lapsed` and `redelivered` exclude each other: the
-//! turn is one at a time, and the writer looks for the other before it posts one.
+//! lapse, `owed` is posted with it, for by then its payer has been told so. A refund ends it as well, at once; a turn that is
+//! taken then gives nothing. The ends exclude each other: the writer looks for another one before it posts one.
 
 use super::{
-    batch::{BatchError, Captured, Stamp, sort},
+    batch::{BatchError, Stamp, sort},
+    captured::Captured,
     entry::{Kind, PostingKey},
     poster::Poster,
     queue::TurnEnd,
+    settlements,
+    sql::{Session, SqlResult},
+    steps,
     store::Receipt,
 };
 
-/// Posts that the answer of a capture is owed; false if it was, or has been served since.
+/// Whether an answer waits for its payer.
+pub(super) enum Stand {
+    /// It was served later, has lapsed, or was given back.
+    Over,
+    /// It is owed.
+    Owed,
+    /// Nothing is posted about it.
+    Unknown,
+}
+
+/// What the books say of the answer to a capture.
+pub(super) fn stand(connection: &Session, capture: &Captured) -> SqlResult<Stand> {
+    for kind in [Kind::Void, Kind::Redelivered, Kind::Lapsed] {
+        if find(connection, capture, kind)?.is_some() {
+            return Ok(Stand::Over);
+        }
+    }
+    if steps::is_refunded(connection, &capture.key.payment())? {
+        return Ok(Stand::Over);
+    }
+    Ok(if find(connection, capture, Kind::Owed)?.is_some() { Stand::Owed } else { Stand::Unknown })
+}
+
+/// Posts that the answer of a capture is owed; false if that was posted before, or its end.
 pub(super) fn owe<'e>(post: &mut Poster<'_, 'e>, capture: &'e Captured, stamp: Stamp) -> Result<bool, BatchError> {
-    if has(post, capture, Kind::Redelivered)? {
+    if let Stand::Over = stand(post.connection(), capture).map_err(sort)? {
         return Ok(false);
     }
     Ok(post.insert(&capture.entry(Kind::Owed, post.next_n(), stamp))?.is_some())
 }
 
-/// Posts the end of a turn; `None` where there was another one before. The receipt is the capture's.
+/// Posts the end of a turn; `None` where there was an end before. The receipt is the capture's.
 pub(super) fn end<'e>(
     post: &mut Poster<'_, 'e>,
     capture: &'e Captured,
     end: TurnEnd,
     stamp: Stamp,
 ) -> Result<Option<Receipt>, BatchError> {
-    let (kind, other) = match end {
-        TurnEnd::Served => (Kind::Redelivered, Kind::Lapsed),
-        TurnEnd::Lapsed => (Kind::Lapsed, Kind::Redelivered),
-    };
-    if has(post, capture, other)? {
+    if let Stand::Over = stand(post.connection(), capture).map_err(sort)? {
         return Ok(None);
     }
-    if end == TurnEnd::Lapsed {
-        owe(post, capture, stamp)?;
-    }
+    let kind = match end {
+        TurnEnd::Served => Kind::Redelivered,
+        TurnEnd::Lapsed => {
+            owe(post, capture, stamp)?;
+            Kind::Lapsed
+        }
+    };
     let posted = post.insert(&capture.entry(kind, post.next_n(), stamp))?;
     Ok(posted.map(|_| Receipt { n: capture.n, at_ms: capture.at_ms.unsigned_abs() }))
 }
 
-fn has(post: &Poster<'_, '_>, capture: &Captured, kind: Kind) -> Result<bool, BatchError> {
-    let key = PostingKey::new(kind, &capture.key.payment(), 0);
-    Ok(post.find(&key).map_err(sort)?.is_some())
+/// The later posting of this kind about a capture.
+pub(super) fn find(connection: &Session, capture: &Captured, kind: Kind) -> SqlResult<Option<i64>> {
+    settlements::find(connection, &PostingKey::new(kind, &capture.key.payment(), 0))
 }

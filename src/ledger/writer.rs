@@ -12,11 +12,12 @@ use std::{
 };
 
 use super::{
-    batch::{BatchError, Posted, Times, Written},
+    batch::{BatchError, Part, Posted, Times, Written},
     books::Books,
     claims::{Claims, SHARDS, SWEEP},
     clock_rule::ClockRule,
     closing::CloseError,
+    correction::Rules,
     day::{CreditPeriod, credit_period},
     file::{Head, Owner},
     mailbox::{Answer, Post, Ticket},
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     /// Whether the file was opened and memory holds what it knows.
     opened: AtomicBool,
     rule: Mutex<ClockRule>,
+    rules: Mutex<Rules>,
     /// Longest ttl of an offer that may be presented.
     pub(super) ttl_max_ms: AtomicU64,
     pub(super) skew_ms: u64,
@@ -89,6 +91,7 @@ impl Shared {
             open: AtomicBool::new(false),
             opened: AtomicBool::new(false),
             rule: Mutex::new(ClockRule::new(0, 0)),
+            rules: Mutex::default(),
             ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
             skew_ms: options.skew_ms,
             desk,
@@ -109,6 +112,14 @@ impl Shared {
 
     pub(super) fn set_rule(&self, rule: ClockRule) {
         *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = rule;
+    }
+
+    pub(super) fn rules(&self) -> Rules {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_rules(&self, rules: Rules) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
     pub(super) fn check_clock(&self) {
@@ -254,6 +265,8 @@ pub(super) struct Writer {
     pub(super) kept: Vec<Job>,
     /// Turns that have lapsed, likewise: until then their payments are in flight.
     pub(super) lapses: Vec<Redelivery>,
+    /// Captures that were ordered about when the file failed.
+    pub(super) unsure: Vec<i64>,
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
     pub(super) doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
@@ -262,8 +275,8 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Option<Owner>) -> Writer {
         let (outcomes, in_doubt, kept, lapses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let (doubt, next_shard) = (None, 0);
-        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, lapses, doubt, next_shard }
+        let (unsure, doubt, next_shard) = (Vec::new(), None, 0);
+        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, lapses, unsure, doubt, next_shard }
     }
 
     /// Runs until the queue is closed and written.
@@ -518,6 +531,12 @@ impl Writer {
                 drop(at_disk);
                 return self.tell(marked, &ticket, MarkError::Refused, MarkError::Unavailable);
             }
+            Ask::Correct(orders, ticket) => {
+                let (rules, times) = (shared.rules(), shared.times());
+                let done = caught(|| self.books.correct(&orders, rules, times));
+                drop(at_disk);
+                return self.corrected(done, &orders, &ticket);
+            }
         }
         Ok(())
     }
@@ -544,7 +563,7 @@ impl Writer {
     }
 
     /// The file failed outside of a batch: closed before anyone is told.
-    fn broken(&self, what: &str) -> Broken {
+    pub(super) fn broken(&self, what: &str) -> Broken {
         let reason = self.failed(what);
         self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
         Broken(reason)
@@ -560,34 +579,6 @@ impl Writer {
 fn caught<T>(write: impl FnOnce() -> Result<T, BatchError>) -> Result<T, BatchError> {
     panic::catch_unwind(AssertUnwindSafe(write))
         .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())))
-}
-
-/// What goes into one transaction.
-struct Part {
-    jobs: Vec<Job>,
-    redeliveries: Vec<Redelivery>,
-    outcomes: Vec<Outcome>,
-}
-
-impl Part {
-    fn len(&self) -> usize {
-        self.jobs.len() + self.redeliveries.len() + self.outcomes.len()
-    }
-
-    /// Keeps about half, of one sort if there are several.
-    fn split(&mut self) -> Part {
-        let sorts = [self.jobs.len(), self.redeliveries.len(), self.outcomes.len()];
-        if sorts.iter().filter(|n| **n > 0).count() > 1 {
-            let outcomes = mem::take(&mut self.outcomes);
-            let redeliveries = if self.jobs.is_empty() { Vec::new() } else { mem::take(&mut self.redeliveries) };
-            return Part { jobs: Vec::new(), redeliveries, outcomes };
-        }
-        Part {
-            jobs: self.jobs.split_off(sorts[0] / 2),
-            redeliveries: self.redeliveries.split_off(sorts[1] / 2),
-            outcomes: self.outcomes.split_off(sorts[2] / 2),
-        }
-    }
 }
 
 /// The file failed, with the reason; the queue must be refused and the file opened again.

@@ -2,6 +2,7 @@
 //!
 //! What can be asked for is in [`orders`]; without a running gateway a command carries out the same orders itself.
 
+mod corrections;
 pub mod orders;
 
 use std::fs;

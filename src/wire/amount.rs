@@ -217,7 +217,10 @@ impl fmt::Display for Money {
 }
 
 /// Decimal digits → units of 10^-`decimals`; no sign, exponent or superfluous zero.
-fn parse_decimal(text: &str, decimals: u32) -> Result<Units, AmountError> {
+///
+/// # Errors
+/// Says what is wrong, with the text that arrived.
+pub fn parse_decimal(text: &str, decimals: u32) -> Result<Units, AmountError> {
     let shape = || AmountError::Shape(text.to_owned());
     let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
     let all_digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());

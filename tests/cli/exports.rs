@@ -88,7 +88,10 @@ fn postings_are_whole_in_each_format_and_days_bound_them() {
     let csv = ran(&dir, &["export"]);
     let lines: Vec<&str> = csv.split_terminator("\r\n").collect();
     assert_eq!(lines.len(), 1 + postings.len());
-    assert!(lines[0].starts_with("n,ref,kind,at,book_day,account,") && lines[0].ends_with(",schema"), "{csv}");
+    assert!(
+        lines[0].starts_with("n,ref,kind,at,book_day,account,") && lines[0].ends_with(",schema,state,reference"),
+        "{csv}"
+    );
     assert!(lines[1].contains(",\"a, \"\"b\"\"\",deferred,USD,,0.25,250000,0.25,250000,200,GET,\"http://"), "{csv}");
 
     let metered = objects(&ran(&dir, &["export", "--format", "metered"]));

@@ -24,6 +24,9 @@ fn each_help_has_examples() {
         "ledger verify",
         "ledger statements",
         "ledger statement",
+        "ledger void",
+        "ledger refund",
+        "ledger dispute",
         "demo",
         "completions",
     ] {

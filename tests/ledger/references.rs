@@ -4,11 +4,13 @@ use rusqlite::Connection;
 use tollgate::ledger::{
     audit::Place,
     chain::{self, Batch, Hash},
+    correction::State,
     entry::{Entry, Kind, PostingKey},
     read::LedgerReader,
-    store::{Posting, Store},
+    store::{Posting, Store, What},
 };
 
+use crate::corrections::{order, refund};
 use crate::settlement::{claim, intend, redeliver, settle, wallet_posting};
 use crate::support::*;
 
@@ -99,7 +101,10 @@ fn relink(sql: &Connection, n: i64, previous: &Hash) -> Hash {
 
 /// Does something to whole books, writes their chain anew, and says where the audit must find it.
 fn check(change: &str, n: i64, said: &str) {
-    let ledger = books();
+    check_in(&books(), change, n, said);
+}
+
+fn check_in(ledger: &Ledger, change: &str, n: i64, said: &str) {
     let sql = ledger.sql();
     let changed = sql.execute(change, ()).unwrap();
     assert_eq!(changed, 1, "{change}");
@@ -175,4 +180,54 @@ fn less_than_the_maximum_may_be_taken_and_nothing_without_an_intent() {
     ledger.close();
     let finding = audit(&ledger).unwrap();
     assert!(finding.to_string().contains("its intent"), "{finding}");
+}
+
+/// Capture, dispute opened and upheld, its void; intent, capture, two refunds of which the first failed, a third that is done.
+fn corrected() -> Ledger {
+    let mut ledger = Ledger::new();
+    let n = ledger.pay("credit").n;
+    order(&ledger, n, What::Dispute).unwrap();
+    order(&ledger, n, What::Uphold).unwrap();
+    let n = settle(&ledger, intend(&ledger, "token"), false).unwrap().n;
+    refund(&ledger, n, "a", Some(6_000), None).unwrap();
+    refund(&ledger, n, "b", Some(4_000), None).unwrap();
+    refund(&ledger, n, "a", None, Some(State::Failed)).unwrap();
+    refund(&ledger, n, "c", Some(6_000), Some(State::Done)).unwrap();
+    ledger.close();
+    ledger
+}
+
+#[test]
+fn corrections_are_of_what_was_charged_and_have_a_beginning() {
+    let ledger = corrected();
+    let kinds: Vec<i64> =
+        (1..=10).map(|n| ledger.number(&format!("SELECT kind FROM entries WHERE n & 255 = {n}"))).collect();
+    assert_eq!(kinds, [1, 8, 8, 2, 4, 1, 3, 3, 3, 3]);
+    let check = |n: i64, change: &str, said: &str| {
+        check_in(&corrected(), &format!("UPDATE entries SET {change} WHERE n & 255 = {n}"), n, said);
+    };
+    // More goes back than was charged, than is left, or nothing.
+    check(8, "amount = 4001", "its amount: expected 1 to 4000, what is left, found 4001");
+    check(10, "amount = 6001", "its amount: expected 1 to 6000");
+    check(7, "amount = 0", "its amount");
+    // What failed was sent, for as much.
+    check(9, "amount = 5999", "its amount: expected 6000, found 5999");
+    check(9, "status = 1", "its step: expected done or failed");
+    check(10, "status = 3", "its step: expected sent or done");
+    let done = "UPDATE entries SET status = 2 WHERE n & 255 = 7";
+    check_in(&corrected(), done, 9, "what it was: expected 1, found 2");
+    check(2, "status = 2", "its step: expected open");
+    check(3, "amount = amount - 1", "its amount");
+    for n in [2, 3, 7, 9] {
+        check(n, "ref_n = ref_n + 1", "the capture that it names");
+    }
+    for n in [7, 9] {
+        check(n, "scheme = 'deferred'", "its scheme: expected one that is settled at once");
+    }
+    check(4, "scheme = 'exact'", "its scheme: expected one on credit");
+    // A number is left out; an end has no beginning.
+    let tail = |n: i64, tail: &str| format!("key = CAST(substr(key, 1, 18) || x'{tail}' AS BLOB), status = {n}");
+    check(8, &tail(1, "0400"), "the one before it");
+    check(9, &tail(3, "0501"), "its beginning");
+    check(3, &tail(2, "0201"), "its beginning");
 }

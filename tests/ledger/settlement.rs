@@ -55,7 +55,8 @@ fn intent() -> Intent {
 }
 
 pub fn claim(ledger: &Ledger, name: &str) -> Result<Claim, ClaimError> {
-    wait(ledger.store().claim(wallet_request(name)))
+    let paid_at_ms = ledger.clock.now_ms();
+    wait(ledger.store().claim(ClaimRequest { paid_at_ms, ..wallet_request(name) }))
 }
 
 pub fn intend(ledger: &Ledger, name: &str) -> Settling {
@@ -268,7 +269,7 @@ fn a_second_try_whose_intent_was_not_seen_either_is_not_left_in_doubt() {
         assert_eq!(ledger.number("SELECT count(*) FROM claims"), 0);
     }
     ledger.reopen().unwrap();
-    assert!(ledger.store().unresolved().is_empty());
+    assert!(wait(ledger.store().unresolved()).unwrap().is_empty());
     let settling = intend(&ledger, "a");
     settle(&ledger, settling, false).unwrap();
     audited(&mut ledger, 1, 1, 0);

@@ -7,11 +7,15 @@ use std::sync::{
 
 use tollgate::ledger::{
     faults::Faults,
-    read::LedgerReader,
+    read::{Filter, LedgerReader, State},
     store::{ClaimError, Health, Store},
 };
 
-use crate::{settlement::*, support::*};
+use crate::{
+    corrections::{refund, void},
+    settlement::*,
+    support::*,
+};
 
 /// One turn that gives nothing.
 fn turn(ledger: &Ledger, name: &str) {
@@ -67,6 +71,31 @@ fn what_a_crash_left_unproven_lapses_too_and_is_owed_then() {
     assert_eq!(ledger.number("SELECT count(*) FROM entries WHERE kind = 6"), 1);
     assert!(wait(ledger.store().find(key("a"))).unwrap().unwrap().owed);
     audited(&ledger);
+}
+
+/// An audit counts what a listing shows.
+#[test]
+fn an_audit_counts_as_unproven_what_is_listed_so() {
+    let mut ledger = Ledger::new();
+    for name in ["left", "redelivered", "owed", "voided", "refunded", "part"] {
+        if name == "voided" {
+            ledger.pay(name);
+        } else {
+            settle(&ledger, intend(&ledger, name), false).unwrap();
+        }
+    }
+    ledger.reopen().unwrap();
+    redeliver(&ledger, "redelivered").unwrap();
+    (0..3).for_each(|_| turn(&ledger, "owed"));
+    let n = |i: i64| ledger.number(&format!("SELECT n FROM entries WHERE kind = 1 ORDER BY n LIMIT 1 OFFSET {i}"));
+    void(&ledger, n(3)).unwrap();
+    refund(&ledger, n(4), "x", None, None).unwrap();
+    refund(&ledger, n(5), "x", Some(1), None).unwrap();
+    let reader = LedgerReader::open(&ledger.path()).unwrap();
+    let filter = Filter { limit: 10, state: Some(State::Unproven), ..Filter::default() };
+    let listed: Vec<i64> = reader.list(&filter).unwrap().iter().map(|row| row.n).collect();
+    assert_eq!(listed, [n(5), n(0)]);
+    assert_eq!(reader.audit(|_, _| ()).unwrap().unproven, 2);
 }
 
 /// Holds the commit of a lapse until a test lets it go.

@@ -20,7 +20,7 @@ use crate::support::{
 };
 
 /// The configuration of a gateway over `server`, with the secret that all of them have.
-fn toml(server: &Postgres, origin: &Origin, agent: &Agent) -> String {
+pub fn toml(server: &Postgres, origin: &Origin, agent: &Agent) -> String {
     let more = format!(
         "[ledger]\nurl = \"{}\"\n[offers]\nsecret_file = \"{}/secret.json\"\nttl_seconds = 3600\n",
         server.url(),
@@ -29,13 +29,13 @@ fn toml(server: &Postgres, origin: &Origin, agent: &Agent) -> String {
     site_toml(origin, agent, &more).replace("cores = 2", "cores = 1").replace("1000 USD", "1000000 USD")
 }
 
-fn make_secret(server: &Postgres) {
+pub fn make_secret(server: &Postgres) {
     let (code, _, err) = tollgate(server.folder(), &["keygen", "--secret", "-o", "secret.json"]);
     assert_eq!(code, 0, "{err}");
 }
 
 /// Waits until priced routes are sold again.
-fn until_open(addr: SocketAddr) {
+pub fn until_open(addr: SocketAddr) {
     let until = Instant::now() + Duration::from_secs(60);
     while get(addr, "/paid/open").status != 402 {
         assert!(Instant::now() < until, "{} does not open", addr);

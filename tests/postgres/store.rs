@@ -7,15 +7,22 @@ use tollgate::{
     ledger::{
         location::Location,
         read::LedgerReader,
+        settling::Intent,
         sqlite::{SqliteOptions, SqliteStore},
-        store::{CaptureError, ClaimError, Delivery, Outcome, Outcomes, Released, Store},
+        store::{
+            CaptureError, ClaimError, ClaimRequest, Delivery, Outcome, Outcomes, Posting, Purchase, Released, Store,
+        },
     },
+    wire::amount::Units,
 };
 
-use crate::{ledger::*, support::Postgres};
+use crate::{
+    ledger::*,
+    support::{Postgres, Random},
+};
 
 /// A gateway's store over the server.
-fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
+pub fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
     let place = Location::parse(&server.url(), None).unwrap();
     SqliteStore::open(SqliteOptions { place, ..options("".into(), clock.clone()) }).unwrap()
 }
@@ -86,4 +93,145 @@ fn a_claim_whose_slot_is_gone_is_not_captured() {
     a.close().unwrap();
     b.close().unwrap();
     assert_eq!(audit(&server).finding, None);
+}
+
+#[test]
+fn credit_over_gateways_is_never_exceeded_and_its_last_unit_can_be_spent() {
+    let Some(server) = Postgres::start("postgres::credit_over_gateways") else { return };
+    let clock = Clock::manual(NOON);
+    let stores = [open(&server, &clock), open(&server, &clock), open(&server, &clock)];
+    let limit = 100_i64;
+    let admitted = std::sync::atomic::AtomicI64::new(0);
+    std::thread::scope(|scope| {
+        for side in 0..9_u32 {
+            let (store, admitted) = (&stores[side as usize % 3], &admitted);
+            scope.spawn(move || {
+                let mut random = tollgate_random(side);
+                for turn in 0..40 {
+                    let amount = i64::from(random() % 9 + 1);
+                    let name = format!("{side}-{turn}");
+                    let request = ClaimRequest { limit: units(limit), ..request(&name, amount) };
+                    match wait(store.claim(request)) {
+                        Ok(claim) => {
+                            // Between these two the credit of this claim is taken: what all have taken is within the limit.
+                            let now = admitted.fetch_add(amount, std::sync::atomic::Ordering::SeqCst) + amount;
+                            assert!(now <= limit, "{now} of {limit} are taken");
+                            if random().is_multiple_of(3) {
+                                wait(store.capture(claim, posting(units(amount)))).unwrap();
+                            } else {
+                                admitted.fetch_sub(amount, std::sync::atomic::Ordering::SeqCst);
+                                store.release(claim, Released::OriginFailed);
+                            }
+                        }
+                        Err(ClaimError::CreditExhausted { used, limit: told }) => {
+                            assert!(used.get() + amount > limit && told.get() == limit);
+                        }
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    // Everything that was released is free again, to the last unit.
+    let captured = server.number("SELECT CAST(sum(amount) AS BIGINT) FROM entries");
+    let left = limit - captured;
+    let mut tries = 0;
+    let last = loop {
+        let request = ClaimRequest { limit: units(limit), ..request(&format!("last-{tries}"), left) };
+        match wait(stores[tries % 3].claim(request)) {
+            Ok(claim) => break claim,
+            // Releases are on their way.
+            Err(ClaimError::CreditExhausted { .. }) => tries += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(tries < 1000);
+    };
+    assert!(matches!(
+        wait(stores[0].claim(ClaimRequest { limit: units(limit), ..request("one-more", 1) })),
+        Err(ClaimError::CreditExhausted { .. })
+    ));
+    wait(stores[tries % 3].capture(last, posting(units(left)))).unwrap();
+    assert_eq!(server.number("SELECT used FROM account_use"), limit);
+    stores.iter().for_each(|store| store.close().unwrap());
+    assert_eq!(audit(&server).finding, None);
+}
+
+/// A generator of numbers that are the same each time.
+fn tollgate_random(seed: u32) -> impl FnMut() -> u32 {
+    let mut random = Random::new(u64::from(seed));
+    move || random.below(1 << 30) as u32
+}
+
+#[test]
+fn a_settlement_of_one_gateway_is_ended_by_another_and_what_is_owed_is_served_once() {
+    let Some(server) = Postgres::start("postgres::a_settlement_of_one_gateway") else { return };
+    let clock = Clock::manual(NOON);
+    let (a, b) = (open(&server, &clock), open(&server, &clock));
+    let purchase = || Purchase::new("eip155:8453:0xabc".into(), "GET", "https://shop.example/a");
+    let token = |name: &str| ClaimRequest {
+        account: "wallets".into(),
+        period: 0,
+        limit: Units::MAX,
+        purchase: Some(purchase()),
+        ..request(name, 10_000)
+    };
+    let intent = || Intent {
+        posting: Posting { scheme: "exact", agent_key: None, key: None, ..posting(units(10_000)) },
+        facilitator: "https://facilitator.example".into(),
+        payload: b"{}".to_vec(),
+        hard_until_ms: NOON + 60_000,
+    };
+    let claim = wait(a.claim(token("one"))).unwrap();
+    let settling = wait(a.intend(claim, intent())).unwrap();
+    // Its payer comes to the other one meanwhile.
+    assert_eq!(wait(b.claim(token("one"))).unwrap_err(), ClaimError::InFlight);
+    assert!(wait(b.knows(key("one"))).unwrap());
+    a.unknown(settling);
+    let unresolved = loop {
+        let all = wait(b.unresolved()).unwrap();
+        if let Some(one) = all.first() {
+            break one.clone();
+        }
+    };
+    assert_eq!(unresolved.request.key, key("one"));
+    assert_eq!(wait(b.claim(token("one"))).unwrap_err(), ClaimError::Unresolved);
+    // No other payment of his for the same thing, on either.
+    for store in [&a, &b] {
+        assert!(wait(store.is_in_doubt(purchase())).unwrap());
+        assert_eq!(wait(store.claim(token("two"))).unwrap_err(), ClaimError::PayerUnresolved);
+    }
+    let settling = wait(b.adopt(key("one"))).unwrap();
+    assert!(wait(a.adopt(key("one"))).is_none());
+    let receipt = wait(b.settled(settling, intent().posting, true)).unwrap();
+    assert_eq!(wait(a.claim(token("one"))).unwrap_err(), ClaimError::Owed);
+    assert!(!wait(a.is_in_doubt(purchase())).unwrap());
+    let turn = wait(a.take_owed(key("one"))).unwrap();
+    assert!(wait(b.take_owed(key("one"))).is_none());
+    // Not given: owed again, to whoever comes first.
+    a.give_back(turn);
+    let turn = loop {
+        if let Some(turn) = wait(b.take_owed(key("one"))) {
+            break turn;
+        }
+    };
+    assert_eq!(wait(b.redelivered(turn)).unwrap().n, receipt.n);
+    for store in [&a, &b] {
+        assert_eq!(wait(store.claim(token("one"))).unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
+        assert!(wait(store.take_owed(key("one"))).is_none());
+    }
+    // A gateway that dies over a settlement leaves it to the others.
+    let claim = wait(a.claim(token("three"))).unwrap();
+    std::mem::forget(wait(a.intend(claim, intent())).unwrap());
+    a.close().unwrap();
+    let settling = loop {
+        if let Some(settling) = wait(b.adopt(key("three"))) {
+            break settling;
+        }
+    };
+    wait(b.failed(settling, intent().posting)).unwrap();
+    assert_eq!(wait(b.claim(token("three"))).unwrap_err(), ClaimError::Burnt);
+    b.close().unwrap();
+    assert_eq!(server.number("SELECT used FROM account_use"), 10_000);
+    let report = audit(&server);
+    assert_eq!((report.finding, report.captures), (None, 1));
 }

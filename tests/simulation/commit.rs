@@ -207,7 +207,7 @@ impl Model {
             amount,
             ref_n,
             number: 0,
-            failed: false,
+            state: None,
         };
         let needs = if matches!(act, Act::Capture | Act::Intend(_)) { State::Live } else { State::Settling };
         let Some(row) = self.row_of(i, claim, needs) else {
@@ -266,6 +266,7 @@ impl Model {
             period: post.request.period,
             ref_n: None,
             change: post.amount,
+            state: None,
             hash: [0; 32],
         };
         self.db.count(&row);
@@ -289,7 +290,7 @@ impl Model {
             amount: row.amount,
             ref_n: Some(row.n),
             number: 0,
-            failed: false,
+            state: None,
         };
         // What was given back is not owed.
         if (exact && self.db.is_refunded(row.n)) || self.db.insert(slot, now_ms, &post).is_none() {
@@ -325,7 +326,7 @@ impl Model {
             amount: row.amount,
             ref_n: Some(row.n),
             number: 0,
-            failed: false,
+            state: None,
         };
         self.set_state(&turn.key, State::Serving(turn.n), State::Captured);
         if !served {

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tollgate::ledger::{
     chain::{self, Batch, Hash},
+    correction::State as Correction,
     day::BookZone,
     entry::{Entry, EntryNumber, Kind, PostingKey, is_settled_at_once},
     outcomes,
@@ -83,6 +84,8 @@ pub struct EntryRow {
     pub ref_n: Option<i64>,
     /// What it adds to what is charged.
     pub change: i64,
+    /// Of refunds and disputes.
+    pub state: Option<Correction>,
     pub hash: Hash,
 }
 
@@ -106,8 +109,7 @@ pub struct Post<'a> {
     pub ref_n: Option<i64>,
     /// Of refunds and disputes.
     pub number: u16,
-    /// The end of a refund that did not arrive.
-    pub failed: bool,
+    pub state: Option<Correction>,
 }
 
 enum Undo {
@@ -259,12 +261,6 @@ impl Database {
         self.told.contains_key(&n) || has(Kind::Redelivered) || has(Kind::Lapsed) || self.is_refunded(n)
     }
 
-    /// What has gone back of a capture.
-    pub fn refunded(&self, n: i64) -> i64 {
-        let refunds = self.entries.values().filter(|row| row.kind == Kind::Refund && row.ref_n == Some(n));
-        refunds.map(|row| -row.change).sum()
-    }
-
     /// Whether money was ever sent back: its answer is not given any more.
     pub fn is_refunded(&self, n: i64) -> bool {
         self.entries.values().any(|row| row.kind == Kind::Refund && row.ref_n == Some(n))
@@ -303,7 +299,8 @@ impl Database {
             amount: post.amount,
             period: post.request.period,
             ref_n: post.ref_n,
-            change: change(post.kind, post.number, post.failed, post.amount),
+            change: change(post.kind, post.number, post.state == Some(Correction::Failed), post.amount),
+            state: post.state,
             hash: writer.head,
         };
         if self.by_key.contains_key(&key) {

@@ -10,7 +10,8 @@ use std::{
 use tollgate::{
     clock::Clock,
     ledger::store::{
-        Bought, Claim, ClaimError, ClaimRequest, Look, Receipt, Released, Store, StoreFuture, Unavailable,
+        Bought, Claim, ClaimError, ClaimRequest, CorrectResult, Look, Order, Receipt, Released, Store, StoreFuture,
+        Unavailable,
     },
     payment::key::PaymentKey,
 };
@@ -20,7 +21,7 @@ use super::{
     commit::Write,
     database::{ClaimRow, Database, LEASE_MS, State},
     model_store::{Handle, Reply},
-    stores::{Answer, Books, Closing, Fate, Order, Ordered, Stores, Unclear, UseKey},
+    stores::{Answer, Books, Closing, Fate, Stores, Unclear, UseKey},
 };
 
 /// Releases that spend a payment.
@@ -34,7 +35,7 @@ pub enum Ask {
     Find(PaymentKey, Reply<Result<Option<Bought>, Unavailable>>),
     Unknown(PaymentKey, u64),
     Close(i64, Reply<Result<i64, Unclear>>),
-    Correct(i64, Order, Reply<Result<(), Unclear>>),
+    Correct(Vec<Order>, Reply<CorrectResult>),
 }
 
 pub struct Replica {
@@ -90,7 +91,7 @@ impl Model {
                 Ask::Release(claim, why) => self.release(i, &claim, why),
                 Ask::Find(key, reply) => _ = reply.fill(Ok(self.find(&key))),
                 Ask::Unknown(key, token) => self.unknown(i, key, token),
-                Ask::Correct(n, order, reply) => self.correct(i, n, order, &reply),
+                Ask::Correct(orders, reply) => self.correct(i, &orders, &reply),
                 Ask::Close(until, reply) => self.close(i, until, &reply),
             }
         }
@@ -176,7 +177,7 @@ impl Model {
         let has = |kind| self.db.by_key.contains_key(&tollgate::ledger::entry::PostingKey::new(kind, key, 0));
         let receipt = Receipt { n: row.n, at_ms: row.at_ms.unsigned_abs() };
         let owed = has(tollgate::ledger::entry::Kind::Owed) && !has(tollgate::ledger::entry::Kind::Redelivered);
-        Some(Bought { receipt, method: None, target: None, evidence: None, owed })
+        Some(Bought { receipt, method: None, target: None, evidence: None, owed, refunded: self.db.is_refunded(row.n) })
     }
 
     fn unknown(&mut self, i: usize, key: PaymentKey, token: u64) {
@@ -408,17 +409,6 @@ impl Stores for ModelStores {
         let reply = Reply::new();
         it.asks.push_back(Ask::Close(until, reply.clone()));
         Some(Box::pin(reply.wait()) as StoreFuture<_>)
-    }
-
-    fn correct(&mut self, replica: usize, n: i64, order: Order) -> Option<Ordered> {
-        let mut model = self.lock();
-        let it = &mut model.replicas[replica];
-        if !it.up || it.frozen {
-            return None;
-        }
-        let reply = Reply::new();
-        it.asks.push_back(Ask::Correct(n, order, reply.clone()));
-        Some(Box::pin(reply.wait()))
     }
 
     fn books(&mut self, _: &BTreeSet<UseKey>) -> Books {

@@ -9,8 +9,9 @@ use std::{
 
 use tollgate::{
     ledger::store::{
-        Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
-        OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
+        Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Intent, Look, Order,
+        Outcome, Outcomes, OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms,
+        Unavailable, Unresolved,
     },
     payment::key::PaymentKey,
 };
@@ -282,6 +283,12 @@ impl Store for Handle {
             return ready(Err(unavailable("the process is gone")));
         }
         self.with(|replica| replica.writes.push(Write::Again { turn, served: true, reply: reply.clone() }));
+        Box::pin(reply.wait())
+    }
+
+    fn correct(&self, orders: Vec<Order>) -> StoreFuture<CorrectResult> {
+        let reply = Reply::new();
+        self.with(|replica| replica.asks.push_back(Ask::Correct(orders, reply.clone())));
         Box::pin(reply.wait())
     }
 

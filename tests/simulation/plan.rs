@@ -2,8 +2,8 @@
 
 use super::{
     random::Random,
-    steps::{COPIES, PAYMENTS, Step},
-    stores::{Answer, Fate, Order},
+    steps::{COPIES, Order, PAYMENTS, Step},
+    stores::{Answer, Fate},
     world::World,
 };
 
@@ -76,8 +76,10 @@ impl Plan {
     fn order(&self, random: &mut Random, payment: u8, replica: u8, world: &World) -> Step {
         let spent: Vec<u8> = (0..PAYMENTS).filter(|place| world.is_spent(*place)).collect();
         let payment = if spent.is_empty() { payment } else { *random.pick(&spent) };
-        let units = random.below(12) as u8 + 1;
-        let orders = [Order::Void, Order::Refund(units), Order::RefundFailed(units), Order::Dispute, Order::Uphold];
+        let units = *random.pick(&[1, 2, 5, 9]);
+        let refunds = [Order::Refund(units), Order::RefundDone(units), Order::RefundFailed(units)];
+        let others = [Order::Void, Order::Dispute, Order::Uphold, Order::Reject];
+        let orders = [&refunds[..], &others].concat();
         Step::Correct { payment, replica, order: *random.pick(&orders) }
     }
 

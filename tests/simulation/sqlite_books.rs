@@ -2,14 +2,11 @@
 
 use rusqlite::Connection;
 use tollgate::{
-    ledger::{close::HeadRecord, entry::PostingKey, outcomes, store::Delivery},
+    ledger::{close::HeadRecord, correction::State, entry::PostingKey, outcomes, store::Delivery},
     payment::key::PaymentKey,
 };
 
 use super::stores::{Books, Closed, Open, Posted, Rollup, Stated, Writer, change};
-
-/// How the end of a refund says that it failed.
-const FAILED: i64 = 3;
 
 /// Everything that the equations look at.
 pub fn read(connection: &Connection) -> rusqlite::Result<Books> {
@@ -39,9 +36,7 @@ pub fn read(connection: &Connection) -> rusqlite::Result<Books> {
     let sql =
         "SELECT n, key, at_ms, book_day, account, asset, scheme, amount, period, ref_n, status FROM entries ORDER BY n";
     all(sql, &mut |row| {
-        let bytes = row.get_ref(1)?.as_blob().unwrap();
-        let key = PostingKey::from_bytes(bytes).unwrap();
-        let number = bytes.get(18..20).map_or(0, |bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+        let key = PostingKey::from_bytes(row.get_ref(1)?.as_blob().unwrap()).unwrap();
         let (amount, status): (i64, Option<i64>) = (row.get(7)?, row.get(10)?);
         books.entries.push(Posted {
             n: row.get(0)?,
@@ -53,7 +48,7 @@ pub fn read(connection: &Connection) -> rusqlite::Result<Books> {
             asset: row.get(5)?,
             scheme: row.get(6)?,
             amount,
-            change: change(key.kind(), number, status == Some(FAILED), amount),
+            change: change(key.kind(), key.number(), status == Some(State::Failed.code()), amount),
             period: row.get(8)?,
             ref_n: row.get(9)?,
         });

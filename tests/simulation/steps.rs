@@ -1,7 +1,12 @@
 //! A run is a list of steps. A step is data of its own: where it does not apply, nothing happens, so any of them can be
 //! left out.
 
-use super::stores::{Answer, Fate, Order};
+use tollgate::{
+    ledger::correction::{self, By, State, What},
+    wire::amount::Units,
+};
+
+use super::stores::{Answer, Fate};
 
 /// Payments that are about at a time, and requests with each.
 pub const PAYMENTS: u8 = 7;
@@ -55,4 +60,44 @@ pub enum Step {
     Wall { replica: u8, seconds: i16 },
     /// The operator says that it is right.
     Accept { replica: u8 },
+}
+
+/// What is ordered about a capture. A refund is told from others of it by its units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Given back on credit.
+    Void,
+    /// So many units go back.
+    Refund(u8),
+    /// They have arrived.
+    RefundDone(u8),
+    /// They have not.
+    RefundFailed(u8),
+    /// The charge is contested.
+    Dispute,
+    /// It was wrong; on credit it is voided.
+    Uphold,
+    /// It was right.
+    Reject,
+}
+
+impl Order {
+    /// About the capture of this number.
+    pub fn about(self, n: i64) -> correction::Order {
+        let refund = |units: u8, state| What::Refund {
+            reference: format!("of {units}"),
+            amount: Units::new(i64::from(units)),
+            state: Some(state),
+        };
+        let what = match self {
+            Order::Void => What::Void { unproven_since: None },
+            Order::Refund(units) => refund(units, State::Sent),
+            Order::RefundDone(units) => refund(units, State::Done),
+            Order::RefundFailed(units) => refund(units, State::Failed),
+            Order::Dispute => What::Dispute,
+            Order::Uphold => What::Uphold,
+            Order::Reject => What::Reject,
+        };
+        correction::Order { n, what, reason: "asked for".to_owned(), by: By::Operator }
+    }
 }

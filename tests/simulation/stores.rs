@@ -36,24 +36,6 @@ pub enum Answer {
     Unseen,
 }
 
-/// What is ordered about a capture. A refund is told from others of it by its units.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Given back on credit.
-    Void,
-    /// So many units go back.
-    Refund(u8),
-    /// They have not arrived.
-    RefundFailed(u8),
-    /// The charge is contested.
-    Dispute,
-    /// It was wrong; on credit it is voided.
-    Uphold,
-}
-
-/// What became of an order; what is refused changes nothing.
-pub type Ordered = StoreFuture<Result<(), Unclear>>;
-
 /// How the days before `until` were closed, or why not; whoever hears [`Unclear`] asks again.
 pub type Closing = StoreFuture<Result<i64, Unclear>>;
 
@@ -123,11 +105,6 @@ pub trait Stores {
     /// Closes the days before `until`; none where nothing can be asked.
     fn close_days(&mut self, replica: usize, until: i64) -> Option<Closing>;
 
-    /// Orders something about the capture of this number; none where nothing can be asked.
-    fn correct(&mut self, _replica: usize, _n: i64, _order: Order) -> Option<Ordered> {
-        None
-    }
-
     /// What is written, and what memory makes of it; credit where it was ever `asked` for.
     fn books(&mut self, asked: &BTreeSet<UseKey>) -> Books;
 
@@ -184,11 +161,6 @@ pub struct Posted {
     pub change: i64,
     pub period: u32,
     pub ref_n: Option<i64>,
-}
-
-/// The number of a posting about refund or dispute `which`, at its beginning or its end.
-pub fn number(which: u8, ends: bool) -> u16 {
-    u16::from(which) << 8 | u16::from(ends)
 }
 
 /// What a posting adds to what is charged; `failed` is what the end of a refund says.

@@ -9,7 +9,7 @@ use std::{
 use tollgate::{
     ledger::{
         resolve::{Resolution, ResolveError, resolve},
-        store::{Receipt, Store, StoreFuture},
+        store::{CorrectResult, Receipt, Store, StoreFuture},
     },
     payment::key::PaymentKey,
 };
@@ -20,8 +20,8 @@ use super::{
     equations::{Broken, Watch},
     exchange::Request,
     payments::Payment,
-    steps::{PAYMENTS, Step},
-    stores::{Answer, Books, Closing, Order, Ordered, Stores, UseKey},
+    steps::{Order, PAYMENTS, Step},
+    stores::{Answer, Books, Closing, Stores, UseKey},
 };
 
 /// 24 November 2026, 23:50 UTC: the first midnight is near.
@@ -90,7 +90,7 @@ pub struct World {
     pub requests: BTreeMap<(u8, u8), Request>,
     pub chain: Chain,
     lookups: Vec<Lookup>,
-    orders: Vec<(usize, Ordered)>,
+    orders: Vec<(usize, StoreFuture<CorrectResult>)>,
     closings: Vec<(usize, Closing)>,
     pub admissions: Vec<Admission>,
     pub seen: BTreeMap<usize, Seen>,
@@ -328,9 +328,9 @@ impl World {
             .rev()
             .find(|entry| entry.kind == capture && self.owners.get(&entry.key) == Some(&payment));
         let Some(n) = of.map(|entry| entry.n) else { return };
-        if let Some(ordered) = self.stores.correct(replica, n, order) {
+        if let Some(store) = self.stores.store(replica) {
             self.ordered.insert(n);
-            self.orders.push((replica, ordered));
+            self.orders.push((replica, store.correct(vec![order.about(n)])));
         }
     }
 

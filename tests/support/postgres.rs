@@ -34,18 +34,8 @@ impl Postgres {
         let dir = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = dir.path().join("data");
-        fs::create_dir(&data).unwrap();
-        if is_root() {
-            let chown = Command::new("chown").arg("postgres:postgres").arg(dir.path()).arg(&data).status().unwrap();
-            assert!(chown.success());
-        }
-        let made = as_user(&bin.join("initdb"))
-            .args(["--no-sync", "--auth=trust", "--username=books", "--encoding=UTF8", "--locale=C"])
-            .arg("-D")
-            .arg(&data)
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        give_to_its_user(dir.path());
+        copy_template(&bin, &data);
         let mut server = Postgres { dir, bin, child: None, settings: settings.iter().map(|&s| s.to_owned()).collect() };
         server.resume_service();
         server.sql_in("postgres", "CREATE DATABASE books");
@@ -54,6 +44,28 @@ impl Postgres {
 
     /// Starts the stopped server again, and waits until it takes connections.
     pub fn resume_service(&mut self) {
+        self.resume_without_waiting();
+        let until = Instant::now() + PATIENCE;
+        while !self.ready() {
+            assert!(Instant::now() < until, "PostgreSQL does not start: {}", self.log());
+            // Asked again: nothing tells when it is ready.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The settings that it starts with the next time.
+    pub fn settings_become(&mut self, settings: &[&str]) {
+        self.settings = settings.iter().map(|&s| s.to_owned()).collect();
+    }
+
+    /// Writes a file that only the server's user may read.
+    pub fn write_as_its_own(&self, path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        give_to_its_user(path);
+    }
+
+    pub fn resume_without_waiting(&mut self) {
         assert!(self.child.is_none());
         let log = fs::File::options().append(true).create(true).open(self.dir.path().join("log")).unwrap();
         let mut command = as_user(&self.bin.join("postgres"));
@@ -64,15 +76,9 @@ impl Postgres {
         }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.child = Some(child);
-        let until = Instant::now() + PATIENCE;
-        while !self.ready() {
-            assert!(Instant::now() < until, "PostgreSQL does not start: {}", self.log());
-            // Asked again: nothing tells when it is ready.
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
-    fn ready(&self) -> bool {
+    pub fn ready(&self) -> bool {
         let asked = Command::new(self.bin.join("pg_isready"))
             .arg("-h")
             .arg(self.dir.path())
@@ -96,7 +102,7 @@ impl Postgres {
         self.all_processes("CONT");
     }
 
-    /// Sets how long a commit takes, by a lock on what it writes: dropped, it goes on.
+    /// `psql`, connected.
     pub fn psql(&self) -> Command {
         let mut command = Command::new(self.bin.join("psql"));
         command.arg("-h").arg(self.dir.path()).args(["-U", "books", "-d", "books", "-X", "-q", "-t", "-A"]);
@@ -170,6 +176,39 @@ impl Drop for Postgres {
             let _ = Command::new("kill").args(["-QUIT", &pid]).stderr(Stdio::null()).status();
             let _ = child.wait();
         }
+    }
+}
+
+/// A new cluster, copied from one that is made once: making it takes seconds.
+fn copy_template(bin: &Path, data: &Path) {
+    let tmp = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let version = bin.parent().unwrap().file_name().unwrap().to_str().unwrap();
+    let template = tmp.join(format!("postgres-{version}-{}", if is_root() { "root" } else { "user" }));
+    let lock = fs::File::create(tmp.join("postgres.lock")).unwrap();
+    lock.lock().unwrap();
+    if !template.exists() {
+        let new = tempfile::Builder::new().prefix("pg-template").tempdir().unwrap();
+        fs::set_permissions(new.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        give_to_its_user(new.path());
+        let made = as_user(&bin.join("initdb"))
+            .args(["--no-sync", "--auth=trust", "--username=books", "--encoding=UTF8", "--locale=C", "-D"])
+            .arg(new.path().join("data"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        copy(&new.path().join("data"), &template);
+    }
+    lock.unlock().unwrap();
+    copy(&template, data);
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn give_to_its_user(folder: &Path) {
+    if is_root() {
+        assert!(Command::new("chown").arg("postgres:postgres").arg(folder).status().unwrap().success());
     }
 }
 

@@ -28,8 +28,8 @@ as JWK, and the one of the configuration; one of another key is wrong then. With
 
 With --json one object:
   ok           true or false
-  entries, captures, voids, unproven, dropped                            numbers
-  charged      {asset: decimal text}, {\"USD\": \"0.01\"}
+  entries, captures, voids, refunds, unproven, dropped                   numbers; refunds without those that failed
+  charged      {asset: decimal text}, less what was voided and refunded: {\"USD\": \"0.01\"}
   closes, signed, verified, statements                                   numbers; verified: signatures that were checked
   writers      list of {slot, entries, batches (numbers), head (hex text)}
   finding      null, or {place, what, expected, found (text)}, the first thing that is wrong")]
@@ -58,7 +58,7 @@ impl Audit {
                 return Ok(Exit::Unusable);
             }
         };
-        let mut progress = Progress::new();
+        let mut progress = Progress::new("entries");
         let report = reader.audit_with_keys(&keys, |done, total| progress.step(done, total));
         progress.end();
         let report = report?;
@@ -97,9 +97,14 @@ fn to_text(report: &AuditReport) -> String {
     let charged = charged.collect::<Vec<_>>().join(", ");
     if !charged.is_empty() {
         text += &format!(
-            "    charged {charged} in {} less {}; {} unproven\n",
+            "    charged {charged} in {} less {}{}; {} unproven\n",
             counted(report.captures, "capture", "captures"),
             counted(report.voids, "void", "voids"),
+            if report.refunds > 0 {
+                format!(" and {}", counted(report.refunds, "refund", "refunds"))
+            } else {
+                String::new()
+            },
             report.unproven
         );
     }
@@ -148,6 +153,7 @@ fn to_json(report: &AuditReport) -> Value {
         "entries": report.entries,
         "captures": report.captures,
         "voids": report.voids,
+        "refunds": report.refunds,
         "unproven": report.unproven,
         "dropped": report.dropped,
         "closes": report.closes,
@@ -164,20 +170,22 @@ fn to_json(report: &AuditReport) -> Value {
 }
 
 /// Says how far it is: on a terminal in place, else a line every few seconds.
-struct Progress {
+pub(super) struct Progress {
+    /// What is counted.
+    what: &'static str,
     terminal: bool,
     next: Instant,
     shown: bool,
 }
 
 impl Progress {
-    fn new() -> Progress {
+    pub(super) fn new(what: &'static str) -> Progress {
         let terminal = std::io::stderr().is_terminal();
         // Short audits say nothing.
-        Progress { terminal, next: Instant::now() + Duration::from_secs(1), shown: false }
+        Progress { what, terminal, next: Instant::now() + Duration::from_secs(1), shown: false }
     }
 
-    fn step(&mut self, done: u64, total: u64) {
+    pub(super) fn step(&mut self, done: u64, total: u64) {
         let now = Instant::now();
         if now < self.next {
             return;
@@ -186,14 +194,14 @@ impl Progress {
         if self.terminal {
             self.next = now + Duration::from_millis(200);
             self.shown = true;
-            let _ = write!(err, "\r{done} of {total} entries\u{1b}[K");
+            let _ = write!(err, "\r{done} of {total} {}\u{1b}[K", self.what);
         } else {
             self.next = now + Duration::from_secs(5);
-            let _ = writeln!(err, "{done} of {total} entries");
+            let _ = writeln!(err, "{done} of {total} {}", self.what);
         }
     }
 
-    fn end(&self) {
+    pub(super) fn end(&self) {
         if self.shown {
             let _ = write!(std::io::stderr(), "\r\u{1b}[K");
         }

@@ -10,8 +10,11 @@ use serde_json::json;
 use super::{Failure, Span, Where, amount, hex, symbol, time};
 use crate::cli::Exit;
 use crate::cli::output::{counted, error, note};
+use crate::ledger::correction::State;
 use crate::ledger::day::day_text;
 use crate::ledger::entry::{Entry, Kind};
+use crate::ledger::evidence::Note;
+use crate::ledger::rollup;
 
 /// Entries between two looks at how far it is.
 const PROGRESS_EVERY: u64 = 100_000;
@@ -27,7 +30,8 @@ Formats, each stable: a later version may add columns at the end, or gets anothe
   jsonl     tollgate.postings/1, an object a line, the same members; null where a posting has none
   metered   a line a charge: {\"event_name\": \"tollgate.charge\", \"identifier\": KEY, \"timestamp\": Unix seconds,
             \"payload\": {\"customer\": ACCOUNT, \"value\": UNITS, \"asset\", \"route\"}}; and for each that was given back
-            {\"event_name\": \"tollgate.charge\", \"type\": \"cancel\", \"cancel\": {\"identifier\": KEY}}
+            {\"event_name\": \"tollgate.charge\", \"type\": \"cancel\", \"cancel\": {\"identifier\": KEY}}; a refund is
+            {\"event_name\": \"tollgate.refund\", \"identifier\": KEY/NUMBER, …} like a charge, with a negative value if it failed
 
 Columns:
   n, ref          the entry's number, and that of the capture that it is about
@@ -39,6 +43,7 @@ Columns:
                   10^-decimals (at most 9) of the token
   charge, charge_units   what it adds to the bill: a capture's amount, less for a void or refund, 0 for all else
   status, method, target, key
+  state, reference   of a posting about a refund (sent, done, failed) or a dispute (open, upheld, rejected)
 
 Examples:
   tollgate ledger export --format csv --since 2026-11-01 --until 2026-12-01 -o november.csv
@@ -66,7 +71,7 @@ enum Format {
     Metered,
 }
 
-const COLUMNS: [&str; 20] = [
+const COLUMNS: [&str; 22] = [
     "n",
     "ref",
     "kind",
@@ -87,6 +92,8 @@ const COLUMNS: [&str; 20] = [
     "target",
     "key",
     "schema",
+    "state",
+    "reference",
 ];
 const SCHEMA: &str = "tollgate.postings/1";
 
@@ -168,6 +175,13 @@ impl Export {
                             "value": entry.amount.to_string(), "asset": entry.asset, "route": entry.route}}),
                     Kind::Void => json!({"event_name": "tollgate.charge", "type": "cancel",
                         "cancel": {"identifier": identifier}}),
+                    Kind::Refund => {
+                        let Some(change) = rollup::change(entry) else { return Ok(()) };
+                        json!({"event_name": "tollgate.refund",
+                            "identifier": format!("{identifier}/{}", entry.key.number() >> 8),
+                            "timestamp": entry.at_ms / 1000, "payload": {"customer": entry.account,
+                                "value": change.amount.to_string(), "asset": entry.asset, "route": entry.route}})
+                    }
                     _ => return Ok(()),
                 };
                 writeln!(out, "{line}")
@@ -177,13 +191,14 @@ impl Export {
 }
 
 /// The columns of a posting.
-fn values(entry: &Entry<'_>) -> [Option<String>; 20] {
+fn values(entry: &Entry<'_>) -> [Option<String>; 22] {
     let text = |text: &str| Some(text.to_owned());
-    let charge = match entry.kind {
-        Kind::Capture => entry.amount,
-        Kind::Void | Kind::Refund => -entry.amount,
-        _ => 0,
-    };
+    let charge = rollup::change(entry).map_or(0, |change| match change.kind {
+        Kind::Capture => change.amount,
+        _ => -change.amount,
+    });
+    let state = State::from_code(entry.kind, entry.status.unwrap_or_default());
+    let note = entry.evidence.filter(|_| state.is_some()).and_then(|bytes| Note::decode(bytes).ok());
     [
         Some(entry.n.to_string()),
         entry.ref_n.map(|n| n.to_string()),
@@ -200,11 +215,13 @@ fn values(entry: &Entry<'_>) -> [Option<String>; 20] {
         Some(entry.amount.to_string()),
         amount(charge, entry.asset),
         Some(charge.to_string()),
-        entry.status.map(|status| status.to_string()),
+        entry.status.filter(|_| state.is_none()).map(|status| status.to_string()),
         entry.method.map(str::to_owned),
         entry.target.map(str::to_owned),
         Some(hex(entry.key.payment().as_bytes())),
         text(SCHEMA),
+        state.map(|state| state.name().to_owned()),
+        note.and_then(|note| note.reference),
     ]
 }
 

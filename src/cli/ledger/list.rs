@@ -9,6 +9,7 @@ use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, note, say, table};
 use crate::clock::Clock;
+use crate::ledger::correction;
 use crate::ledger::read::{Filter, Listed, State};
 use crate::ledger::resolve::Open;
 
@@ -21,6 +22,7 @@ Examples:
   tollgate ledger list --state unproven            charged, and no word yet of what became of the answer
   tollgate ledger list --state unresolved          sent to be settled, and no word whether money moved
   tollgate ledger list --state owed                money moved and nobody got the answer: whom to refund
+  tollgate ledger list --state disputed            contested, and waiting for your word
   tollgate ledger list --json --limit 0 | jq -r 'select(.kind == \"capture\") | [.at, .account, .amount] | @tsv'
 
 With --json each line is an object. Text, or null where an entry has none:
@@ -30,16 +32,20 @@ With --json each line is an object. Text, or null where an entry has none:
   symbol       of a known token, USDC
   amount       decimal, 0.01; null for tokens that are not known
   key          the payment's key, hex
-  state        delivered, unproven, voided or owed; captures only
+  state        delivered, unproven, voided, owed or refunded (all of it) of a capture; sent, done or failed of a posting about a
+               refund; open, upheld or rejected of one about a dispute
+  dispute      what the last dispute of a capture is
+  refunded     what was given back of a capture, decimal
 Numbers, or null:
   units        the amount in millionths of the currency; of a token in 10^-decimals, at most 10^-9
   status       the origin's; 0 where it was settled before the origin was asked
 And outcome    null, or {delivery (text), bytes, ms (numbers)}
 
-With --state owed and --json: n, payment, payer, network, asset, symbol, amount, units, transaction, paid_at, owed_since, route,
-request, fetch. It says whether the payer may still have the answer by sending the same request again:
+With --state owed and --json: n, payment, payer, network, asset, symbol, amount, units, refunded, refunded_units, transaction,
+paid_at, owed_since, route, request, fetch. The last says whether the payer may still have the answer by sending the same request again:
   yes                 once, in one of three turns; give it some time before you refund
   no: lapsed          the turns are over, and the payer was told to ask you for a refund
+  no: refunded in part
   no: x402 v1         anybody could copy such a payment from the chain
   no: body not read   the request's body had not ended when it was paid, so that no other can be told to be the same
   no: evidence dropped, no: expired      older than what the books keep, or remember of payments")]
@@ -75,6 +81,10 @@ enum StateName {
     Unresolved,
     /// Charged, money moved, and nobody got the answer.
     Owed,
+    /// Charged, money moved, and all of it was given back.
+    Refunded,
+    /// Contested, and not decided.
+    Disputed,
 }
 
 impl List {
@@ -95,6 +105,8 @@ impl List {
                 StateName::Delivered => Some(State::Delivered),
                 StateName::Unproven => Some(State::Unproven),
                 StateName::Voided => Some(State::Voided),
+                StateName::Refunded => Some(State::Refunded),
+                StateName::Disputed => Some(State::Disputed),
                 StateName::Unresolved | StateName::Owed => None,
             }),
         };
@@ -190,7 +202,7 @@ pub fn listing(rows: &[Listed], paint: Paint) -> String {
             row.kind.name().to_owned(),
             money(row.amount, &row.asset),
             shortened(&row.account),
-            state(row).unwrap_or("-").to_owned(),
+            state_text(row),
             // Settled before the origin was asked: none yet.
             row.status.filter(|status| *status != 0).map_or_else(|| "-".to_owned(), |status| status.to_string()),
             request,
@@ -224,20 +236,32 @@ pub fn row_json(row: &Listed) -> Value {
         "key": hex(row.payment.as_bytes()),
         "ref": row.ref_n.map(|n| n.to_string()),
         "state": state(row),
+        "dispute": row.fate.and_then(|fate| fate.dispute).map(correction::State::name),
+        "refunded": row.fate.filter(|fate| fate.refunded > 0).and_then(|fate| amount(fate.refunded, &row.asset)),
         "outcome": outcome.map(|outcome| json!({
             "delivery": delivery(outcome.delivery), "bytes": outcome.bytes, "ms": outcome.ms,
         })),
     })
 }
 
-/// What became of a capture; `None` for other kinds.
+/// What became of a capture, or what a posting says of a refund or dispute; `None` for other kinds.
 pub fn state(row: &Listed) -> Option<&'static str> {
-    row.fate.map(|fate| match fate.state() {
+    let Some(fate) = row.fate else { return row.step.map(correction::State::name) };
+    Some(match fate.state() {
         State::Delivered => "delivered",
         State::Unproven => "unproven",
         State::Voided => "voided",
         State::Owed => "owed",
+        State::Refunded => "refunded",
+        State::Disputed => "disputed",
     })
+}
+
+/// The same with what else is open.
+fn state_text(row: &Listed) -> String {
+    let text = state(row).unwrap_or("-");
+    let disputed = row.fate.is_some_and(|fate| fate.is(State::Disputed));
+    if disputed { format!("{text}, disputed") } else { text.to_owned() }
 }
 
 fn since(text: &str) -> Result<u64, String> {

@@ -1,10 +1,14 @@
 //! `tollgate ledger`: the books, of a running gateway too.
 
 mod audit;
+mod correction;
+mod dispute;
 mod export;
 mod list;
+mod matters;
 mod owed;
 mod owner;
+mod refund;
 mod report;
 mod resolve;
 mod settle;
@@ -13,6 +17,7 @@ mod show;
 mod statement;
 mod statements;
 mod verify;
+mod void;
 
 use std::path::PathBuf;
 
@@ -42,10 +47,12 @@ Examples:
   tollgate ledger export --format csv -o november.csv --since 2026-11-01 --until 2026-12-01
   tollgate ledger statement 3 -c tollgate.toml --format html -o statement-3.html
   tollgate ledger audit -c tollgate.toml
+  tollgate ledger void 281474976710657 --reason \"the page was empty\"
+  tollgate ledger refund 281474976710658 --reference 0x9c1a…
 
 No gateway needs to stop for it.";
 
-/// Look at the books; no gateway needs to stop for it.
+/// Look at the books, and correct them; no gateway needs to stop for it.
 #[derive(Debug, clap::Subcommand)]
 pub enum Ledger {
     List(list::List),
@@ -57,6 +64,9 @@ pub enum Ledger {
     Statements(statements::Statements),
     Statement(statement::StatementCommand),
     Resolve(resolve::Resolve),
+    Void(void::Void),
+    Refund(refund::Refund),
+    Dispute(dispute::Dispute),
 }
 
 impl Ledger {
@@ -71,6 +81,9 @@ impl Ledger {
             Ledger::Statements(statements) => statements.run(),
             Ledger::Statement(statement) => statement.run(),
             Ledger::Resolve(resolve) => resolve.run(),
+            Ledger::Void(void) => void.run(),
+            Ledger::Refund(refund) => refund.run(),
+            Ledger::Dispute(dispute) => dispute.run(),
         };
         ended(done)
     }

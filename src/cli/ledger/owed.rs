@@ -15,7 +15,8 @@ pub(super) fn to_text(rows: &[Owed]) -> String {
         vec![
             owed.n.to_string(),
             time(owed.since_ms),
-            money(owed.amount, &owed.asset),
+            // What is still to be given back.
+            money(owed.amount - owed.refunded, &owed.asset),
             fetch(owed).to_owned(),
             owed.payer.clone(),
             owed.transaction.as_deref().map_or_else(|| "-".to_owned(), visible),
@@ -35,6 +36,8 @@ pub(super) fn to_json(owed: &Owed) -> Value {
         "symbol": symbol(&owed.asset),
         "amount": amount(owed.amount, &owed.asset),
         "units": owed.amount,
+        "refunded": amount(owed.refunded, &owed.asset),
+        "refunded_units": owed.refunded,
         "transaction": owed.transaction,
         "paid_at": time(owed.paid_ms),
         "owed_since": time(owed.since_ms),
@@ -49,6 +52,7 @@ fn fetch(owed: &Owed) -> &'static str {
     match owed.fetch {
         Fetch::Yes => "yes",
         Fetch::Lapsed => "no: lapsed",
+        Fetch::Refunded => "no: refunded in part",
         Fetch::Version1 => "no: x402 v1",
         Fetch::Body => "no: body not read",
         Fetch::Dropped => "no: evidence dropped",

@@ -37,7 +37,10 @@ pub(super) fn order(ledger: &Location, zone: &str, config: Option<&Config>, orde
             return ask(stream, order);
         }
         match SqliteStore::open(SqliteOptions::offline(ledger.clone(), zone.to_owned(), Clock::system())) {
-            Ok(store) => return carry_out(&store, config, order),
+            Ok(store) => {
+                store.set_rules(config.map(orders::ledger_rules).unwrap_or_default());
+                return carry_out(&store, config, order);
+            }
             Err(OpenError::Locked { .. }) if Instant::now() < give_up => thread::sleep(TRY_EVERY),
             Err(error) => return Err(error.to_string()),
         }

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_pur
 use serde_json::{Value, json};
 
 use super::list::{row_json, state};
-use super::{Failure, Where, amount, delivery, hex, in_full, money, settled, time};
+use super::{Failure, Where, amount, delivery, hex, in_full, matters, money, settled, time};
 use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, error, say};
@@ -69,6 +69,7 @@ fn to_json(shown: &Shown) -> Value {
             "verifies": signature_verifies(shown.jwk.as_deref(), evidence),
         }),
         Some(Ok(Proof::Settled(evidence))) => settled::to_json(evidence),
+        Some(Ok(Proof::Noted(note))) => matters::note_json(note),
     };
     let more = [
         ("wall_at", json!(time(shown.wall_ms))),
@@ -80,6 +81,8 @@ fn to_json(shown: &Shown) -> Value {
         ("table_hash", json!(shown.table_hash.as_deref().map(hex))),
         ("void", json!(shown.listed.fate.and_then(|fate| fate.void_n).map(|n| n.to_string()))),
         ("hash", json!(hex(&shown.hash))),
+        ("refunds", matters::to_json(&shown.refunds, asset)),
+        ("disputes", matters::to_json(&shown.disputes, asset)),
         ("evidence", evidence),
     ];
     for (name, member) in more {
@@ -117,13 +120,15 @@ fn to_text(shown: &Shown, paint: Paint) -> String {
     }
     if let Some(fate) = row.fate {
         let void = fate.void_n.map_or_else(String::new, |n| format!(" by entry {n}"));
-        line("state", &format!("{}{void}", state(row).unwrap_or_default()));
+        let lapsed = fate.lapsed_n.map_or_else(String::new, |n| format!(", lapsed by entry {n}"));
+        line("state", &format!("{}{void}{lapsed}", state(row).unwrap_or_default()));
         let outcome = fate.outcome.map_or_else(
             || "not known".to_owned(),
             |outcome| format!("{}, {} bytes in {} ms", delivery(outcome.delivery), outcome.bytes, outcome.ms),
         );
         line("delivery", &outcome);
     }
+    matters::to_text(shown, &mut line);
     line("payment key", &hex(row.payment.as_bytes()));
     if let Some(digest) = &shown.table_hash {
         line("price table", &hex(digest));
@@ -142,6 +147,7 @@ fn to_text(shown: &Shown, paint: Paint) -> String {
         Some(Err(error)) => line("evidence", &error.to_string()),
         Some(Ok(Proof::Signed(evidence))) => signed(shown, evidence, &mut line),
         Some(Ok(Proof::Settled(evidence))) => settled::to_text(evidence, &mut line),
+        Some(Ok(Proof::Noted(note))) => matters::note_text(note, &mut line),
     }
     out
 }

@@ -1,7 +1,7 @@
 //! Postings that only make sense after others: what was settled was intended, what failed did not settle, what is owed, served
 //! again or lapsed was captured.
 
-use super::{Place, Stop, finding, same};
+use super::{Place, Stop, corrections, finding, same};
 use crate::ledger::{
     entry::{Entry, Kind, PostingKey, is_settled_at_once},
     sql::{Session, params},
@@ -44,6 +44,10 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
             let named = entry.ref_n.map_or_else(|| "none".to_owned(), |n| n.to_string());
             same(place.clone(), "the capture that it names", capture.n.to_string(), named)?;
             same(place, "its amount", capture.amount, entry.amount)
+        }
+        Kind::Refund | Kind::Dispute => corrections::check(connection, entry),
+        Kind::Void if is_settled_at_once(entry.scheme) => {
+            Err(finding(Place::Entry(entry.n), "its scheme", "one on credit", entry.scheme))
         }
         _ => Ok(()),
     }

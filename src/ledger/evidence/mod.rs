@@ -2,8 +2,10 @@
 //!
 //! `version 1 ‖ field*`, each field `length 4 ‖ bytes` (FFFFFFFF: absent), integers big-endian, in the order of [`Evidence`].
 
+mod note;
 mod wallet;
 
+pub use note::Note;
 pub(super) use wallet::bytes_max as wallet_bytes_max;
 pub use wallet::{BodyDigest, WalletEvidence};
 
@@ -11,6 +13,7 @@ pub use wallet::{BodyDigest, WalletEvidence};
 const VERSION: u8 = 1;
 const WALLET_VERSION: u8 = wallet::VERSION;
 const WALLET_BODY_VERSION: u8 = wallet::BODY_VERSION;
+const NOTE_VERSION: u8 = note::VERSION;
 const ABSENT: u32 = u32::MAX;
 /// Longest blob that the ledger takes.
 pub const EVIDENCE_BYTES_MAX: usize = 64 * 1024;
@@ -57,16 +60,19 @@ pub enum Proof {
     Signed(Evidence),
     /// A transfer that a wallet signed and a facilitator settled.
     Settled(WalletEvidence),
+    /// Somebody's word.
+    Noted(Note),
 }
 
 impl Proof {
-    /// Reads a blob of either version.
+    /// Reads a blob of any version.
     ///
     /// # Errors
     /// Names the version it does not know, or the first field that is not as written.
     pub fn decode(bytes: &[u8]) -> Result<Proof, EvidenceError> {
         match bytes.first() {
             Some(&(WALLET_VERSION | WALLET_BODY_VERSION)) => WalletEvidence::decode(bytes).map(Proof::Settled),
+            Some(&NOTE_VERSION) => Note::decode(bytes).map(Proof::Noted),
             _ => Evidence::decode(bytes).map(Proof::Signed),
         }
     }
@@ -155,7 +161,7 @@ fn fixed<const N: usize>(bytes: &[u8], name: &'static str) -> Result<[u8; N], Ev
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EvidenceError {
     /// Written by a later version.
-    #[error("evidence of version {0}, this version reads {VERSION} and {WALLET_VERSION}")]
+    #[error("evidence of version {0}, this version reads those up to {NOTE_VERSION}")]
     Version(u8),
     /// Cut off or malformed.
     #[error("evidence is malformed at `{0}`")]

@@ -363,7 +363,7 @@ pub(super) fn unresolved(session: &Session) -> SqlResult<Vec<Unresolved>> {
 /// Frees a payment whose intent was written and told to nobody.
 pub(in crate::ledger) fn withdraw(session: &Session, slot: i64, key: &PaymentKey) -> SqlResult<()> {
     let transaction = session.begin(Begin::Write)?;
-    let free = "UPDATE claims SET state = 'f', doubtful = 0 WHERE key = ?1 AND slot = ?2 AND state = 's' \
+    let free = "UPDATE claims SET state = 'f', doubtful = 0 WHERE key = ?1 AND slot = ?2 AND state IN ('s', 'u') \
                 RETURNING account, asset, period, amount";
     let freed: Option<Freed> = transaction
         .first(free, params![key.as_bytes(), slot], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
@@ -374,8 +374,14 @@ pub(in crate::ledger) fn withdraw(session: &Session, slot: i64, key: &PaymentKey
     transaction.commit()
 }
 
+/// What was owed is not fetched any more.
+pub(in crate::ledger) fn end_owed(session: &Session, key: &PaymentKey) -> SqlResult<()> {
+    let end = "UPDATE claims SET state = 'c' WHERE key = ?1 AND state IN ('o', 'v')";
+    session.execute(end, params![key.as_bytes()]).map(drop)
+}
+
 /// The capture is owed: its answer was not given.
-pub(super) fn owe(session: &Session, key: &PaymentKey, n: i64) -> SqlResult<()> {
+pub(in crate::ledger) fn owe(session: &Session, key: &PaymentKey, n: i64) -> SqlResult<()> {
     let owe = "UPDATE claims SET state = 'o', n = ?2 WHERE key = ?1 AND state IN ('c', 'v')";
     session.execute(owe, params![key.as_bytes(), n]).map(drop)
 }

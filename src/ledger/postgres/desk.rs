@@ -97,7 +97,6 @@ pub(in crate::ledger) struct Desk {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Default)]
 struct Queue {
     waiting: Mutex<Waiting>,
     changed: Condvar,
@@ -117,7 +116,8 @@ struct Waiting {
 impl Desk {
     /// Starts the thread; until the ledger has opened and there is a lease, nothing is answered.
     pub(in crate::ledger) fn start(server: Server, held: Arc<Held>) -> std::io::Result<Desk> {
-        let queue = Arc::new(Queue::default());
+        let (waiting, changed, open) = (Mutex::default(), Condvar::new(), AtomicBool::new(true));
+        let queue = Arc::new(Queue { waiting, changed, open });
         let clerk = Clerk { server, held: held.clone(), queue: queue.clone(), session: None, swept: Instant::now() };
         let thread = thread::Builder::new().name("claims".to_owned()).spawn(move || clerk.run())?;
         Ok(Desk { queue, held, thread: Mutex::new(Some(thread)) })
@@ -271,17 +271,17 @@ impl Clerk {
 
     /// One transaction for everything that waits; answers go when it is there.
     fn turn(&mut self, words: &mut VecDeque<Word>) -> SqlResult<()> {
-        let session = match self.session.take() {
-            Some(session) => session,
-            None => self.server.connect()?,
-        };
-        let session = self.session.insert(session);
         let Some(lease) = self.held.get() else {
             // Not opened yet: who comes now is told to come back.
             let reason: Arc<str> = "the ledger is being opened".into();
             mem::take(words).into_iter().for_each(|word| word.refuse(&reason));
             return Ok(());
         };
+        let session = match self.session.take() {
+            Some(session) => session,
+            None => self.server.connect()?,
+        };
+        let session = self.session.insert(session);
         if self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
             retried(|| sweep::sweep(session))?;

@@ -7,9 +7,11 @@ use std::sync::{
 
 use super::schema;
 use crate::ledger::{
+    captured::Captured,
     chain,
+    entry::EntryNumber,
     file::{self, Head},
-    sql::{Begin, Session, SqlResult, params},
+    sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
 };
 
 /// The server's clock, Unix ms.
@@ -18,6 +20,8 @@ pub(super) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000):
 pub(in crate::ledger) const LEASE_MS: i64 = 6_000;
 /// A slot is given to a new gateway only so long after its lease has ended.
 const ABANDONED_MS: i64 = 60_000;
+/// No answer takes longer than this to be given.
+const TOLD_MS: i64 = 86_400_000;
 
 /// A slot and the turn of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,18 @@ impl Lease {
         Ok(session.execute(&renew, params![self.slot, self.epoch])? == 1)
     }
 
+    /// The rows of all writers, locked until the transaction ends, and no new one meanwhile.
+    pub(in crate::ledger) fn lock_all(self, transaction: &Session) -> SqlResult<()> {
+        schema::lock(transaction)?;
+        let all = "SELECT slot FROM writers ORDER BY slot FOR UPDATE";
+        transaction.all(all, &[], |_| Ok(()))?;
+        let ours = "SELECT 1 FROM writers WHERE slot = ?1 AND epoch = ?2";
+        match transaction.first(ours, params![self.slot, self.epoch], |_| Ok(()))? {
+            Some(()) => Ok(()),
+            None => Err(SqlError::new(Trouble::Unreachable, "another gateway has taken this one's slot")),
+        }
+    }
+
     /// Its row, locked until the transaction ends; none when the slot is another one's.
     pub(in crate::ledger) fn lock_head(self, transaction: &Session) -> SqlResult<Option<Head>> {
         let lock = "SELECT 1 FROM writers WHERE slot = ?1 AND epoch = ?2 FOR UPDATE";
@@ -78,6 +94,17 @@ impl Lease {
         let end = "UPDATE writers SET lease_until = 0 WHERE slot = ?1 AND epoch = ?2";
         session.execute(end, params![self.slot, self.epoch]).map(drop)
     }
+}
+
+/// Whether another gateway that lives made this capture, so lately that it may still tell what became of its answer.
+pub(in crate::ledger) fn may_tell(session: &Session, capture: &Captured) -> SqlResult<bool> {
+    if session.sqlite().is_some() {
+        return Ok(false);
+    }
+    let lives =
+        format!("SELECT 1 FROM writers WHERE slot = ?1 AND lease_until > {NOW_MS} AND ?2 > {NOW_MS} - {TOLD_MS}");
+    let slot = EntryNumber::from_n(capture.n).slot;
+    Ok(session.first(&lives, params![slot, capture.at_ms], |_| Ok(()))?.is_some())
 }
 
 /// The lease of this process, as its threads share it.

@@ -73,8 +73,9 @@ impl From<tokio_postgres::Error> for SqlError {
         let Some(told) = error.as_db_error() else {
             // The connection's, or a value's that the driver would not send.
             let text = std::error::Error::source(&error).map_or_else(|| error.to_string(), |s| format!("{error}: {s}"));
-            let unreachable = error.is_closed() || error.code().is_none();
-            return SqlError::new(if unreachable { Trouble::Unreachable } else { Trouble::Shape }, text);
+            // The server asked for a password, and there is none to give.
+            let refused = text.ends_with("password missing");
+            return SqlError::new(if refused { Trouble::Refused } else { Trouble::Unreachable }, text);
         };
         let code = told.code();
         let trouble = match &code.code()[..2] {

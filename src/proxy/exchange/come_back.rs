@@ -65,7 +65,7 @@ impl Exchange {
                 if let Ok(Some(bought)) = store.find(self.permit.key).await {
                     let evidence = bought.evidence.as_deref().and_then(|bytes| WalletEvidence::decode(bytes).ok());
                     let same = evidence.is_some_and(|evidence| evidence.request == exact.body);
-                    if bought.owed && same {
+                    if bought.owed && same && !bought.refunded {
                         // It may have become so just now.
                         return self.redeliver(exact, outbound, scene).await;
                     }
@@ -110,7 +110,8 @@ impl Exchange {
         }
         self.name(Ticket::bind);
         let Some(turn) = OwedGuard::take(&store, self.permit.key).await else {
-            let no = if bought.owed { self.owed_before(exact, &bought) } else { self.bought_before(exact, &bought) };
+            let owed = bought.owed && !bought.refunded;
+            let no = if owed { self.owed_before(exact, &bought) } else { self.bought_before(exact, &bought) };
             return scene.tell(Err(no));
         };
         let (receipt, x402) = (bought.receipt, stored_receipt(&bought));
@@ -171,10 +172,14 @@ impl Exchange {
 
     /// «Spent», with the receipt.
     fn bought_before(&self, exact: &Exact, bought: &Bought) -> No {
+        let refusal = match bought.refunded {
+            true => Refusal::new(Reason::PaymentAlreadyUsed, "what it paid is given back; pay anew for what you want"),
+            false => Reason::PaymentAlreadyUsed.into(),
+        };
         No {
             receipt: Some(bought.receipt.n),
             payment_response: stored_receipt(bought).map(|x402| (exact.version, x402)),
-            ..Reason::PaymentAlreadyUsed.into()
+            ..refusal.into()
         }
     }
 }

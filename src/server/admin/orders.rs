@@ -4,6 +4,7 @@
 //! {"do":"resolve","payment":"03…","moved":true,"transaction":"0x…","reason":"…"}  ->  {"n":"281474976710657"}
 //! {"do":"settle","until":"2026-12-01"}                                            ->  {"until":"2026-12-01"}
 //! {"do":"mark","number":3,"state":"sent","reason":"by mail"}                      ->  {"number":3,"state":"sent"}
+//! {"do":"void" …}, {"do":"refund" …}, {"do":"dispute" …}                          ->  see `corrections`
 //! anything that is refused                                                        ->  {"error":"…"}
 //! ```
 
@@ -11,6 +12,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::corrections;
+use crate::config::Config;
+use crate::ledger::correction::Rules;
 use crate::ledger::day::{day_text, days_since_1970};
 use crate::ledger::resolve::{Resolution, resolve};
 use crate::ledger::sqlite::SqliteStore;
@@ -27,11 +31,19 @@ pub async fn carry_out(order: &Value, store: &SqliteStore, key: Option<Arc<Gatew
         Some("resolve") => end_payment(order, store).await,
         Some("settle") => settle(order, store, key).await,
         Some("mark") => mark(order, store).await,
-        _ => Err("expected `do` to be `resolve`, `settle` or `mark`".to_owned()),
+        Some("void") => corrections::void(order, store).await,
+        Some("refund") => corrections::refund(order, store).await,
+        Some("dispute") => corrections::dispute(order, store).await,
+        _ => Err("expected `do` to be `resolve`, `settle`, `mark`, `void`, `refund` or `dispute`".to_owned()),
     }
 }
 
-fn text(order: &Value, name: &str) -> String {
+/// What a configuration says about corrections.
+pub fn ledger_rules(config: &Config) -> Rules {
+    Rules { dispute_days: config.ledger.dispute_days, ..Rules::default() }
+}
+
+pub(super) fn text(order: &Value, name: &str) -> String {
     order[name].as_str().unwrap_or_default().to_owned()
 }
 

@@ -1,0 +1,77 @@
+//! Days closed from two places at once, while two gateways sell.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use tollgate::{clock::Clock, ledger::store::Store as _};
+
+use crate::{
+    ledger::*,
+    replicas::{make_secret, toml, until_open},
+    store::open,
+    support::{Agent, Gateway, Origin, Postgres, gateway::tollgate},
+};
+
+#[test]
+fn settling_twice_at_once_while_gateways_sell_is_one_close() {
+    let Some(server) = Postgres::start("postgres::settling_twice_at_once") else { return };
+    let (origin, agent) = (Origin::start(), Agent::start());
+    make_secret(&server);
+    // An earlier gateway sold on the 24th of November.
+    let earlier = open(&server, &Clock::manual(NOON));
+    for name in ["a", "b", "c"] {
+        let claim = wait(earlier.claim(request(name, 10_000))).unwrap();
+        wait(earlier.capture(claim, posting(units(10_000)))).unwrap();
+    }
+    earlier.close().unwrap();
+    let toml = toml(&server, &origin, &agent);
+    let gateways = [Gateway::start(&toml), Gateway::start(&toml)];
+    gateways.iter().for_each(|gateway| until_open(gateway.addr));
+    let (sold, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let settle =
+        |day: &str| tollgate(server.folder(), &["settle", "--until", day, "--json", "--ledger", &server.url()]);
+    let today = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let today = jiff::fmt::rfc2822::parse(&today).unwrap().date().to_string();
+    let outputs = std::thread::scope(|scope| {
+        for gateway in &gateways {
+            let (sold, stop, agent) = (&sold, &stop, &agent);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let answer = agent.buy(gateway.addr, "/paid/a");
+                    assert_eq!(answer.status, 200, "{} {}", answer.status, answer.text());
+                    sold.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while sold.load(Ordering::Relaxed) < 20 {
+            std::thread::yield_now();
+        }
+        let both: Vec<_> = (0..2).map(|_| scope.spawn(|| settle(&today))).collect();
+        let outputs: Vec<(i32, String, String)> = both.into_iter().map(|both| both.join().unwrap()).collect();
+        let before = sold.load(Ordering::Relaxed);
+        while sold.load(Ordering::Relaxed) < before + 20 {
+            std::thread::yield_now();
+        }
+        stop.store(true, Ordering::Relaxed);
+        outputs
+    });
+    for (code, out, err) in &outputs {
+        assert_eq!(*code, 0, "{out}{err}");
+    }
+    let close = |out: &str| serde_json::from_str::<Value>(out.lines().next().unwrap()).unwrap();
+    assert_eq!(close(&outputs[0].1), close(&outputs[1].1));
+    assert_eq!(server.number("SELECT count(*) FROM closes"), 1);
+    assert_eq!(server.sql("SELECT number, account, gross, total FROM statements"), "1|acme|30000|30000");
+    let (earlier, _, err) = settle("2026-01-01");
+    assert!(earlier == 1 && err.contains("closed already"), "{err}");
+    gateways.into_iter().for_each(|gateway| assert!(gateway.stop().0.success()));
+    let (code, out, err) = tollgate(server.folder(), &["ledger", "audit", "--ledger", &server.url()]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert_eq!(server.number("SELECT count(*) FROM entries"), sold.load(Ordering::Relaxed) as i64 + 3);
+    let report =
+        tollgate(server.folder(), &["ledger", "report", "--by", "account", "--json", "--ledger", &server.url()]);
+    assert_eq!(report.0, 0, "{}", report.2);
+    let line: Value = serde_json::from_str(report.1.lines().next().unwrap()).unwrap();
+    assert_eq!(line["captures"], sold.load(Ordering::Relaxed) + 3, "{line}");
+}
