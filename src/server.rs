@@ -150,6 +150,7 @@ impl Gateway {
             sync: config.ledger.sync,
             ttl_max_ms: config.offers.ttl.as_millis() as u64,
             skew_ms: config.identity.skew.as_millis() as u64,
+            secret_prints: secrets.fingerprints(),
             // Offers of another ledger may have been used, which a new one cannot know; with a new secret there are none.
             since_ms: if secrets_are_new { 0 } else { clock.now_ms() },
             clock: clock.clone(),

@@ -19,3 +19,6 @@ mod closing;
 
 #[path = "postgres/commands.rs"]
 mod commands;
+
+#[path = "postgres/secrets.rs"]
+mod secrets;

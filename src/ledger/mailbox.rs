@@ -14,8 +14,8 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use super::shared::Shared;
 use super::store::{CaptureError, Claim, ClaimError, Receipt, Released, Settling, Unavailable};
-use super::writer::Shared;
 
 /// What a capture resolves to.
 pub(super) type CaptureResult = Result<Receipt, CaptureError>;

@@ -43,6 +43,7 @@ pub mod rollup;
 mod rows;
 mod settlements;
 pub mod settling;
+mod shared;
 pub mod sql;
 pub mod sqlite;
 pub mod statements;

@@ -13,10 +13,11 @@ use super::{
     file::{OpenError, Owner},
     place::Place,
     settlements,
+    shared::Shared,
     sql::SqlResult,
     sqlite::SqliteOptions,
     store::Unavailable,
-    writer::{BACKOFF, Shared, Writer},
+    writer::{BACKOFF, Writer},
 };
 use crate::payment::key::KeyKind;
 
@@ -100,6 +101,10 @@ impl Opening {
             // The database knows every payment, and is asked.
             (Some(lease), Some(desk)) => {
                 self.shared.claims.raise_floor(books.floor_ms());
+                if !self.shared.secret_prints.is_empty() {
+                    let published = lease.publish(&books.connection, &self.shared.secret_prints);
+                    published.map_err(|error| place.error(&error))?;
+                }
                 desk.held().set(lease, asked_ms);
             }
             _ => load(&self.shared, &books).map_err(|error| place.error(&error))?,

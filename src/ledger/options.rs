@@ -22,6 +22,9 @@ pub struct SqliteOptions {
     pub since_ms: u64,
     /// Clock skew allowed to agents, at most 300,000.
     pub skew_ms: u64,
+    /// What tells the keys that seal offers from others', for gateways that share the ledger; see
+    /// [`Secrets::fingerprints`](crate::payment::secrets::Secrets::fingerprints).
+    pub secret_prints: String,
     /// Time.
     pub clock: Clock,
 }
@@ -38,6 +41,7 @@ impl SqliteOptions {
             ttl_max_ms: 3_600_000,
             since_ms: 0,
             skew_ms: SKEW_MAX_MS,
+            secret_prints: String::new(),
             clock,
         }
     }

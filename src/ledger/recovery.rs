@@ -63,7 +63,12 @@ impl Writer {
             return Err("another process wrote to the ledger".to_owned());
         }
         match (self.books.lease, &self.shared.desk) {
-            (Some(lease), Some(desk)) => desk.held().set(lease, asked_ms),
+            (Some(lease), Some(desk)) => {
+                if self.books.slot != slot && !self.shared.secret_prints.is_empty() {
+                    lease.publish(&self.books.connection, &self.shared.secret_prints).map_err(failed)?;
+                }
+                desk.held().set(lease, asked_ms);
+            }
             _ => self.shared.claims.credit.load(self.books.account_use().map_err(failed)?),
         }
         if self.books.slot != slot {

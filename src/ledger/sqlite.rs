@@ -25,12 +25,12 @@ use super::{
     opening::Opening,
     postgres::desk::{Desk, Word},
     queue::{Act, Ask, Job, Redelivery, TurnEnd},
+    shared::Shared,
     statements::{Mark, MarkError},
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Intent, Look, Outcome, Outcomes,
         OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
     },
-    writer::Shared,
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 

@@ -4,250 +4,30 @@
 use std::{
     mem,
     panic::{self, AssertUnwindSafe},
-    sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use super::{
-    batch::{BatchError, Part, Posted, Times, Written},
+    batch::{BatchError, Part, Posted, Written},
     books::Books,
-    claims::{Claims, SHARDS, SWEEP},
-    clock_rule::ClockRule,
+    claims::{SHARDS, SWEEP},
     closing::CloseError,
-    correction::Rules,
-    day::{CreditPeriod, credit_period},
     file::{Head, Owner},
-    mailbox::{Answer, Post, Ticket},
-    place::Place,
-    postgres::desk::{Desk, Word},
-    queue::{Act, Ask, Job, Queue, Redelivery, TurnEnd},
+    mailbox::{Post, Ticket},
+    queue::{Act, Ask, Job, Redelivery, TurnEnd},
     settlements,
+    shared::Shared,
     sql::SqlError,
-    sqlite::SqliteOptions,
     statements::MarkError,
-    store::{CaptureError, Claim, Health, Outcome, Released, Settling, Unavailable, Unresolved},
+    store::{CaptureError, Outcome, Unavailable},
 };
-use crate::{clock::Clock, payment::key::PaymentKey, wire::amount::Units};
+use crate::wire::amount::Units;
 
 /// The first and the longest wait before a failed file is tried again.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// A payment is valid for at most this long without an id, whatever the configured ttl.
-const TTL_FLOOR_MS: u64 = 300_000;
-/// A disk that takes longer than this for one step closes priced routes: their payments would only pile up before it.
-const STALL_MS: u64 = 2000;
-/// How long the writer waits for work before it looks at the replay floor, and, on a server, renews its lease.
-const IDLE: Duration = Duration::from_secs(10);
-const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// A batch that other writers were in the way of is tried so often.
 const TRIES: usize = 8;
-/// Credit periods are remembered for this long after their start.
-const PERIODS_MS: u64 = 63 * 86_400_000;
-
-/// What the threads share.
-pub(super) struct Shared {
-    pub(super) clock: Clock,
-    pub(super) claims: Claims,
-    pub(super) queue: Queue,
-    /// Set once the file was opened.
-    pub(super) place: OnceLock<Place>,
-    closed: Mutex<Closed>,
-    /// Whether `closed` has no reason; written under its lock.
-    open: AtomicBool,
-    /// Whether the file was opened and memory holds what it knows.
-    opened: AtomicBool,
-    rule: Mutex<ClockRule>,
-    rules: Mutex<Rules>,
-    /// Longest ttl of an offer that may be presented.
-    pub(super) ttl_max_ms: AtomicU64,
-    pub(super) skew_ms: u64,
-    /// Who speaks with the server about claims, where the ledger is on one.
-    pub(super) desk: Option<Desk>,
-    /// When the writer last went to the disk, process time in ms; 0 when it is back.
-    at_disk_ms: AtomicU64,
-}
-
-/// Why priced routes are closed, each reason of its own.
-#[derive(Clone, Debug)]
-pub(super) struct Closed {
-    pub(super) disk: Option<Arc<str>>,
-    /// The path names no file, or another one.
-    pub(super) file: Option<Arc<str>>,
-    pub(super) clock: Option<Arc<str>>,
-}
-
-impl Shared {
-    /// Of a ledger that is not open.
-    pub(super) fn new(options: &SqliteOptions, desk: Option<Desk>) -> Shared {
-        let idle = if desk.is_some() { RENEW_EVERY } else { IDLE };
-        Shared {
-            clock: options.clock.clone(),
-            claims: Claims::new(options.keys_max, 0, desk.is_some()),
-            queue: Queue::new(options.queue_max, idle),
-            place: OnceLock::new(),
-            closed: Mutex::new(Closed { disk: Some("the ledger is being opened".into()), file: None, clock: None }),
-            open: AtomicBool::new(false),
-            opened: AtomicBool::new(false),
-            rule: Mutex::new(ClockRule::new(0, 0)),
-            rules: Mutex::default(),
-            ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
-            skew_ms: options.skew_ms,
-            desk,
-            at_disk_ms: AtomicU64::new(0),
-        }
-    }
-
-    /// The file is open and memory holds what it knows: claims may be made, if the clock is right.
-    pub(super) fn opened(&self) {
-        self.check_clock();
-        self.opened.store(true, Ordering::Release);
-        self.set_closed(|closed| closed.disk = None);
-    }
-
-    pub(super) fn has_opened(&self) -> bool {
-        self.opened.load(Ordering::Acquire)
-    }
-
-    pub(super) fn set_rule(&self, rule: ClockRule) {
-        *self.rule.lock().unwrap_or_else(PoisonError::into_inner) = rule;
-    }
-
-    pub(super) fn rules(&self) -> Rules {
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_rules(&self, rules: Rules) {
-        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
-    }
-
-    pub(super) fn check_clock(&self) {
-        let rule = *self.rule.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = rule.check(self.clock.now_ms(), self.clock.wall_ms()).map(Arc::from);
-        self.set_closed(|closed| closed.clock = reason);
-    }
-
-    pub(super) fn accept_clock(&self) {
-        self.clock.accept_wall();
-        self.rule.lock().unwrap_or_else(PoisonError::into_inner).accept();
-        self.check_clock();
-    }
-
-    pub(super) fn health(&self) -> Health {
-        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = closed.disk.as_ref().or(closed.file.as_ref()).or(closed.clock.as_ref()).cloned();
-        drop(closed);
-        let reason = reason.or_else(|| self.desk.as_ref().and_then(|desk| desk.problem())).or_else(|| self.stall());
-        reason.or_else(|| self.lease_over()).map_or(Health::Open, Health::Closed)
-    }
-
-    /// Why to close once the server has not heard of this gateway for too long. It opens by itself.
-    fn lease_over(&self) -> Option<Arc<str>> {
-        let over = self.desk.as_ref().is_some_and(|desk| desk.held().is_over(self.clock.now_ms()));
-        over.then(|| "the lease on the ledger's database has run out; it is being renewed".into())
-    }
-
-    /// Gives a claim back: nothing was given.
-    pub(super) fn release(&self, claim: &Claim, why: Released) {
-        // Said before memory lets it go: another claim of the payment reaches the desk after this.
-        if let Some(desk) = &self.desk {
-            desk.say(Word::Release(claim.request.key, why));
-        }
-        self.claims.release(claim, why, self.clock.now_ms());
-    }
-
-    /// Gives a claim back because the ledger failed, which is not the account's doing.
-    pub(super) fn give_back(&self, claim: &Claim) {
-        if let Some(desk) = &self.desk {
-            desk.say(Word::Release(claim.request.key, Released::NotAsked));
-        }
-        self.claims.give_back(claim);
-    }
-
-    /// Why to close while the writer waits for its disk. Asked live, so it opens by itself when the disk answers.
-    fn stall(&self) -> Option<Arc<str>> {
-        let ms = self.stalled_ms()?;
-        Some(format!("the disk does not answer: a commit has taken {} s so far", ms / 1000).into())
-    }
-
-    fn stalled_ms(&self) -> Option<u64> {
-        let since_ms = Some(self.at_disk_ms.load(Ordering::Relaxed)).filter(|ms| *ms != 0)?;
-        Some(self.clock.now_ms().saturating_sub(since_ms)).filter(|ms| *ms > STALL_MS)
-    }
-
-    /// Notes that the writer is at its disk until the guard is dropped.
-    fn at_disk(&self) -> AtDisk<'_> {
-        self.at_disk_ms.store(self.clock.now_ms().max(1), Ordering::Relaxed);
-        AtDisk(self)
-    }
-
-    pub(super) fn set_closed(&self, change: impl FnOnce(&mut Closed)) {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut closed);
-        let open = closed.disk.is_none() && closed.file.is_none() && closed.clock.is_none();
-        self.open.store(open, Ordering::Release);
-    }
-
-    /// [`Shared::health`] without its lock and its reason.
-    pub(super) fn is_open(&self) -> bool {
-        let server = self.desk.as_ref().is_none_or(|desk| desk.is_open(self.clock.now_ms()));
-        self.open.load(Ordering::Acquire) && server && self.stalled_ms().is_none()
-    }
-
-    /// A turn of serving what is owed ends, and whether that was written is not known, or nothing was given.
-    pub(super) fn owe_again(self: &Arc<Self>, key: &PaymentKey, n: i64) {
-        let Some(desk) = &self.desk else { return self.claims.owe_again(key, n) };
-        let (ticket, shared, key) = (Ticket::new(), self.clone(), *key);
-        ticket.bequeath(Box::new(move |last| {
-            if let Ok(true) = last {
-                shared.lapse(key, n);
-            }
-        }));
-        desk.say(Word::GiveBackOwed(key, ticket));
-    }
-
-    /// The last turn is over: until that is on disk, the payment counts as in flight.
-    pub(super) fn lapse(self: &Arc<Self>, key: PaymentKey, n: i64) {
-        let lapse = Redelivery { key, n, end: TurnEnd::Lapsed, answer: Answer::default() };
-        if self.queue.push_redelivery(lapse).is_err() && self.desk.is_none() {
-            self.claims.owe_again(&key, n);
-        }
-    }
-
-    /// The settlement ended without a verdict.
-    pub(super) fn unresolve(&self, settling: Settling) {
-        let Settling { claim, intent } = settling;
-        let (key, request) = (claim.request.key, claim.request.clone());
-        self.claims.unresolved(Unresolved { request, intent }, &claim);
-        match &self.desk {
-            None => self.queue.ask(Ask::Unknown(key)),
-            Some(desk) => desk.say(Word::Doubt { key, unknown: true }),
-        }
-    }
-
-    fn times(&self) -> Times {
-        let now_ms = self.clock.now_ms();
-        let ttl_ms = self.ttl_max_ms.load(Ordering::Relaxed).max(TTL_FLOOR_MS);
-        let floor_ms = now_ms.saturating_sub(ttl_ms).saturating_sub(2 * self.skew_ms);
-        Times { now_ms, wall_ms: self.clock.wall_ms(), floor_ms }
-    }
-
-    /// Day and month before which credit is no longer asked for.
-    pub(super) fn oldest_periods(&self) -> (u32, u32) {
-        let at_ms = self.clock.now_ms().saturating_sub(PERIODS_MS);
-        (credit_period(CreditPeriod::Day, at_ms), credit_period(CreditPeriod::Month, at_ms))
-    }
-}
-
-/// Dropped when the disk has answered, also by a panic.
-struct AtDisk<'s>(&'s Shared);
-
-impl Drop for AtDisk<'_> {
-    fn drop(&mut self) {
-        self.0.at_disk_ms.store(0, Ordering::Relaxed);
-    }
-}
 
 /// The thread's state.
 pub(super) struct Writer {
@@ -270,13 +50,32 @@ pub(super) struct Writer {
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
     pub(super) doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
+    /// Why offers of one gateway are refused by another, as the log has said.
+    pub(super) peers: Option<String>,
+    /// When the lease was looked at last.
+    pub(super) looked: Instant,
 }
 
 impl Writer {
     pub(super) fn new(shared: Arc<Shared>, books: Books, zone: String, sync: bool, owner: Option<Owner>) -> Writer {
         let (outcomes, in_doubt, kept, lapses) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (unsure, doubt, next_shard) = (Vec::new(), None, 0);
-        Writer { shared, books, zone, sync, _owner: owner, outcomes, in_doubt, kept, lapses, unsure, doubt, next_shard }
+        Writer {
+            shared,
+            books,
+            zone,
+            sync,
+            _owner: owner,
+            outcomes,
+            in_doubt,
+            kept,
+            lapses,
+            unsure,
+            doubt,
+            next_shard,
+            peers: None,
+            looked: Instant::now(),
+        }
     }
 
     /// Runs until the queue is closed and written.
@@ -300,6 +99,10 @@ impl Writer {
                     Ok(()) => done = self.answer(ask),
                     Err(Broken(reason)) => ask.refuse(Unavailable(reason.clone())),
                 }
+            }
+            // However busy it is otherwise: a batch renews the lease too, a question does not.
+            if done.is_ok() {
+                done = self.renew();
             }
             if let Err(Broken(reason)) = done
                 && !self.recover(&reason)
@@ -472,17 +275,6 @@ impl Writer {
 
     /// Nothing happened for a while: keys that were only claimed and released age too.
     fn idle(&mut self) -> Result<(), Broken> {
-        if let (Some(lease), Some(desk)) = (self.books.lease, &self.shared.desk) {
-            let asked_ms = self.shared.clock.now_ms();
-            let at_disk = self.shared.at_disk();
-            let renewed = lease.renew(&self.books.connection);
-            drop(at_disk);
-            match renewed {
-                Ok(true) => desk.held().renewed(asked_ms),
-                Ok(false) => return Err(self.broken("another gateway has taken this one's slot")),
-                Err(error) => return Err(self.broken(&error.to_string())),
-            }
-        }
         let claims = &self.shared.claims;
         claims.credit.sweep(self.shared.oldest_periods());
         if claims.held() == 0 {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use hmac::{Hmac, KeyInit};
+use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -43,6 +43,9 @@ impl fmt::Debug for Secret {
         write!(f, "Secret {{ n: {}, sign_from: {}, revoked: {} }}", self.n, self.sign_from, self.revoked)
     }
 }
+
+/// What tells a sealing key from others without showing it: `1:8f0a…:0`, number, 8 bytes in hex, `sign_from`.
+type Fingerprint<'t> = (&'t str, &'t str, u64);
 
 /// All sealing keys of a gateway.
 #[derive(Debug, Clone)]
@@ -91,10 +94,46 @@ impl Secrets {
         self.0.iter().filter(|s| !s.revoked && s.sign_from <= now).max_by_key(|s| (s.sign_from, s.n))
     }
 
+    /// The fingerprints of all keys that are not revoked, with spaces between them: `1:8f0a…:0 2:77c1…:1795521600`.
+    pub fn fingerprints(&self) -> String {
+        let of = |secret: &Secret| {
+            let mut mac = secret.mac();
+            mac.update(b"tollgate fingerprint of a sealing key");
+            let bytes = mac.finalize().into_bytes();
+            let hex: String = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            format!("{}:{hex}:{}", secret.n, secret.sign_from)
+        };
+        self.0.iter().filter(|secret| !secret.revoked).map(of).collect::<Vec<_>>().join(" ")
+    }
+
     /// The key of this number, unless it is revoked.
     pub fn numbered(&self, n: u8) -> Option<&Secret> {
         self.0.iter().find(|s| s.n == n && !s.revoked)
     }
+}
+
+/// Why gateways with these fingerprints refuse each other's offers, now or within a minute; `None` when they don't.
+pub fn disagreement(ours: &str, theirs: &str, now: u64) -> Option<String> {
+    let parse = |text| -> Vec<Fingerprint<'_>> { fingerprints(text).collect() };
+    let (ours, theirs) = (parse(ours), parse(theirs));
+    for (whose, signs, knows, others) in [("this one", &ours, &theirs, "that"), ("that one", &theirs, &ours, "this")] {
+        for at in [now, now + 60] {
+            let signing = signs.iter().filter(|(.., from)| *from <= at).max_by_key(|(n, _, from)| (*from, *n));
+            let Some((n, print, _)) = signing else { continue };
+            if !knows.iter().any(|(other, known, _)| (other, known) == (n, print)) {
+                return Some(format!("{whose} signs with key {n} ({print}), which {others} one does not have"));
+            }
+        }
+    }
+    None
+}
+
+fn fingerprints(text: &str) -> impl Iterator<Item = Fingerprint<'_>> {
+    text.split(' ').filter_map(|print| {
+        let (n, rest) = print.split_once(':')?;
+        let (hex, from) = rest.split_once(':')?;
+        Some((n, hex, from.parse().ok()?))
+    })
 }
 
 #[cfg(test)]
@@ -122,6 +161,29 @@ mod tests {
         assert_eq!(secrets.numbered(3).map(|s| s.n), Some(3));
         assert!(secrets.numbered(4).is_none() && secrets.numbered(9).is_none());
         assert!(!format!("{secrets:?}").contains("[3, 3"));
+    }
+
+    #[test]
+    fn gateways_agree_when_each_has_the_key_that_the_other_signs_with() {
+        let entry = |n: u8, from: u64, revoked: bool| {
+            let secret = URL_SAFE_NO_PAD.encode([n; 32]);
+            format!(r#"{{"n":{n},"secret":"{secret}","sign_from":{from},"revoked":{revoked}}}"#)
+        };
+        let prints = |entries: &[String]| Secrets::parse(&format!("[{}]", entries.join(","))).unwrap().fingerprints();
+        let (old, new) = (entry(1, 0, false), entry(2, 1000, false));
+        let (only_old, both) = (prints(std::slice::from_ref(&old)), prints(&[old.clone(), new.clone()]));
+        assert!(!both.contains(&URL_SAFE_NO_PAD.encode([1; 32])));
+        // Handed out before it signs: nobody is refused.
+        assert_eq!(disagreement(&only_old, &both, 900), None);
+        assert_eq!(disagreement(&both, &both, 2000), None);
+        // It signs within a minute, and one does not have it.
+        let why = disagreement(&only_old, &both, 950).unwrap();
+        assert!(why.contains("that one signs with key 2"), "{why}");
+        assert!(disagreement(&both, &only_old, 1000).unwrap().contains("this one signs with key 2"));
+        // Retired, or revoked, while another one still signs with it.
+        let only_new = prints(std::slice::from_ref(&new));
+        assert!(disagreement(&only_new, &only_old, 2000).is_some());
+        assert!(disagreement(&prints(&[entry(1, 0, true), new]), &only_old, 2000).is_some());
     }
 
     #[test]

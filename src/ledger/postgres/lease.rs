@@ -18,6 +18,8 @@ use crate::ledger::{
 pub(super) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 /// How long a slot is its gateway's after it was renewed last.
 pub(in crate::ledger) const LEASE_MS: i64 = 6_000;
+/// How old a renewal is when the next one is due.
+const RENEW_MS: u64 = 1_000;
 /// A slot is given to a new gateway only so long after its lease has ended.
 const ABANDONED_MS: i64 = 60_000;
 /// No answer takes longer than this to be given.
@@ -89,6 +91,20 @@ impl Lease {
         }
     }
 
+    /// Tells the other gateways which keys seal this one's offers.
+    pub(in crate::ledger) fn publish(self, session: &Session, prints: &str) -> SqlResult<()> {
+        let publish = "UPDATE writers SET secret_fps = ?3 WHERE slot = ?1 AND epoch = ?2";
+        session.execute(publish, params![self.slot, self.epoch, prints]).map(drop)
+    }
+
+    /// The other gateways that live, and what they have published.
+    pub(in crate::ledger) fn peers(self, session: &Session) -> SqlResult<Vec<(i64, String)>> {
+        let peers = format!(
+            "SELECT slot, secret_fps FROM writers WHERE lease_until > {NOW_MS} AND slot <> ?1 AND secret_fps IS NOT NULL"
+        );
+        session.all(&peers, params![self.slot], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
     /// Gives the slot up at once: nothing of it is under way.
     pub(in crate::ledger) fn end(self, session: &Session) -> SqlResult<()> {
         let end = "UPDATE writers SET lease_until = 0 WHERE slot = ?1 AND epoch = ?2";
@@ -128,6 +144,11 @@ impl Held {
     /// The server has agreed to a renewal that was asked for then.
     pub(in crate::ledger) fn renewed(&self, asked_ms: u64) {
         self.renewed_ms.store(asked_ms.max(1), Ordering::Release);
+    }
+
+    /// Whether it is time to renew it.
+    pub(in crate::ledger) fn is_due(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.renewed_ms.load(Ordering::Acquire)) >= RENEW_MS
     }
 
     /// Whether the lease may have run out by now: its claims may be another's.

@@ -41,6 +41,7 @@ pub(super) mod claims;
 pub(super) mod desk;
 pub(super) mod fence;
 pub(super) mod lease;
+mod renewal;
 pub(super) mod schema;
 pub mod server;
 mod sweep;
