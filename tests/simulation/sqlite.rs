@@ -89,6 +89,7 @@ impl SqliteStores {
             since_ms: 0,
             skew_ms: 30_000,
             clock: self.clock.clone(),
+            secret_prints: String::new(),
         };
         let disk = Arc::new(Disk::new());
         let store = SqliteStore::open_with_faults(options, disk.clone()).unwrap();
