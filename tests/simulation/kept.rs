@@ -128,6 +128,23 @@ fn a_commit_that_takes_place_while_its_process_stands_still() {
     );
 }
 
+/// Its new process is not cut off from the database that its old one was.
+#[test]
+fn a_process_that_dies_while_it_stands_still_over_a_database_that_has_died() {
+    kept(
+        Over::Model { tombstones: true },
+        None,
+        &[
+            Step::Freeze { replica: 0 },
+            Step::CrashDatabase,
+            Step::Crash { replica: 0, after: true },
+            Step::Open { replica: 0 },
+            Step::Send { payment: 0, copy: 2, replica: 0, spelling: 0 },
+            Step::Freeze { replica: 0 },
+        ],
+    );
+}
+
 #[test]
 fn a_claim_that_expires() {
     kept(

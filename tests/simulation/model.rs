@@ -308,7 +308,7 @@ impl Stores for ModelStores {
         }
         let it = &mut model.replicas[replica];
         it.up = false;
-        it.frozen = false;
+        (it.frozen, it.cut_off) = (false, false);
         it.asks.clear();
         it.writes.clear();
         it.kept.clear();
