@@ -3,12 +3,16 @@
 
 mod support;
 
+#[path = "crash/corrections.rs"]
+mod corrections;
 #[path = "crash/kill.rs"]
 mod kill;
 #[path = "crash/ledger.rs"]
 mod ledger;
 #[path = "crash/opening.rs"]
 mod opening;
+#[path = "crash/redeem.rs"]
+mod redeem;
 #[path = "crash/settle.rs"]
 mod settle;
 #[path = "crash/storm.rs"]

@@ -34,3 +34,5 @@ mod standing;
 mod support;
 #[path = "ledger/turns.rs"]
 mod turns;
+#[path = "ledger/void_cap.rs"]
+mod void_cap;

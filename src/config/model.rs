@@ -463,6 +463,8 @@ pub struct Ledger {
     pub queue_max: usize,
     /// `dispute_days` (30): for so long after a charge it may be disputed.
     pub dispute_days: u32,
+    /// `voids_per_day` (1000): charges of an account that the gateway reverses by itself on one book day.
+    pub voids_per_day: u32,
     /// `sync` (true). False loses the last payments with the machine's power: for measurements only.
     pub sync: bool,
 }

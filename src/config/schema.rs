@@ -330,6 +330,14 @@ const LEDGER: &[Key] = &[
     ),
     count("queue_max", 8192, 1, 1_048_576, "Payments waiting for the disk; more are answered with 503."),
     count("dispute_days", 30, 1, 3650, "For so long after a charge it may be disputed (`tollgate ledger dispute`)."),
+    count(
+        "voids_per_day",
+        1000,
+        0,
+        1_000_000_000,
+        "Charges of an account that are reversed on one day by the gateway itself, because the answer was cut off or not sent; \
+         above it they stand (`tollgate ledger list --state cut`).",
+    ),
     key("sync", Kind::Flag(true), "Off, the last payments are lost with the machine's power: for measurements only."),
 ];
 

@@ -1,6 +1,10 @@
 //! One batch, one transaction: number, chain and insert the winners, then everything that follows from them.
 
-use std::{collections::HashSet, mem, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::Arc,
+};
 
 use super::{
     books::{Books, FLOOR_STEP_MS, int},
@@ -22,6 +26,7 @@ use super::{
     sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
     store::{KeyRecord, Outcome, Receipt},
     turns,
+    void_cap::Voids,
 };
 use crate::{payment::key::PaymentKey, wire::amount::Asset};
 
@@ -133,6 +138,7 @@ impl Books {
                 zone: &self.zone,
                 known_keys: &self.known_keys,
                 open: &self.open,
+                voids: &mut self.voids,
                 jobs,
                 redeliveries,
                 outcomes,
@@ -179,6 +185,15 @@ impl Books {
         for n in &filled.closed {
             self.open.remove(n);
         }
+        for (n, account) in &filled.voids {
+            if self.voids.counts(*n) {
+                self.voids.posted(account, 1);
+            }
+            self.voids.told(*n);
+        }
+        for account in &filled.capped {
+            self.voids.warn(account);
+        }
         Ok(filled.written)
     }
 }
@@ -192,6 +207,7 @@ struct Fill<'b, 'a> {
     zone: &'b BookZone,
     known_keys: &'b HashSet<(Arc<str>, Arc<str>)>,
     open: &'b HashSet<i64>,
+    voids: &'b mut Voids,
     jobs: &'a [Job],
     redeliveries: &'a [Redelivery],
     outcomes: &'a [Outcome],
@@ -206,6 +222,10 @@ struct Filled<'a> {
     floor_ms: i64,
     new_keys: Vec<&'a KeyRecord>,
     closed: Vec<i64>,
+    /// Captures that were voided, with their accounts.
+    voids: Vec<(i64, Arc<str>)>,
+    /// Accounts of which a charge stands although it was to be voided.
+    capped: Vec<Arc<str>>,
 }
 
 fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, BatchError> {
@@ -252,6 +272,7 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
     }
     let mut written = Written::default();
     let mut new_keys: Vec<&KeyRecord> = Vec::new();
+    let (mut voids, mut capped, mut pending) = (Vec::new(), Vec::new(), HashMap::<Arc<str>, u64>::new());
 
     for ((job, salt), (target_digest, evidence_digest)) in from.jobs.iter().zip(&salts).zip(&digests) {
         let (request, posting) = (&job.claim.request, &job.posting);
@@ -317,10 +338,22 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
                 }
                 written.owed.push((payment, capture.n));
             }
+            continue;
+        }
+        let (account, counts) = (&capture.account, from.voids.counts(capture.n));
+        let posted = pending.entry(account.clone()).or_default();
+        if counts && !from.voids.has_left(transaction, book_day, account, *posted).map_err(sort)? {
+            capped.push(account.clone());
         } else if post.insert(&capture.entry(Kind::Void, post.next_n(), stamp))?.is_some()
             && let Some(asset) = Asset::parse(&capture.asset)
         {
-            written.voided.push(((capture.account.clone(), asset, capture.period), capture.amount));
+            written.voided.push(((account.clone(), asset, capture.period), capture.amount));
+            if let Some(fence) = &mut fence {
+                // Given back: what nobody knew to have arrived is not had any more.
+                fence.becomes(&payment, "c", capture.n);
+            }
+            voids.push((capture.n, account.clone()));
+            *posted += u64::from(counts);
         }
     }
     for (turn, capture) in from.redeliveries.iter().zip(&again) {
@@ -361,7 +394,7 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
     } else {
         head.at_ms = from.before.at_ms;
     }
-    Ok(Filled { written, head, floor_ms, new_keys, closed })
+    Ok(Filled { written, head, floor_ms, new_keys, closed, voids, capped })
 }
 
 /// The postings that a batch may make or look for.

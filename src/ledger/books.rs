@@ -7,7 +7,7 @@ use super::{
     chain,
     credit::UseKey,
     day::BookZone,
-    entry::{Kind, PostingKey, is_settled_at_once},
+    entry::{Kind, PostingKey},
     faults::Faults,
     file::{self, Book, Head, OpenError, SLOT},
     location::Location,
@@ -17,6 +17,7 @@ use super::{
     sql::{Begin, Row, Session, SqlError, SqlResult, params},
     steps,
     store::Terms,
+    void_cap::Voids,
 };
 use crate::wire::amount::Asset;
 
@@ -40,6 +41,7 @@ pub(super) struct Books {
     /// Where the chain stands if the commit that failed took place after all.
     pub(super) attempted: Option<Head>,
     pub(super) faults: Arc<dyn Faults>,
+    pub(super) voids: Voids,
 }
 
 impl Books {
@@ -88,9 +90,9 @@ impl Books {
             faults.opened(file).map_err(|error| sql(error.into()))?;
         }
         let zone = BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
-        let (known_keys, open) = (HashSet::new(), HashSet::new());
-        let place = place.clone();
-        Ok(Books { connection, slot, lease, place, zone, book, head, known_keys, open, attempted: None, faults })
+        let (known_keys, open, voids) = (HashSet::new(), HashSet::new(), Voids::default());
+        let (place, attempted) = (place.clone(), None);
+        Ok(Books { connection, slot, lease, place, zone, book, head, known_keys, open, attempted, faults, voids })
     }
 
     /// Opens the ledger anew after an error, keeping what this process still owes it. On a server it keeps its slot, or takes
@@ -130,7 +132,7 @@ impl Books {
             // A chain tells of its own captures only: those of the slot that was lost stay unproven.
             open.clear();
         }
-        *self = Books { open, ..books };
+        *self = Books { open, voids: self.voids.reopened(), ..books };
         Ok(())
     }
 
@@ -178,7 +180,7 @@ impl Books {
         self.open.insert(n);
     }
 
-    /// Captures no older than `since_ms`, newest first: posting key, number, posting time, whether the answer is owed.
+    /// Captures no older than `since_ms`, newest first: posting key, number, posting time, whether its answer may be fetched.
     pub(super) fn captures_since(
         &self,
         since_ms: u64,
@@ -186,7 +188,7 @@ impl Books {
     ) -> SqlResult<()> {
         let (mut owed, mut ended) = (HashSet::new(), HashSet::new());
         let told = self.told_since(since_ms)?;
-        let mut statement = self.connection.prepare("SELECT key, n, at_ms, scheme FROM entries ORDER BY n DESC")?;
+        let mut statement = self.connection.prepare("SELECT key, n, at_ms FROM entries ORDER BY n DESC")?;
         let mut rows = statement.query(&[])?;
         while let Some(row) = rows.next()? {
             let at_ms: i64 = row.get(2)?;
@@ -196,14 +198,13 @@ impl Books {
             let Some(key) = PostingKey::from_bytes(row.get(0)?) else { continue };
             // What is posted about a capture comes after it, so on the way back it is met before.
             match key.kind() {
-                Kind::Redelivered | Kind::Lapsed => _ = ended.insert(key.payment()),
+                Kind::Redelivered | Kind::Lapsed | Kind::Void => _ = ended.insert(key.payment()),
                 Kind::Owed => _ = owed.insert(key.payment()),
-                // Money moved, and nobody knows whether the answer left: the payer may fetch it once.
+                // Nobody knows whether the answer left: who paid or owes may fetch it once.
                 Kind::Capture => {
                     let n = row.get(1)?;
-                    let at_once = is_settled_at_once(row.get(3)?);
-                    let unproven = at_once && !told.contains(&n);
-                    let waits = (unproven || owed.contains(&key.payment())) && !ended.contains(&key.payment());
+                    let waits =
+                        (!told.contains(&n) || owed.contains(&key.payment())) && !ended.contains(&key.payment());
                     each(key, n, at_ms, waits && !steps::is_refunded(&self.connection, &key.payment())?);
                 }
                 _ => {}

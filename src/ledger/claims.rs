@@ -182,6 +182,11 @@ impl Claims {
         state.is_some_and(|state| !matches!(state, State::Live { .. } | State::Released | State::Burnt))
     }
 
+    /// Whether a claim of this payment is in this process's hand.
+    pub(super) fn holds(&self, key: &PaymentKey) -> bool {
+        self.shard(key).get(key).is_some_and(|held| matches!(held.state, State::Live { .. }))
+    }
+
     /// Whether this claim is the live one of its key.
     pub(super) fn is_live(&self, claim: &Claim) -> bool {
         self.shard(&claim.request.key)
@@ -222,8 +227,8 @@ impl Claims {
 
     /// Others have had this payment meanwhile, or the claim can't be made now.
     pub(super) fn refused(&self, claim: &Claim, error: &ClaimError) {
+        // What another gateway captured may be owed later.
         let state = match error {
-            ClaimError::AlreadyCaptured(n) => State::Captured { n: n.unwrap_or_default() },
             ClaimError::Burnt => State::Burnt,
             _ if self.forget(claim) => return,
             _ => State::Released,

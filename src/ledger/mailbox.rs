@@ -245,6 +245,36 @@ impl Drop for Claiming {
     }
 }
 
+/// Waits for something that must be given back where nobody takes it: dropped before, the result goes to `heir`.
+pub(super) struct Lent<T: Send + 'static> {
+    filled: Filled<T>,
+    heir: Option<Heir<T>>,
+}
+
+impl<T: Send + 'static> Lent<T> {
+    pub(super) fn new(filled: Filled<T>, heir: impl FnOnce(T) + Send + 'static) -> Lent<T> {
+        Lent { filled, heir: Some(Box::new(heir)) }
+    }
+}
+
+impl<T: Send + 'static> Future for Lent<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let result = std::task::ready!(Pin::new(&mut self.filled).poll(cx));
+        self.heir = None;
+        Poll::Ready(result)
+    }
+}
+
+impl<T: Send + 'static> Drop for Lent<T> {
+    fn drop(&mut self) {
+        if let Some(heir) = self.heir.take() {
+            self.filled.0.bequeath(heir);
+        }
+    }
+}
+
 /// Waits for an intent. Dropped before it has said that it is on disk, or after, without being asked: nobody will settle it
 /// in this hand, so whatever is on disk is left to be resolved.
 pub(super) struct Intended {

@@ -53,4 +53,5 @@ pub mod store;
 mod throttle;
 mod turns;
 pub mod verify;
+mod void_cap;
 mod writer;

@@ -17,7 +17,7 @@ use super::{
     rows, settlements,
     sql::{Begin, Session, SqlError, SqlResult, params},
     steps,
-    store::Unresolved,
+    store::{Delivery, Unresolved},
 };
 use crate::payment::key::PaymentKey;
 
@@ -55,6 +55,8 @@ pub enum State {
     Refunded,
     /// Contested, and not decided: beside what else it is.
     Disputed,
+    /// The charge stands although the origin cut the answer off, or nothing of it was sent: beside what else it is.
+    Cut,
 }
 
 /// The later postings of a capture.
@@ -95,6 +97,10 @@ impl Fate {
     pub fn is(&self, state: State) -> bool {
         match state {
             State::Disputed => self.dispute == Some(correction::State::Open),
+            State::Cut => {
+                let cut = |record: Record| matches!(record.delivery, Delivery::OriginCut | Delivery::NotSent);
+                self.outcome.is_some_and(cut) && self.state() == State::Delivered && self.redelivered_n.is_none()
+            }
             state => self.state() == state,
         }
     }

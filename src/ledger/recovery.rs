@@ -49,7 +49,7 @@ impl Writer {
     fn try_again(&mut self) -> Result<(), String> {
         // Kept over tries: opening the file anew takes its head, whoever wrote it.
         let (before, attempted) = *self.doubt.get_or_insert((*self.books.head(), None));
-        let slot = self.books.slot;
+        let (slot, lease) = (self.books.slot, self.books.lease);
         let asked_ms = self.shared.clock.now_ms();
         self.books.reopen(&self.zone, self.sync).map_err(|e| e.to_string())?;
         if let Some(place) = self.shared.place.get() {
@@ -82,9 +82,9 @@ impl Writer {
             if let Act::Intend(_) = &job.act {
                 // Nobody was told, so no facilitator was asked: the settlement never began. Its posting may be that of an
                 // earlier try, its row is not.
-                match self.books.lease {
+                match lease {
                     None => settlements::close(&self.books.connection, &key).map_err(failed)?,
-                    Some(_) => postgres::claims::withdraw(&self.books.connection, slot, &key).map_err(failed)?,
+                    Some(lease) => postgres::claims::withdraw(&self.books.connection, lease, &key).map_err(failed)?,
                 }
             }
             let Some(job) = self.in_doubt.pop() else { break };
@@ -101,6 +101,7 @@ impl Writer {
                 if self.books.slot == slot {
                     self.books.expect_outcome(n);
                 }
+                self.books.voids.withhold(n);
                 self.outcomes.push(Outcome { n, delivery: Delivery::NotSent, void: true, ms: 0, bytes: 0 });
             }
         }

@@ -117,7 +117,7 @@ impl LedgerReader {
 
 /// The first and last entry of these days, for each writer that has any. Numbers are dense and book days never fall, so
 /// that halving finds them.
-fn ranges(connection: &Session, days: Days) -> SqlResult<Vec<(i64, i64)>> {
+pub(super) fn ranges(connection: &Session, days: Days) -> SqlResult<Vec<(i64, i64)>> {
     let slots = "SELECT slot, seq FROM writers ORDER BY slot";
     let slots: Vec<(i64, i64)> = connection.all(slots, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut found = Vec::new();

@@ -173,14 +173,15 @@ pub(super) fn find(connection: &Session, key: &PostingKey) -> SqlResult<Option<i
 
 /// The capture of a payment.
 pub(super) fn bought(connection: &Session, key: &PaymentKey) -> SqlResult<Option<Bought>> {
-    let select = "SELECT n, at_ms, method, target, evidence FROM entries WHERE key = ?1";
+    let select = "SELECT n, at_ms, method, target, evidence, amount FROM entries WHERE key = ?1";
     let [capture, owed, redelivered] =
         [Kind::Capture, Kind::Owed, Kind::Redelivered].map(|kind| PostingKey::new(kind, key, 0));
     let owed = find(connection, &owed)?.is_some() && find(connection, &redelivered)?.is_none();
     let refunded = steps::is_refunded(connection, key)?;
     connection.first(select, params![capture.as_bytes()], |row| {
         let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<i64>(1)?.unsigned_abs() };
-        Ok(Bought { receipt, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed, refunded })
+        let amount = row.get(5)?;
+        Ok(Bought { receipt, amount, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed, refunded })
     })
 }
 

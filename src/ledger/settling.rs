@@ -66,6 +66,8 @@ pub struct Unresolved {
 pub struct Bought {
     /// Number and time.
     pub receipt: Receipt,
+    /// Charged, ledger units.
+    pub amount: i64,
     /// The request's method.
     pub method: Option<String>,
     /// What was bought; none where retention dropped it.

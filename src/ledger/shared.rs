@@ -36,7 +36,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(1);
 /// What the threads share.
 pub(super) struct Shared {
     pub(super) clock: Clock,
-    pub(super) claims: Claims,
+    pub(super) claims: Arc<Claims>,
     pub(super) queue: Queue,
     /// Set once the file was opened.
     pub(super) place: OnceLock<Place>,
@@ -68,11 +68,11 @@ pub(super) struct Closed {
 
 impl Shared {
     /// Of a ledger that is not open.
-    pub(super) fn new(options: &SqliteOptions, desk: Option<Desk>) -> Shared {
+    pub(super) fn new(options: &SqliteOptions, claims: Arc<Claims>, desk: Option<Desk>) -> Shared {
         let idle = if desk.is_some() { RENEW_EVERY } else { IDLE };
         Shared {
             clock: options.clock.clone(),
-            claims: Claims::new(options.keys_max, 0, desk.is_some()),
+            claims,
             queue: Queue::new(options.queue_max, idle),
             place: OnceLock::new(),
             closed: Mutex::new(Closed { disk: Some("the ledger is being opened".into()), file: None, clock: None }),

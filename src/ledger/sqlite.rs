@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    claims::use_key,
+    claims::{Claims, use_key},
     close::Close,
     closing::CloseError,
     correcting::CorrectResult,
@@ -21,7 +21,7 @@ use super::{
     faults::{Faults, NoFaults},
     limits,
     location::Location,
-    mailbox::{Answer, Captured, Claiming, Filled, Intended, Ticket},
+    mailbox::{Answer, Captured, Claiming, Filled, Intended, Lent, Ticket},
     opening::Opening,
     postgres::desk::{Desk, Word},
     queue::{Act, Ask, Job, Redelivery, TurnEnd},
@@ -95,11 +95,16 @@ impl SqliteStore {
     ) -> Result<(Arc<SqliteStore>, Receiver<Result<(), OpenError>>), OpenError> {
         let path = options.place.shown();
         let io = |error: std::io::Error| OpenError::Io { path: path.clone(), what: error.to_string() };
+        let claims = Arc::new(Claims::new(options.keys_max, 0, options.place.file().is_none()));
         let desk = match &options.place {
             Location::File(_) => None,
-            Location::Server(server) => Some(Desk::start((**server).clone(), Arc::default()).map_err(io)?),
+            Location::Server(server) => {
+                let claims = claims.clone();
+                let is_live = Box::new(move |key: &PaymentKey| claims.holds(key));
+                Some(Desk::start((**server).clone(), Arc::default(), is_live).map_err(io)?)
+            }
         };
-        let shared = Arc::new(Shared::new(&options, desk));
+        let shared = Arc::new(Shared::new(&options, claims, desk));
         let store = Arc::new(SqliteStore { shared: shared.clone(), path: path.clone(), ended: Arc::default() });
         // Without capacity: what is sent was received, or the sender is told that nobody waits any longer.
         let (first, told) = mpsc::sync_channel(0);
@@ -382,7 +387,13 @@ impl Store for SqliteStore {
 
     fn adopt(&self, key: PaymentKey) -> StoreFuture<Option<Settling>> {
         let Some(desk) = &self.shared.desk else { return Box::pin(future::ready(self.shared.claims.adopt(&key))) };
-        let (adopted, shared) = (desk.ask(|told| Word::Adopt(key, told)), self.shared.clone());
+        let (adopted, shared, heir) =
+            (desk.ask(|told| Word::Adopt(key, told)), self.shared.clone(), self.shared.clone());
+        let adopted = Lent::new(adopted, move |adopted: Result<Option<_>, _>| {
+            if let (Ok(Some(_)), Some(desk)) = (adopted, &heir.desk) {
+                desk.say(Word::Doubt { key, unknown: true });
+            }
+        });
         Box::pin(async move { Some(shared.claims.take_over(adopted.await.ok()??)) })
     }
 
@@ -424,7 +435,12 @@ impl Store for SqliteStore {
         let turn = move |n| OwedTurn { key, n };
         match &self.shared.desk {
             Some(desk) => {
-                let taken = desk.ask(|told| Word::TakeOwed(key, told));
+                let shared = self.shared.clone();
+                let taken = Lent::new(desk.ask(|told| Word::TakeOwed(key, told)), move |taken| {
+                    if let Ok(Some(n)) = taken {
+                        shared.owe_again(&key, n);
+                    }
+                });
                 Box::pin(async move { taken.await.ok().flatten().map(turn) })
             }
             None => Box::pin(future::ready(self.shared.claims.take_owed(&key).map(turn))),

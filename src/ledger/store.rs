@@ -212,7 +212,8 @@ pub enum ClaimError {
     /// Whether another payment of this payer for the same thing moved money is not known yet.
     #[error("an earlier payment for this is not resolved yet")]
     PayerUnresolved,
-    /// Captured, and its answer is still owed: [`Store::take_owed`] is the turn to serve it.
+    /// Captured, and its answer is still owed, or a crash left unknown whether it left: [`Store::take_owed`] is the turn to serve
+    /// it.
     #[error("the payment was captured and its answer is owed")]
     Owed,
     /// Released three times, or its settlement failed: spent, uncharged.

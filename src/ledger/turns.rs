@@ -18,13 +18,13 @@
 //! | served | `owed`, `redelivered` | the answer, after the posting | not fetched; the charge stands |
 //!
 //! A capture of which nobody knows whether its answer left (a crash) is fetched in the same way, without `owed`; should it
-//! lapse, `owed` is posted with it, for by then its payer has been told so. A refund ends it as well, at once; a turn that is
+//! lapse, `owed` is posted with it (not on credit, where no money has moved), for by then its payer has been told so. A refund ends it as well, at once; a turn that is
 //! taken then gives nothing. The ends exclude each other: the writer looks for another one before it posts one.
 
 use super::{
     batch::{BatchError, Stamp, sort},
     captured::Captured,
-    entry::{Kind, PostingKey},
+    entry::{Kind, PostingKey, is_settled_at_once},
     poster::Poster,
     queue::TurnEnd,
     settlements,
@@ -77,7 +77,10 @@ pub(super) fn end<'e>(
     let kind = match end {
         TurnEnd::Served => Kind::Redelivered,
         TurnEnd::Lapsed => {
-            owe(post, capture, stamp)?;
+            // On credit nothing has moved that could be owed.
+            if is_settled_at_once(&capture.scheme) {
+                owe(post, capture, stamp)?;
+            }
             Kind::Lapsed
         }
     };

@@ -142,6 +142,7 @@ impl Writer {
         }
         let times = self.shared.times();
         let books = &mut self.books;
+        books.voids.most = self.shared.rules().voids_per_day;
         let at_disk = self.shared.at_disk();
         let mut tries = 0;
         let written = loop {

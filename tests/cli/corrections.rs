@@ -159,6 +159,9 @@ fn refunds_of_a_settled_payment_are_noted_and_add_up() {
         .map(|line| line["payload"]["value"].as_str().unwrap().parse::<i64>().unwrap())
         .sum();
     assert_eq!(refunded, 1_000_000);
+    for row in postings.iter().filter(|p| p["kind"] == "refund") {
+        ran(dir, &["verify", row["n"].as_str().unwrap()]);
+    }
     let shown = ran(dir, &["show", n]);
     for expected in ["refunded", "1: 0.40 USDC, 0x9c, done by entry", "2: 0.10 USDC, b, failed by entry", ": half"] {
         assert!(shown.contains(expected), "no {expected:?} in {shown}");
@@ -239,6 +242,33 @@ fn what_a_crash_left_unproven_is_voided_at_once_and_nothing_else() {
     assert_eq!(objects(&did).len(), unproven);
     assert_eq!(captures(dir, "deferred", "unproven").len(), 0);
     assert_eq!(captures(dir, "exact", "unproven").len(), 1);
+}
+
+/// An account whose answers are always cut, by its own doing or its origin's, does not read for nothing for ever.
+#[test]
+fn voids_of_a_gateway_are_capped_and_what_stands_is_listed() {
+    let origin = Origin::scripted(|_, socket| {
+        use std::io::Write as _;
+        let _ = write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nok");
+        false
+    });
+    let agent = Agent::start();
+    let gateway = Gateway::start(&site_toml(&origin, &agent, "[ledger]\nvoids_per_day = 1\n"));
+    for i in 0..4 {
+        assert!(agent.buy(gateway.addr, &format!("/paid/{i}")).truncated);
+    }
+    let (_, dir) = gateway.stop();
+    let dir = dir.path();
+    let log = gateway::log(dir);
+    let cut = objects(&ran(dir, &["list", "--state", "cut", "--json"]));
+    let voided = objects(&ran(dir, &["list", "--state", "voided", "--json"]));
+    assert_eq!((cut.len(), voided.len()), (3, 1), "{log}");
+    assert_eq!(cut[0]["outcome"]["delivery"], "origin_cut");
+    assert_eq!(log.matches("ledger.voids_per_day").count(), 1, "{log}");
+    assert!(log.contains("account=acme"), "{log}");
+    ran(dir, &["void", cut[0]["n"].as_str().unwrap(), "--reason", "our origin was down"]);
+    assert_eq!(objects(&ran(dir, &["list", "--state", "cut", "--json"])).len(), 2);
+    assert!(audited(dir).starts_with("ok:"));
 }
 
 #[test]

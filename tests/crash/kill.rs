@@ -61,16 +61,23 @@ fn what_clients_hold_is_in_the_books_once_after_every_kill_9() {
         held.extend(new.into_iter().map(|p| (p.id.clone(), p)));
         compare(&Books::read(dir.path()), &held, &origin, round);
     }
-    let sold = Books::read(dir.path()).charged();
+    let books = Books::read(dir.path());
+    let sold = books.charged();
     // Credit counts what the books hold, neither more nor less: with room for 3 more, 3 more are sold.
     let limit = format!("{}.{:02} USD", (sold + 3) / 100, (sold + 3) % 100);
     let gateway = Gateway::start_in(dir, &config.replace("1000 USD", &limit));
     let called = origin.calls();
+    let mut redeemed = 0;
     for payment in held.values().filter(|p| p.served) {
-        let answer = exchange(gateway.addr, &payment.head);
+        let mut answer = exchange(gateway.addr, &payment.head);
+        // Of what the crash cut off nobody knows whether it was read: it is had once more, if it was not before.
+        if books.state(&payment.id) == Some("unproven") && answer.status == 200 {
+            redeemed += 1;
+            answer = exchange(gateway.addr, &payment.head);
+        }
         assert_eq!((answer.status, answer.reason()), (402, "already_used"), "a payment was taken again after a crash");
     }
-    assert_eq!(origin.calls(), called, "a replay reached the origin");
+    assert_eq!(origin.calls(), called + redeemed, "a replay reached the origin");
     for i in 0..3 {
         assert_eq!(buy(gateway.addr, &agent, &format!("/paid/more/{i}")).status, 200);
     }

@@ -398,9 +398,9 @@ proptest! {
                     }
                 }
                 Step::Turn(which) => {
-                    let Some((n, name, _, _)) = pick(which) else { continue };
+                    let Some((n, name, charged, _)) = pick(which) else { continue };
                     if let Some(turn) = wait(ledger.store().take_owed(key(&name))) {
-                        prop_assert_eq!(left[&n], 10_000, "fetched although something was given back");
+                        prop_assert_eq!(left[&n], charged, "fetched although something was given back");
                         if n % 2 == 0 {
                             ledger.store().give_back(turn);
                         } else {

@@ -27,6 +27,7 @@ fn a_capture_is_durable_and_the_next_claim_is_refused_also_after_a_restart() {
     assert_eq!((receipt.n, receipt.at_ms), ((1 << 48) | 1, NOON));
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
     assert_eq!(wait(ledger.store().look(key("a"))), Ok(Look::Captured(Some(receipt.n))));
+    ledger.outcome(receipt.n, Delivery::Complete, false);
     ledger.reopen().unwrap();
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
     assert_eq!(wait(ledger.store().look(key("b"))), Ok(Look::Unknown));
@@ -64,11 +65,11 @@ fn below_the_floor_a_payment_is_refused_and_the_floor_never_falls() {
 }
 
 /// Holds the writer in its first batch until told, so that what queues meanwhile is one batch.
-struct HoldFirst(Mutex<Option<(Sender<()>, Receiver<()>)>>);
+pub struct HoldFirst(Mutex<Option<(Sender<()>, Receiver<()>)>>);
 
 impl HoldFirst {
     /// The fault, what tells that the writer is held, and what lets it go.
-    fn new() -> (Arc<HoldFirst>, Receiver<()>, Sender<()>) {
+    pub fn new() -> (Arc<HoldFirst>, Receiver<()>, Sender<()>) {
         let ((held_tx, held), (go, go_rx)) = (channel(), channel());
         (Arc::new(HoldFirst(Mutex::new(Some((held_tx, go_rx))))), held, go)
     }

@@ -8,7 +8,7 @@ use std::sync::{
 use tollgate::ledger::{
     faults::Faults,
     read::{Filter, LedgerReader, State},
-    store::{ClaimError, Health, Store},
+    store::{CaptureError, ClaimError, Delivery, Health, Store},
 };
 
 use crate::{
@@ -70,6 +70,49 @@ fn what_a_crash_left_unproven_lapses_too_and_is_owed_then() {
     assert!(matches!(settled(&ledger, "a"), ClaimError::AlreadyCaptured(_)));
     assert_eq!(ledger.number("SELECT count(*) FROM entries WHERE kind = 6"), 1);
     assert!(wait(ledger.store().find(key("a"))).unwrap().unwrap().owed);
+    audited(&ledger);
+}
+
+/// On credit no money has moved: what a crash left unproven may be had once more, and nothing is ever owed.
+#[test]
+fn what_a_crash_left_unproven_on_credit_is_had_once_or_lapses_unowed() {
+    let mut ledger = Ledger::new();
+    let (had, lapsed) = (ledger.pay("had"), ledger.pay("lapsed"));
+    let (known, voided) = (ledger.pay("known"), ledger.pay("voided"));
+    assert!(wait(ledger.store().take_owed(key("had"))).is_none(), "its answer is on its way");
+    ledger.outcome(known.n, Delivery::ClientLeft, false);
+    void(&ledger, voided.n).unwrap();
+    ledger.reopen().unwrap();
+    for name in ["known", "voided"] {
+        assert!(matches!(ledger.claim(name), Err(ClaimError::AlreadyCaptured(_))), "{name}");
+    }
+    assert_eq!(redeliver(&ledger, "had"), Ok(had));
+    for _ in 0..3 {
+        let turn = wait(ledger.store().take_owed(key("lapsed"))).unwrap();
+        ledger.store().give_back(turn);
+    }
+    wait(ledger.store().recent_terms(0)).unwrap();
+    for _ in 0..2 {
+        for (name, receipt) in [("had", had), ("lapsed", lapsed)] {
+            assert_eq!(ledger.claim(name).unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
+        }
+        ledger.reopen().unwrap();
+    }
+    assert_eq!(ledger.number("SELECT count(*) FROM entries WHERE kind = 6"), 0);
+    assert_eq!((ledger.store().used(&request("", 0)).get(), lapses(&ledger)), (30_000, 1));
+    let report = LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap();
+    assert_eq!((report.finding, report.unproven), (None, 1));
+}
+
+#[test]
+fn a_void_beats_a_turn_that_is_taken_on_credit_too() {
+    let mut ledger = Ledger::new();
+    let n = ledger.pay("a").n;
+    ledger.reopen().unwrap();
+    let turn = wait(ledger.store().take_owed(key("a"))).unwrap();
+    void(&ledger, n).unwrap();
+    assert_eq!(wait(ledger.store().redelivered(turn)), Err(CaptureError::Lost));
+    assert_eq!(ledger.number("SELECT count(*) FROM entries WHERE kind = 9"), 0);
     audited(&ledger);
 }
 
@@ -162,7 +205,7 @@ fn an_answer_that_is_served_does_not_lapse_and_what_lapsed_is_not_served() {
     assert!(matches!(claim(&ledger, "a").unwrap_err(), ClaimError::AlreadyCaptured(_)));
     // A void that comes late says that the answer is owed; it was served since.
     let n = ledger.number("SELECT n FROM entries WHERE kind = 1");
-    ledger.outcome(n, tollgate::ledger::store::Delivery::NotSent, true);
+    ledger.outcome(n, Delivery::NotSent, true);
     ledger.reopen().unwrap();
     assert!(matches!(claim(&ledger, "a").unwrap_err(), ClaimError::AlreadyCaptured(_)));
     audited(&ledger);

@@ -79,7 +79,9 @@ impl Life {
         }
         // An offer is made to a payment that moved nothing and never will.
         let is_offer = result["structuredContent"]["accepts"].is_array();
-        Some(if reason == "payment_already_used" || is_offer { End::Spent } else { End::Again })
+        // What three turns could not give is to be refunded.
+        let is_over = ["payment_already_used", "payment_owed"].contains(&reason);
+        Some(if is_over || is_offer { End::Spent } else { End::Again })
     }
 }
 

@@ -259,7 +259,7 @@ fn a_replay_in_the_same_process_and_after_a_restart() {
     };
     again(&gateway);
     let addr = gateway.addr.to_string();
-    let gateway = Gateway::start_in(gateway.kill(), &toml.replace("127.0.0.1:0", &addr));
+    let gateway = Gateway::start_in(gateway.stop().1, &toml.replace("127.0.0.1:0", &addr));
     again(&gateway);
     assert_eq!((origin.calls(), rows(gateway).len()), (2, 2));
 }

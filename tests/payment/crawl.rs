@@ -195,7 +195,7 @@ fn each_crawl_is_charged_and_a_copy_of_one_is_refused() {
     let moved = covered.replacen("/paid/page", "/paid/elsewhere", 1);
     assert_eq!(error(&exchange(gateway.addr, moved)), (400, "InvalidSignature"));
     let addr = gateway.addr.to_string();
-    let gateway = Gateway::start_in(gateway.kill(), &toml.replace("127.0.0.1:0", &addr));
+    let gateway = Gateway::start_in(gateway.stop().1, &toml.replace("127.0.0.1:0", &addr));
     again(&gateway);
     assert_eq!((origin.calls(), rows(gateway).len()), (3, 3));
 }

@@ -164,7 +164,7 @@ fn a_replay_in_the_same_process_and_after_a_restart() {
         assert!(answer.header("tollgate-receipt").is_some() && answer.json()["accepts"][0]["extras"]["id"].is_string());
     }
     let addr = gateway.addr.to_string();
-    let gateway = Gateway::start_in(gateway.kill(), &toml.replace("127.0.0.1:0", &addr));
+    let gateway = Gateway::start_in(gateway.stop().1, &toml.replace("127.0.0.1:0", &addr));
     let answer = exchange(gateway.addr, &head);
     assert_eq!((answer.status, answer.reason(), origin.calls()), (402, "already_used", 1));
     assert_eq!(rows(gateway), 1);

@@ -235,3 +235,39 @@ fn a_settlement_of_one_gateway_is_ended_by_another_and_what_is_owed_is_served_on
     let report = audit(&server);
     assert_eq!((report.finding, report.captures), (None, 1));
 }
+
+#[test]
+fn what_a_gateway_that_is_gone_had_captured_is_had_once_more_from_another() {
+    let Some(server) = Postgres::start("postgres::what_a_gateway_that_is_gone") else { return };
+    let clock = Clock::manual(NOON);
+    let (a, b) = (open(&server, &clock), open(&server, &clock));
+    let pay = |name: &str| {
+        let claim = wait(a.claim(request(name, 10_000))).unwrap();
+        wait(a.capture(claim, posting(units(10_000)))).unwrap()
+    };
+    let (told, untold) = (pay("told"), pay("untold"));
+    a.outcome(Outcome { n: told.n, delivery: Delivery::Complete, void: false, ms: 1, bytes: 9 });
+    a.hurry();
+    while server.number("SELECT count(*) FROM batches WHERE outcomes IS NOT NULL") == 0 {
+        std::thread::yield_now();
+    }
+    // While it lives, its word is waited for.
+    assert_eq!(wait(b.claim(request("untold", 10_000))).unwrap_err(), ClaimError::AlreadyCaptured(Some(untold.n)));
+    // As after kill -9 and the end of its lease.
+    server.sql("UPDATE writers SET epoch = epoch + 1, lease_until = 0 WHERE slot = 1");
+    let error = loop {
+        match wait(b.claim(request("untold", 10_000))).unwrap_err() {
+            ClaimError::AlreadyCaptured(_) => {}
+            error => break error,
+        }
+    };
+    assert_eq!(error, ClaimError::Owed);
+    assert_eq!(wait(b.claim(request("told", 10_000))).unwrap_err(), ClaimError::AlreadyCaptured(Some(told.n)));
+    let turn = wait(b.take_owed(key("untold"))).unwrap();
+    assert_eq!(wait(b.redelivered(turn)).unwrap().n, untold.n);
+    assert!(wait(b.take_owed(key("untold"))).is_none());
+    assert_eq!(wait(b.claim(request("untold", 10_000))).unwrap_err(), ClaimError::AlreadyCaptured(Some(untold.n)));
+    b.close().unwrap();
+    let report = audit(&server);
+    assert_eq!((report.finding, report.captures, report.unproven), (None, 2, 0));
+}

@@ -17,6 +17,8 @@ pub struct Books {
     /// Settlements that were begun, and those that failed.
     pub intents: usize,
     pub failed: usize,
+    /// How many were served once more, by the number of their capture.
+    pub redelivered: BTreeMap<String, usize>,
 }
 
 impl Books {
@@ -36,6 +38,7 @@ impl Books {
                 Some("void") => *books.voids.entry(text("ref")).or_default() += 1,
                 Some("intent") => books.intents += 1,
                 Some("failed") => books.failed += 1,
+                Some("redelivered") => *books.redelivered.entry(text("ref")).or_default() += 1,
                 other => panic!("{other:?}"),
             }
         }
@@ -46,6 +49,7 @@ impl Books {
         for (n, count) in &books.voids {
             assert!(*count == 1 && numbers.contains(&n), "capture {n} has {count} voids");
         }
+        assert!(books.redelivered.values().all(|count| *count == 1), "{:?}", books.redelivered);
         books
     }
 
@@ -56,6 +60,11 @@ impl Books {
 
     pub fn has(&self, id: &str) -> bool {
         self.captures.contains_key(&key_of(id))
+    }
+
+    /// What the books say of the payment with this id.
+    pub fn state(&self, id: &str) -> Option<&str> {
+        Some(&self.captures.get(&key_of(id))?[0].1)
     }
 
     pub fn in_state(&self, state: &str) -> usize {

@@ -106,7 +106,7 @@ impl Drop for Gateway {
     }
 }
 
-fn log(dir: &Path) -> String {
+pub fn log(dir: &Path) -> String {
     let mut log = String::new();
     if let Ok(mut file) = std::fs::File::open(dir.join("stderr.log")) {
         let _ = file.read_to_string(&mut log);

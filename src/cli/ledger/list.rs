@@ -23,6 +23,7 @@ Examples:
   tollgate ledger list --state unresolved          sent to be settled, and no word whether money moved
   tollgate ledger list --state owed                money moved and nobody got the answer: whom to refund
   tollgate ledger list --state disputed            contested, and waiting for your word
+  tollgate ledger list --state cut                 cut off or not sent, and charged all the same
   tollgate ledger list --json --limit 0 | jq -r 'select(.kind == \"capture\") | [.at, .account, .amount] | @tsv'
 
 With --json each line is an object. Text, or null where an entry has none:
@@ -85,6 +86,9 @@ enum StateName {
     Refunded,
     /// Contested, and not decided.
     Disputed,
+    /// Charged, although the origin cut the answer off or nothing was sent: the client's side had held it up, or the account has no
+    /// voids left that day (ledger.voids_per_day).
+    Cut,
 }
 
 impl List {
@@ -107,6 +111,7 @@ impl List {
                 StateName::Voided => Some(State::Voided),
                 StateName::Refunded => Some(State::Refunded),
                 StateName::Disputed => Some(State::Disputed),
+                StateName::Cut => Some(State::Cut),
                 StateName::Unresolved | StateName::Owed => None,
             }),
         };
@@ -254,6 +259,7 @@ pub fn state(row: &Listed) -> Option<&'static str> {
         State::Owed => "owed",
         State::Refunded => "refunded",
         State::Disputed => "disputed",
+        State::Cut => "cut",
     })
 }
 

@@ -119,6 +119,7 @@ pub(super) fn ledger(section: &Section<'_>, base: &Path) -> Option<Ledger> {
         keys_max: section.number("keys_max"),
         queue_max: section.number("queue_max"),
         dispute_days: u32::try_from(section.number("dispute_days")).unwrap_or(u32::MAX),
+        voids_per_day: u32::try_from(section.number("voids_per_day")).unwrap_or(u32::MAX),
         sync: section.flag("sync"),
     })
 }

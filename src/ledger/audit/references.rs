@@ -42,7 +42,8 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
                 Kind::Redelivered => none(Kind::Lapsed, "an earlier lapse of what is served")?,
                 _ => {}
             }
-            if !is_settled_at_once(entry.scheme) {
+            // What a crash left unproven is served again on credit, too.
+            if entry.kind == Kind::Owed && !is_settled_at_once(entry.scheme) {
                 return Err(finding(place, "its scheme", "one that is settled at once", entry.scheme));
             }
             let Some(capture) = before(Kind::Capture)? else {
@@ -50,6 +51,7 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
             };
             let named = entry.ref_n.map_or_else(|| "none".to_owned(), |n| n.to_string());
             same(place.clone(), "the capture that it names", capture.n.to_string(), named)?;
+            same(place.clone(), "its scheme", &*capture.scheme, entry.scheme)?;
             same(place, "its amount", capture.amount, entry.amount)
         }
         Kind::Refund | Kind::Dispute => corrections::check(connection, entry),
@@ -81,6 +83,7 @@ fn intended(entry: &Entry<'_>, intent: Option<Earlier>) -> Result<(), Stop> {
 /// A posting that stands before.
 struct Earlier {
     n: i64,
+    scheme: String,
     amount: i64,
     list_amount: Option<i64>,
 }
@@ -88,9 +91,9 @@ struct Earlier {
 /// The posting of this kind for the same payment, if it stands before.
 fn earlier(connection: &Session, entry: &Entry<'_>, kind: Kind) -> Result<Option<Earlier>, Stop> {
     let key = PostingKey::new(kind, &entry.key.payment(), 0);
-    let find = "SELECT n, amount, list_amount FROM entries WHERE key = ?1";
+    let find = "SELECT n, amount, list_amount, scheme FROM entries WHERE key = ?1";
     let found = connection.first(find, params![key.as_bytes()], |row| {
-        Ok(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)? })
+        Ok(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)?, scheme: row.get(3)? })
     })?;
     Ok(found.filter(|found| stands_before(found.n, entry.n)))
 }

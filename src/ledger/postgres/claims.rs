@@ -318,6 +318,13 @@ pub(super) fn release(session: &Session, lease: Lease, released: &[(PaymentKey, 
     Ok(freed)
 }
 
+/// The claims that are this gateway's as far as the database knows: one whose release it has lost is among them.
+pub(super) fn held(session: &Session, lease: Lease) -> SqlResult<Vec<PaymentKey>> {
+    let held = "SELECT key FROM claims WHERE slot = ?1 AND epoch = ?2 AND state = 'r'";
+    let held = session.all(held, params![lease.slot, lease.epoch], |row| Ok(PaymentKey::from_bytes(row.get(0)?)))?;
+    Ok(held.into_iter().flatten().collect())
+}
+
 /// Whether a payment has gone further than a claim.
 pub(super) fn knows(session: &Session, key: &PaymentKey) -> SqlResult<bool> {
     let known = "SELECT 1 FROM claims WHERE key = ?1 AND state IN ('s', 'u', 'o', 'v', 'c')";
@@ -361,12 +368,13 @@ pub(super) fn unresolved(session: &Session) -> SqlResult<Vec<Unresolved>> {
 }
 
 /// Frees a payment whose intent was written and told to nobody.
-pub(in crate::ledger) fn withdraw(session: &Session, slot: i64, key: &PaymentKey) -> SqlResult<()> {
+pub(in crate::ledger) fn withdraw(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<()> {
     let transaction = session.begin(Begin::Write)?;
-    let free = "UPDATE claims SET state = 'f', doubtful = 0 WHERE key = ?1 AND slot = ?2 AND state IN ('s', 'u') \
+    let free = "UPDATE claims SET state = 'f', doubtful = 0 WHERE key = ?1 AND slot = ?2 AND epoch = ?3 AND state IN ('s', 'u') \
                 RETURNING account, asset, period, amount";
-    let freed: Option<Freed> = transaction
-        .first(free, params![key.as_bytes(), slot], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let freed: Option<Freed> = transaction.first(free, params![key.as_bytes(), lease.slot, lease.epoch], |row| {
+        Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+    })?;
     give_back(
         &transaction,
         freed.iter().map(|(account, asset, period, amount)| (&**account, &**asset, *period, *amount)),
@@ -388,8 +396,11 @@ pub(in crate::ledger) fn owe(session: &Session, key: &PaymentKey, n: i64) -> Sql
 
 /// Takes the turn of serving what is owed; the capture's number.
 pub(super) fn take_owed(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<Option<i64>> {
-    let take = "UPDATE claims SET state = 'v', slot = ?2, epoch = ?3 WHERE key = ?1 AND state = 'o' RETURNING n";
-    session.first(take, params![key.as_bytes(), lease.slot, lease.epoch], |row| row.get(0))
+    let take = format!(
+        "UPDATE claims SET state = 'v', slot = ?2, epoch = ?3, hard_until_ms = {NOW_MS} + {HARD_MS} \
+         WHERE key = ?1 AND state = 'o' RETURNING n"
+    );
+    session.first(&take, params![key.as_bytes(), lease.slot, lease.epoch], |row| row.get(0))
 }
 
 /// The turn ends and nothing was given: owed again. True when that was the last of its turns: it stays in this gateway's hand

@@ -38,6 +38,9 @@ const TRIES: usize = 5;
 /// The first and the longest wait before a server that is gone is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
+/// Whether a claim is held by this process.
+pub(in crate::ledger) type IsLive = Box<dyn Fn(&PaymentKey) -> bool + Send>;
+
 type Told<T> = Arc<Ticket<Result<T, Unavailable>>>;
 
 /// Something that is asked, or said, about one payment.
@@ -115,10 +118,13 @@ struct Waiting {
 
 impl Desk {
     /// Starts the thread; until the ledger has opened and there is a lease, nothing is answered.
-    pub(in crate::ledger) fn start(server: Server, held: Arc<Held>) -> std::io::Result<Desk> {
+    ///
+    /// `is_live` tells whether this process holds a claim.
+    pub(in crate::ledger) fn start(server: Server, held: Arc<Held>, is_live: IsLive) -> std::io::Result<Desk> {
         let (waiting, changed, open) = (Mutex::default(), Condvar::new(), AtomicBool::new(true));
         let queue = Arc::new(Queue { waiting, changed, open });
-        let clerk = Clerk { server, held: held.clone(), queue: queue.clone(), session: None, swept: Instant::now() };
+        let clerk =
+            Clerk { server, held: held.clone(), queue: queue.clone(), is_live, session: None, swept: Instant::now() };
         let thread = thread::Builder::new().name("claims".to_owned()).spawn(move || clerk.run())?;
         Ok(Desk { queue, held, thread: Mutex::new(Some(thread)) })
     }
@@ -215,6 +221,7 @@ struct Clerk {
     server: Server,
     held: Arc<Held>,
     queue: Arc<Queue>,
+    is_live: IsLive,
     session: Option<Session>,
     swept: Instant,
 }
@@ -279,12 +286,22 @@ impl Clerk {
         };
         let session = match self.session.take() {
             Some(session) => session,
-            None => self.server.connect()?,
+            None => {
+                let session = self.server.connect()?;
+                // What a crash of the server has forgotten: claims whose release was not durable yet.
+                let lost = claims::held(&session, lease)?.into_iter().filter(|key| !(self.is_live)(key));
+                lost.for_each(|key| words.push_front(Word::Release(key, Released::NotAsked)));
+                session
+            }
         };
         let session = self.session.insert(session);
         if self.swept.elapsed() >= SWEEP_EVERY {
             self.swept = Instant::now();
             retried(|| sweep::sweep(session))?;
+            let unproven = retried(|| sweep::reckon(session))?;
+            if unproven > 0 {
+                tracing::warn!(unproven, "a gateway is gone, and whether its last answers left is not known");
+            }
         }
         if words.is_empty() {
             return Ok(());

@@ -1,10 +1,53 @@
 //! What gateways that are gone have left: freed, or handed on. Only here is a claim ended that its own gateway did not end.
 
+use std::collections::HashSet;
+
 use super::{claims::give_back, lease::NOW_MS};
-use crate::ledger::sql::{Begin, Session, SqlResult, params};
+use crate::ledger::{
+    outcomes,
+    sql::{Begin, Session, SqlResult, Value, params},
+};
 
 /// Rows that one transaction looks at.
 const ROWS: i64 = 1000;
+
+/// Captures of gateways that are gone: of those whose outcome is not in the books nobody knows whether the answer left, so that
+/// it can be had once more. How many there are.
+pub(super) fn reckon(session: &Session) -> SqlResult<u64> {
+    let writers = format!("SELECT slot, CASE WHEN lease_until < {NOW_MS} THEN epoch ELSE epoch - 1 END FROM writers");
+    let writers = session.all(&writers, &[], |row| Ok((row.get::<i64>(0)?, row.get::<i64>(1)?)))?;
+    let mut found = 0;
+    for (slot, gone) in writers {
+        let transaction = session.begin(Begin::Write)?;
+        transaction.run("SET LOCAL synchronous_commit = off")?;
+        let captured = "SELECT key, n FROM claims WHERE state = 'c' AND epoch > 0 AND slot = ?1 AND epoch <= ?2 \
+                        ORDER BY key LIMIT ?3 FOR UPDATE SKIP LOCKED";
+        let captured = transaction
+            .all(captured, params![slot, gone, ROWS], |row| Ok((row.get::<Vec<u8>>(0)?, row.get::<i64>(1)?)))?;
+        let Some(first) = captured.iter().map(|(_, n)| *n).min() else { continue };
+        let told = told_since(&transaction, slot, first)?;
+        let keys: Vec<Option<&[u8]>> = captured.iter().map(|(key, _)| Some(&key[..])).collect();
+        let states: Vec<Option<&str>> =
+            captured.iter().map(|(_, n)| Some(if *n == 0 || told.contains(n) { "c" } else { "o" })).collect();
+        transaction.execute(
+            "UPDATE claims c SET state = u.state, epoch = -c.epoch FROM unnest(?1::bytea[], ?2::text[]) AS u(key, state) \
+             WHERE c.key = u.key AND c.state = 'c' AND c.epoch > 0",
+            &[Value::Blobs(&keys), Value::Texts(&states)],
+        )?;
+        transaction.commit()?;
+        found += states.iter().filter(|state| **state == Some("o")).count() as u64;
+    }
+    Ok(found)
+}
+
+/// Captures of a slot, from this one on, whose outcome is in the books.
+fn told_since(session: &Session, slot: i64, first: i64) -> SqlResult<HashSet<i64>> {
+    let batch = "SELECT batch_seq FROM batches WHERE slot = ?1 AND n_first <= ?2 ORDER BY batch_seq DESC LIMIT 1";
+    let batch: i64 = session.first(batch, params![slot, first], |row| row.get(0))?.unwrap_or_default();
+    let outcomes = "SELECT outcomes FROM batches WHERE slot = ?1 AND batch_seq >= ?2 AND outcomes IS NOT NULL";
+    let records = session.all(outcomes, params![slot, batch], |row| Ok(outcomes::decode(row.get(0)?)))?;
+    Ok(records.into_iter().flatten().flatten().map(|record| record.n).collect())
+}
 
 /// Frees what dead slots, and tasks that overstayed every deadline, still hold, and gives the credit back; drops what is below
 /// the replay floor. How many rows were touched.
@@ -15,7 +58,7 @@ pub(super) fn sweep(session: &Session) -> SqlResult<u64> {
     let dead = format!(
         "SELECT c.key, c.state FROM claims c JOIN writers w ON w.slot = c.slot \
          WHERE c.state IN ('r', 's', 'v') AND (c.epoch <> w.epoch OR w.lease_until < {NOW_MS} \
-         OR (c.state = 'r' AND c.hard_until_ms < {NOW_MS})) ORDER BY c.key LIMIT {ROWS} FOR UPDATE OF c SKIP LOCKED"
+         OR (c.state <> 's' AND c.hard_until_ms < {NOW_MS})) ORDER BY c.key LIMIT {ROWS} FOR UPDATE OF c SKIP LOCKED"
     );
     let dead = transaction.all(&dead, &[], |row| Ok((row.get::<Vec<u8>>(0)?, row.get::<String>(1)?)))?;
     let mut touched = 0;

@@ -9,7 +9,7 @@
 //! head, charged  nothing              the same                     the same
 //! capturing      perhaps the row      nothing is cancelled         the row stands without outcome (unproven), or
 //!                                                                  it never was: nothing given
-//! captured       the row              answer not sent: voided      unproven
+//! captured       the row              answer not sent: voided      unproven: see `redeem`
 //! answering      the row              outcome: client left         unproven
 //! ended          row and outcome      -                            -
 //! ```
@@ -24,6 +24,7 @@ mod come_back;
 mod due;
 mod ear;
 mod mcp;
+mod redeem;
 mod remember;
 mod settle;
 
@@ -46,7 +47,7 @@ use super::mcp::Call;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
-use crate::payment::permit::{Credit, Means, Permit};
+use crate::payment::permit::{Credit, Means, Permit, Proof};
 use crate::payment::reason::{Reason, Refusal};
 use crate::wire::amount::{Money, Units};
 use crate::wire::x402::Version;
@@ -120,7 +121,7 @@ impl Exchange {
         tokio::task::spawn_local(async move {
             let _counted = Counted::new(&scene.core);
             match &self.permit.means {
-                Means::Credit { .. } => self.on_credit(outbound, scene).await,
+                Means::Credit { proof, .. } => self.on_credit(proof, outbound, scene).await,
                 Means::Exact(exact) => self.on_chain(exact, outbound, scene).await,
             }
         });
@@ -129,11 +130,11 @@ impl Exchange {
     }
 
     /// Claim, origin, capture, answer.
-    async fn on_credit(&self, outbound: Outbound, mut scene: Scene) {
+    async fn on_credit(&self, proof: &Proof, outbound: Outbound, mut scene: Scene) {
         let store = scene.core.shared.store.clone();
         let mut claim = match self.claim(&store).await {
             Ok(claim) => claim,
-            Err(error) => return scene.tell(Err(self.claim_refusal(&error))),
+            Err(error) => return self.redeem(proof, outbound, scene, error).await,
         };
         let upload = outbound.watch.clone();
         let Some(forwarded) = self.forward(outbound, &mut scene, "1").await else { return };

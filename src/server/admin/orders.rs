@@ -40,7 +40,7 @@ pub async fn carry_out(order: &Value, store: &SqliteStore, key: Option<Arc<Gatew
 
 /// What a configuration says about corrections.
 pub fn ledger_rules(config: &Config) -> Rules {
-    Rules { dispute_days: config.ledger.dispute_days, ..Rules::default() }
+    Rules { dispute_days: config.ledger.dispute_days, voids_per_day: config.ledger.voids_per_day }
 }
 
 pub(super) fn text(order: &Value, name: &str) -> String {

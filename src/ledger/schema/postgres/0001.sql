@@ -24,6 +24,7 @@ CREATE TABLE writers (
 );
 
 -- state: r reserved, s settling, u unknown, c captured, o owed, v what is owed is being served, f free again, b burnt.
+-- epoch is below zero once its gateway is gone and what became of its answers was looked at.
 -- Kept until paid_at_ms is below the replay floor, so that a payment has one life on all gateways.
 CREATE TABLE claims (
     key           BYTEA  PRIMARY KEY,
@@ -45,6 +46,7 @@ CREATE TABLE claims (
     doubtful      BIGINT NOT NULL DEFAULT 0
 ) WITH (fillfactor = 70);
 CREATE INDEX claims_of_a_writer ON claims (slot, epoch) WHERE state IN ('r', 's', 'v');
+CREATE INDEX claims_captured ON claims (slot, epoch) WHERE state = 'c' AND epoch > 0;
 CREATE INDEX claims_by_age ON claims (paid_at_ms);
 CREATE INDEX claims_in_doubt ON claims (purchase) WHERE doubtful = 1;
 CREATE INDEX claims_unresolved ON claims (key) WHERE state IN ('s', 'u');
