@@ -4,6 +4,8 @@ mod support;
 
 #[path = "cli/audit.rs"]
 mod audit;
+#[path = "cli/backup.rs"]
+mod backup;
 #[path = "cli/books.rs"]
 mod books;
 #[path = "cli/corrections.rs"]

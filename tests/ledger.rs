@@ -26,6 +26,8 @@ mod postings;
 mod rechain;
 #[path = "ledger/references.rs"]
 mod references;
+#[path = "ledger/restored.rs"]
+mod restored;
 #[path = "ledger/settlement.rs"]
 mod settlement;
 #[path = "ledger/standing.rs"]

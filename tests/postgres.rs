@@ -8,6 +8,9 @@ mod ledger;
 #[path = "postgres/audit.rs"]
 mod audit;
 
+#[path = "postgres/backup.rs"]
+mod backup;
+
 #[path = "postgres/listing.rs"]
 mod listing;
 

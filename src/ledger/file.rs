@@ -22,8 +22,8 @@ use super::{
 const APPLICATION_ID: i64 = 0x546f_6c6c;
 /// Each entry brings a file from its index to the next version.
 const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
-/// The writer of a ledger that has one.
-pub(super) const SLOT: i64 = 1;
+/// The first writer of a file.
+const SLOT: i64 = 1;
 /// How long a transaction waits for another one on the file, such as closing a day.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -297,6 +297,11 @@ pub(super) struct Head {
     pub(super) at_ms: i64,
     /// The first day that is not closed.
     pub(super) open_day: i64,
+}
+
+/// The writer of a file: the last one, for each that was restored from a copy goes on with a new one.
+pub(super) fn slot(connection: &Session) -> SqlResult<i64> {
+    connection.cell("SELECT coalesce(max(slot), 1) FROM writers", &[])
 }
 
 /// Reads a writer's row.

@@ -7,6 +7,7 @@
 //! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them.
 
 pub mod audit;
+pub mod backup;
 mod batch;
 mod books;
 mod captured;
@@ -40,6 +41,7 @@ pub mod read;
 mod recovery;
 pub mod report;
 pub mod resolve;
+pub mod restored;
 pub mod rollup;
 mod rows;
 mod settlements;

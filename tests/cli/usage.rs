@@ -27,6 +27,8 @@ fn each_help_has_examples() {
         "ledger void",
         "ledger refund",
         "ledger dispute",
+        "ledger backup",
+        "ledger restored",
         "demo",
         "completions",
     ] {

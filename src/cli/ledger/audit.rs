@@ -132,7 +132,7 @@ impl Audit {
     }
 }
 
-fn to_text(report: &AuditReport) -> String {
+pub(super) fn to_text(report: &AuditReport) -> String {
     if let Some(finding) = &report.finding {
         return format!("wrong: {finding}\n({} before it held)\n", counted(report.entries, "entry", "entries"));
     }
@@ -201,7 +201,7 @@ fn public_key(path: &Path) -> Result<PublicKey, String> {
     key.public_key(true).map_err(|e| failed(e.to_string()))
 }
 
-fn to_json(report: &AuditReport) -> Value {
+pub(super) fn to_json(report: &AuditReport) -> Value {
     let writers = report.writers.iter().map(|writer| {
         json!({ "slot": writer.slot, "entries": writer.entries, "batches": writer.batches, "head": hex(&writer.head) })
     });

@@ -1,6 +1,7 @@
 //! `tollgate ledger`: the books, of a running gateway too.
 
 mod audit;
+mod backup;
 mod checkpoint;
 mod correction;
 mod dispute;
@@ -13,6 +14,7 @@ mod progress;
 mod refund;
 mod report;
 mod resolve;
+mod restored;
 mod settle;
 mod settled;
 mod show;
@@ -49,6 +51,7 @@ Examples:
   tollgate ledger export --format csv -o november.csv --since 2026-11-01 --until 2026-12-01
   tollgate ledger statement 3 -c tollgate.toml --format html -o statement-3.html
   tollgate ledger audit -c tollgate.toml
+  tollgate ledger backup -o copy.sqlite
   tollgate ledger void 281474976710657 --reason \"the page was empty\"
   tollgate ledger refund 281474976710658 --reference 0x9c1a…
 
@@ -69,6 +72,8 @@ pub enum Ledger {
     Void(void::Void),
     Refund(refund::Refund),
     Dispute(dispute::Dispute),
+    Backup(backup::Backup),
+    Restored(restored::RestoredCommand),
 }
 
 impl Ledger {
@@ -86,6 +91,8 @@ impl Ledger {
             Ledger::Void(void) => void.run(),
             Ledger::Refund(refund) => refund.run(),
             Ledger::Dispute(dispute) => dispute.run(),
+            Ledger::Backup(backup) => backup.run(),
+            Ledger::Restored(restored) => restored.run(),
         };
         ended(done)
     }

@@ -67,12 +67,18 @@ impl Audit<'_> {
         while let Some(row) = rows.next()? {
             let place = Place::Writer(row.get(0)?);
             self.place = place.clone();
-            within(place.clone(), "its number", row.get(0)?, 1, if on_server { SLOT_MAX } else { file::SLOT })?;
+            within(place.clone(), "its number", row.get(0)?, 1, SLOT_MAX)?;
             within(place.clone(), "its epoch", row.get(1)?, 1, if on_server { i64::MAX } else { 1 })?;
             let lease: Option<i64> = row.get(2)?;
             match (lease, now_ms) {
                 (Some(until), Some(now_ms)) => {
-                    within(place, "the end of its lease", until, 0, now_ms + lease::LEASE_MS + CLOCKS_MS)?;
+                    within(
+                        place,
+                        "the end of its lease",
+                        until,
+                        lease::RETIRED_MS,
+                        now_ms + lease::LEASE_MS + CLOCKS_MS,
+                    )?;
                 }
                 (None, None) => {}
                 (found, _) => {
