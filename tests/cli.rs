@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "cli/archive.rs"]
+mod archive;
 #[path = "cli/audit.rs"]
 mod audit;
 #[path = "cli/backup.rs"]

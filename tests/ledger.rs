@@ -1,5 +1,7 @@
 //! The books: real files, real threads, a disk that fails and a process that dies.
 
+#[path = "ledger/archive.rs"]
+mod archive;
 #[path = "ledger/audit.rs"]
 mod audit;
 #[path = "ledger/checkpoints.rs"]

@@ -5,6 +5,9 @@ mod support;
 #[path = "ledger/support.rs"]
 mod ledger;
 
+#[path = "postgres/archive.rs"]
+mod archive;
+
 #[path = "postgres/audit.rs"]
 mod audit;
 

@@ -54,6 +54,8 @@ impl Copy {
         let copy = Copy::begin(to)?;
         let failed = |error: &dyn std::fmt::Display| copy.failed(error);
         let name = copy.new.to_str().ok_or_else(|| failed(&"its name is no UTF-8"))?;
+        // Else pages of the copy keep rows that were moved on while it was filled: what is dropped later would stay in it.
+        session.run("PRAGMA secure_delete = ON").map_err(|error| failed(&error))?;
         session.execute("VACUUM INTO ?1", params![name]).map_err(|error: SqlError| failed(&error))?;
         // SQLite leaves it to the system when a copy reaches the disk.
         File::open(&copy.new).and_then(|file| file.sync_all()).map_err(|error| failed(&error))?;

@@ -80,11 +80,18 @@ struct Tail {
     entries: VecDeque<Met>,
     /// Entries from this number on were read.
     below: i64,
-    batches: VecDeque<(i64, Option<i64>, Vec<Record>)>,
+    batches: VecDeque<BatchEnd>,
     below_batch: i64,
     /// Outcomes that stand behind the entries from this one on were met.
     reached: i64,
     outcomes: HashMap<i64, Record>,
+}
+
+/// What of a batch is met on the way back.
+struct BatchEnd {
+    batch_seq: i64,
+    n_first: Option<i64>,
+    records: Vec<Record>,
 }
 
 impl Tail {
@@ -109,8 +116,8 @@ impl Tail {
         }
         let Some(n) = self.entries.front().map(|met| met.listed.n) else { return Ok(()) };
         while self.reached > n {
-            let Some((_, first, records)) = self.batch(connection)? else { break };
-            self.reached = first.unwrap_or(self.reached);
+            let Some(BatchEnd { n_first, records, .. }) = self.batch(connection)? else { break };
+            self.reached = n_first.unwrap_or(self.reached);
             self.outcomes.extend(records.into_iter().map(|record| (record.n, record)));
         }
         let outcome = self.outcomes.remove(&n);
@@ -120,16 +127,16 @@ impl Tail {
         Ok(())
     }
 
-    /// The batch before: number, first entry, outcomes.
-    fn batch(&mut self, connection: &Session) -> SqlResult<Option<(i64, Option<i64>, Vec<Record>)>> {
+    /// The batch before.
+    fn batch(&mut self, connection: &Session) -> SqlResult<Option<BatchEnd>> {
         if self.batches.is_empty() {
             let page = "SELECT batch_seq, n_first, outcomes FROM batches WHERE slot = ?1 AND batch_seq < ?2 \
                         ORDER BY batch_seq DESC LIMIT ?3";
             self.batches.extend(connection.all(page, params![self.slot, self.below_batch, PAGE], |row| {
                 let records = row.get::<Option<&[u8]>>(2)?.and_then(outcomes::decode);
-                Ok((row.get(0)?, row.get(1)?, records.unwrap_or_default()))
+                Ok(BatchEnd { batch_seq: row.get(0)?, n_first: row.get(1)?, records: records.unwrap_or_default() })
             })?);
-            self.below_batch = self.batches.back().map_or(0, |(batch_seq, ..)| *batch_seq);
+            self.below_batch = self.batches.back().map_or(0, |batch| batch.batch_seq);
         }
         Ok(self.batches.pop_front())
     }

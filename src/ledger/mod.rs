@@ -6,6 +6,7 @@
 //! (one wake a core and batch). [`read`], [`report`] and [`audit`] look at the file of a running gateway without its lock.
 //! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them.
 
+pub mod archive;
 pub mod audit;
 pub mod backup;
 mod batch;

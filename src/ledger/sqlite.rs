@@ -43,7 +43,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// The ledger. Owns the map of live and captured payments; its writer thread owns the file.
 pub struct SqliteStore {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     path: PathBuf,
     ended: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -248,7 +248,7 @@ impl SqliteStore {
         }
     }
 
-    fn open_now(&self) -> Result<(), Unavailable> {
+    pub(super) fn open_now(&self) -> Result<(), Unavailable> {
         if self.shared.is_open() {
             return Ok(());
         }

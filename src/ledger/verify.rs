@@ -11,6 +11,7 @@ pub(super) use signed::public_key;
 pub use signed::signature_verifies;
 
 use super::{
+    archive::rows::{gone, gone_head},
     chain::{self, Hash},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     evidence::Proof,
@@ -151,6 +152,12 @@ impl LedgerReader {
         let before = match first {
             Some(1) => return Ok(Some(chain::genesis(&self.book.ledger_id, slot))),
             Some(batch_seq) => {
+                // Behind an archive the chain goes on with its head.
+                if let Some((last_batch, head)) = gone_head(&self.connection, slot)?
+                    && last_batch == batch_seq - 1
+                {
+                    return Ok(Some(head));
+                }
                 let head = "SELECT head FROM batches WHERE slot = ?1 AND batch_seq = ?2";
                 self.connection.first(head, params![slot, batch_seq - 1], |row| row.get(0))?
             }
@@ -168,6 +175,11 @@ impl LedgerReader {
         let find = "SELECT key, amount, account FROM entries WHERE n = ?1";
         let found: Option<(Vec<u8>, i64, String)> =
             self.connection.first(find, params![ref_n], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let at = EntryNumber::from_n(ref_n);
+        if found.is_none() && gone(&self.connection)?.get(&at.slot).is_some_and(|gone| at.seq <= *gone) {
+            checks.unproven("reference", format!("entry {ref_n}: it is in an archive, and not in the ledger any more"));
+            return Ok(());
+        }
         let capture = PostingKey::new(Kind::Capture, &entry.key.payment(), 0);
         let holds = found.is_some_and(|(key, amount, account)| {
             let amount_holds = if entry.kind == Kind::Refund { entry.amount <= amount } else { entry.amount == amount };

@@ -26,6 +26,7 @@ Examples:
   tollgate ledger audit -c /etc/tollgate/tollgate.toml --json
   tollgate ledger audit --key gateway.jwk --key last-years-gateway.jwk
   tollgate ledger audit --resume /mnt/elsewhere/audit.json
+  tollgate ledger audit --archive october.jsonl --archive november.jsonl
 
 Closes are signed with the gateway's key: their signatures are checked with the keys that are named, private or public halves
 as JWK, and the one of the configuration; one of another key is wrong then. Without any they are counted.
@@ -36,6 +37,9 @@ rewritten is found, which no audit can see from the books alone; links before it
 With --only-new they are not read either: of what lies before, only the number of rows is looked at. Keep FILE where whoever can
 write the ledger can't.
 
+With --archive the links of what was dropped are read there, back to the chain's beginning. Without, they are taken on trust: what
+their archives said that they add up to stands in the ledger, and the audit says how many entries that is.
+
 What no audit can prove: the reasons and times of statements' later steps (closed, sent, paid, disputed), when keys were seen and
 terms were loaded, and what was only observed. Nothing covers them; it is looked at whether they can be.
 
@@ -43,6 +47,7 @@ With --json one object:
   ok           true or false
   entries, captures, voids, refunds, unproven, dropped                   numbers; refunds without those that failed
   charged      {asset: decimal text}, less what was voided and refunded: {\"USD\": \"0.01\"}
+  archives, archived, trusted      numbers: archives that were audited, entries that are only in archives, those that were not audited
   closes, signed, verified, statements                                   numbers; verified: signatures that were checked
   writers      list of {slot, entries, batches (numbers), head (hex text)}
   finding      null, or {place, what, expected, found (text)}, the first thing that is wrong")]
@@ -58,6 +63,9 @@ pub struct Audit {
     /// Read nothing again that an earlier audit has seen.
     #[arg(long, requires = "resume")]
     only_new: bool,
+    /// An archive to audit with the ledger; may be repeated.
+    #[arg(long = "archive", value_name = "FILE")]
+    archives: Vec<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -98,6 +106,7 @@ impl Audit {
             now_ms: Some(Clock::system().now_ms()),
             from: from.as_ref(),
             only_new: self.only_new,
+            archives: &self.archives,
         };
         let mut progress = Progress::new("entries");
         let done = reader.audit_from(&options, |at| {
@@ -169,6 +178,14 @@ pub(super) fn to_text(report: &AuditReport) -> String {
             report.unproven
         );
     }
+    if report.archived > 0 || report.archives > 0 {
+        let trusted = match report.trusted {
+            0 => "all of them audited".to_owned(),
+            trusted => format!("{} on trust: name their archives with --archive", entries(trusted)),
+        };
+        let files = counted(report.archives, "archive", "archives");
+        text += &format!("    {} archived and dropped, {trusted}; {files} audited\n", entries(report.archived));
+    }
     if report.closes > 0 {
         let verified = match (report.signed, report.verified) {
             (0, _) => "none signed".to_owned(),
@@ -217,6 +234,9 @@ pub(super) fn to_json(report: &AuditReport) -> Value {
         "refunds": report.refunds,
         "unproven": report.unproven,
         "dropped": report.dropped,
+        "archives": report.archives,
+        "archived": report.archived,
+        "trusted": report.trusted,
         "closes": report.closes,
         "signed": report.signed,
         "verified": report.verified,

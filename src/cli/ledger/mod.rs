@@ -1,5 +1,6 @@
 //! `tollgate ledger`: the books, of a running gateway too.
 
+mod archive;
 mod audit;
 mod backup;
 mod checkpoint;
@@ -72,6 +73,7 @@ pub enum Ledger {
     Void(void::Void),
     Refund(refund::Refund),
     Dispute(dispute::Dispute),
+    Archive(archive::Archive),
     Backup(backup::Backup),
     Restored(restored::RestoredCommand),
 }
@@ -91,6 +93,7 @@ impl Ledger {
             Ledger::Void(void) => void.run(),
             Ledger::Refund(refund) => refund.run(),
             Ledger::Dispute(dispute) => dispute.run(),
+            Ledger::Archive(archive) => archive.run(),
             Ledger::Backup(backup) => backup.run(),
             Ledger::Restored(restored) => restored.run(),
         };

@@ -22,6 +22,12 @@ pub struct AuditReport {
     pub unproven: u64,
     /// Entries whose target or evidence was dropped by retention.
     pub dropped: u64,
+    /// Archives that were audited with the books.
+    pub archives: u64,
+    /// Entries that are in archives and not in the ledger any more; counted above.
+    pub archived: u64,
+    /// Those whose archive was not there to be audited.
+    pub trusted: u64,
     /// Closes of book days.
     pub closes: u64,
     /// Those with a signature.
@@ -92,6 +98,8 @@ pub enum Place {
     Terms(String),
     /// A row of `claims`, by its payment.
     Claim(String),
+    /// An archive, by its file or its row.
+    Archive(String),
     /// The file as SQLite sees it.
     File,
 }
@@ -116,13 +124,14 @@ impl fmt::Display for Place {
             Place::Key(key) => write!(f, "key {key}"),
             Place::Terms(digest) => write!(f, "terms {digest}"),
             Place::Claim(payment) => write!(f, "claim of payment {payment}"),
+            Place::Archive(which) => write!(f, "archive {which}"),
             Place::File => f.write_str("the file"),
         }
     }
 }
 
 /// Why an audit does not go on.
-pub(super) enum Stop {
+pub(in crate::ledger) enum Stop {
     Finding(Box<Finding>),
     Sql(SqlError),
 }

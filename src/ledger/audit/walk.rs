@@ -1,15 +1,13 @@
 //! A writer's chain, link by link.
 
-use super::{
-    Audit, Place, Progress, Stop, Walked, WriterReport, closes::Passed, finding, hex, references, same, same_hash,
-};
+use super::{Audit, Place, Progress, Stop, Walked, WriterReport, closes::Passed, finding, references, same, same_hash};
 use crate::ledger::{
     chain::{self, Batch, Hash},
     close::Close,
     day::day_text,
     entry::EntryNumber,
     file::Head,
-    outcomes, rows,
+    rows,
     sql::{Rows, params},
 };
 
@@ -24,19 +22,29 @@ impl Audit<'_> {
         progress: &mut impl FnMut(&Progress<'_>),
     ) -> Result<(), Stop> {
         let genesis = chain::genesis(self.ledger_id, slot);
-        let seen = self.options.from.and_then(|from| from.walked.iter().find(|walked| walked.slot == slot)).cloned();
+        let seen = self.options.from.and_then(|from| from.walked.iter().find(|walked| walked.slot == slot));
         let mut passed = Passed::new(closes, slot);
         let mut at = Link { slot, batch_seq: 0, seq: 0, at_ms: 0, hash: genesis };
+        let mut walked = Walked::begin(slot, genesis);
+        // What was archived and dropped is walked with its archive, or taken on trust.
+        if let Some(part) = self.gone.of(slot) {
+            at = Link { slot, batch_seq: part.batches.1, seq: part.seqs.1, at_ms: part.at_ms, hash: part.after };
+            walked = part.state.clone();
+            passed.skip(at.batch_seq);
+            self.done += walked.entries;
+        }
+        let seen = seen.filter(|seen| seen.batch_seq > at.batch_seq).cloned();
         let skips = self.options.from.is_some_and(|from| self.options.only_new || !from.complete);
-        match &seen {
-            Some(seen) if skips && seen.batch_seq > 0 => {
+        if let Some(seen) = &seen {
+            if skips {
+                self.done -= walked.entries;
                 at = self.at_checkpoint(seen)?;
                 passed.skip(at.batch_seq);
-                passed.batch(at.batch_seq, at.seq, &at.hash, at.at_ms)?;
             }
-            _ => passed.batch(0, 0, &genesis, 0)?,
+            walked = seen.clone();
         }
-        self.walked.push(seen.clone().unwrap_or_else(|| Walked::begin(slot, genesis)));
+        passed.batch(at.batch_seq, at.seq, &at.hash, at.at_ms)?;
+        self.walked.push(walked);
         let connection = self.connection;
         let first = EntryNumber { slot, seq: at.seq }.n();
         let next_slot = EntryNumber { slot: slot + 1, seq: 0 }.n();
@@ -132,8 +140,7 @@ impl Audit<'_> {
         same_hash(place.clone(), "its head", &hash, stored)?;
         let at = Link { slot, batch_seq, seq, at_ms: batch.at_ms, hash };
         if is_new && let Some(walked) = self.walked.last_mut() {
-            outcomes(walked, place, batch.outcomes)?;
-            *walked = Walked { batch_seq, seq, at_ms: at.at_ms, head: hash, ..std::mem::take(walked) };
+            walked.end(batch, seq, hash)?;
         }
         Ok(at)
     }
@@ -182,7 +189,7 @@ impl Audit<'_> {
         }
         self.done += 1;
         if is_new {
-            references::check(self.connection, &entry)?;
+            references::check(&self.known(), &entry)?;
             if let Some(walked) = self.walked.last_mut() {
                 walked.count(&entry)?;
             }
@@ -206,19 +213,4 @@ fn same_checkpoint(seen: &Walked, at: &Link) -> Result<(), Stop> {
     let place = Place::Batch { slot: at.slot, batch_seq: at.batch_seq };
     same(place.clone(), "its last entry, as an earlier audit has seen it", seen.seq, at.seq)?;
     same_hash(place, "its head, as an earlier audit has seen it", &seen.head, &at.hash)
-}
-
-/// Takes the outcomes of a batch, each of an earlier capture.
-fn outcomes(walked: &mut Walked, place: Place, bytes: Option<&[u8]>) -> Result<(), Stop> {
-    let Some(bytes) = bytes else { return Ok(()) };
-    let Some(records) = outcomes::decode(bytes) else {
-        return Err(finding(place, "its outcomes", "records of 16 bytes", hex(bytes)));
-    };
-    for record in records {
-        if !walked.open.remove(&record.n) {
-            let found = format!("one for entry {}", record.n);
-            return Err(finding(place, "its outcomes", "one for each earlier capture", found));
-        }
-    }
-    Ok(())
 }

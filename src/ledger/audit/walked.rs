@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Place, Stop, finding};
+use super::{Place, Stop, finding, hex};
 use crate::ledger::{
-    chain::Hash,
+    chain::{Batch, Hash},
     entry::{Entry, Kind},
+    outcomes,
     rollup::{self, RollupKey, Rollups},
 };
 
@@ -51,12 +52,17 @@ pub struct Walked {
 
 impl Walked {
     /// A chain before its first batch.
-    pub(super) fn begin(slot: i64, genesis: Hash) -> Walked {
+    pub(in crate::ledger) fn begin(slot: i64, genesis: Hash) -> Walked {
         Walked { slot, head: genesis, ..Walked::default() }
     }
 
+    /// Whether captures of it are signed with this key of this agent.
+    pub(in crate::ledger) fn has_signer(&self, thumbprint: &str, agent: &str) -> bool {
+        self.signers.contains(&(thumbprint.to_owned(), agent.to_owned()))
+    }
+
     /// Adds an entry.
-    pub(super) fn count(&mut self, entry: &Entry<'_>) -> Result<(), Stop> {
+    pub(in crate::ledger) fn count(&mut self, entry: &Entry<'_>) -> Result<(), Stop> {
         self.entries += 1;
         let dropped = |kept: Option<&[u8]>, digest: Option<&[u8]>| kept.is_none() && digest.is_some();
         if dropped(entry.target.map(str::as_bytes), entry.target_digest)
@@ -105,6 +111,24 @@ impl Walked {
             let used = self.used.entry(key).or_default();
             *used = used.saturating_add(change);
         }
+        Ok(())
+    }
+
+    /// Ends a batch: its outcomes are each of an earlier capture, and the chain stands at its head.
+    pub(in crate::ledger) fn end(&mut self, batch: &Batch<'_>, seq: i64, head: Hash) -> Result<(), Stop> {
+        let place = Place::Batch { slot: batch.slot, batch_seq: batch.batch_seq };
+        if let Some(bytes) = batch.outcomes {
+            let Some(records) = outcomes::decode(bytes) else {
+                return Err(finding(place, "its outcomes", "records of 16 bytes", hex(bytes)));
+            };
+            for record in records {
+                if !self.open.remove(&record.n) {
+                    let found = format!("one for entry {}", record.n);
+                    return Err(finding(place, "its outcomes", "one for each earlier capture", found));
+                }
+            }
+        }
+        (self.batch_seq, self.seq, self.at_ms, self.head) = (batch.batch_seq, seq, batch.at_ms, head);
         Ok(())
     }
 }
