@@ -90,9 +90,11 @@ impl Writer {
                 && work.redeliveries.is_empty()
                 && self.outcomes.is_empty()
                 && work.asks.is_empty();
-            let mut done = if idle { self.idle() } else { Ok(()) };
-            if done.is_ok() && !idle {
-                done = self.commit(work.captures, work.redeliveries);
+            let mut done = self.reconnected();
+            match &done {
+                Ok(()) if idle => done = self.idle(),
+                Ok(()) => done = self.commit(work.captures, work.redeliveries),
+                Err(Broken(reason)) => self.give_up(work.captures, work.redeliveries, reason, false),
             }
             for ask in work.asks {
                 match &done {
