@@ -280,7 +280,7 @@ impl Writer {
     fn idle(&mut self) -> Result<(), Broken> {
         let claims = &self.shared.claims;
         claims.credit.sweep(self.shared.oldest_periods());
-        if claims.held() == 0 {
+        if claims.held() == 0 || (self.books.lease.is_some() && !self.shared.is_open()) {
             return Ok(());
         }
         let at_disk = self.shared.at_disk();

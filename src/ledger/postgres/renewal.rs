@@ -42,6 +42,8 @@ impl Writer {
         if let Some(desk) = &self.shared.desk {
             desk.held().renewed(asked_ms);
         }
+        let compared = self.shared.compare_clocks(&self.books.connection);
+        compared.map_err(|error| self.broken(&error.to_string()))?;
         self.compare_secrets(lease).map_err(|error| self.broken(&error.to_string()))
     }
 
