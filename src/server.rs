@@ -8,7 +8,7 @@
 
 pub mod admin;
 mod facilitators;
-mod files;
+pub mod files;
 mod reconcile;
 mod terms;
 
