@@ -8,7 +8,7 @@
 
 pub mod admin;
 mod facilitators;
-mod files;
+pub mod files;
 mod reconcile;
 mod terms;
 
@@ -27,7 +27,7 @@ use crate::config::{Config, Origin};
 use crate::facilitator;
 use crate::identity::{self, Keys, Service};
 use crate::ledger::mailbox::Mailbox;
-use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
+use crate::ledger::sqlite::{APART_MAX_MS, OpenError, SqliteOptions, SqliteStore};
 use crate::ledger::store::{Health, Store as _};
 use crate::payment::signed::Rules;
 use crate::proxy::answers::Answers;
@@ -150,6 +150,7 @@ impl Gateway {
             sync: config.ledger.sync,
             ttl_max_ms: config.offers.ttl.as_millis() as u64,
             skew_ms: config.identity.skew.as_millis() as u64,
+            apart_max_ms: Some(APART_MAX_MS),
             secret_prints: secrets.fingerprints(),
             // Offers of another ledger may have been used, which a new one cannot know; with a new secret there are none.
             since_ms: if secrets_are_new { 0 } else { clock.now_ms() },

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::config::{self, AgentPattern, Config, Options, Period, Route, Scheme};
 use crate::payment::token::Token;
+use crate::server::files;
 
 /// Exit code of a configuration that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -22,6 +23,22 @@ pub fn check(
     color: bool,
 ) -> (String, u8) {
     match config::load_with(path, env, options) {
+        Ok(config) if !files::problems(&config).is_empty() => {
+            let problems = files::problems(&config);
+            if json {
+                let problems = problems.iter().map(|(key, what)| {
+                    json!({"level": "error", "file": null, "line": null, "column": null, "variable": null, "key": key,
+                           "message": what, "help": null})
+                });
+                let problems: Vec<Value> = problems.collect();
+                return (lines(&json!({ "ok": false, "summary": null, "problems": problems })), UNUSABLE);
+            }
+            let text = problems.iter().map(|(key, what)| format!("error: {key}: {what}\n"));
+            (
+                text.collect::<String>() + &format!("\n{}: {} unusable\n", path.display(), counted(problems.len())),
+                UNUSABLE,
+            )
+        }
         Ok(config) if json => {
             let problems = config.warnings.as_ref().map_or_else(|| json!([]), config::ConfigErrors::to_json);
             (lines(&json!({ "ok": true, "summary": summary_json(&config), "problems": problems })), 0)
@@ -39,6 +56,10 @@ pub fn check(
             (format!("{rendered}\n\n{}: {count} {noun}\n", path.display()), UNUSABLE)
         }
     }
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 { "1 file is".to_owned() } else { format!("{files} files are") }
 }
 
 fn lines(value: &Value) -> String {
@@ -289,6 +310,27 @@ mod tests {
         let (shown, code) = check(&path, no.into_iter(), Options { sandbox: true }, false, false);
         assert!(code == 2 && shown.contains("`--sandbox` settles on paper"), "{shown}");
         assert!(shown.contains("or leave `--sandbox` out"), "{shown}");
+    }
+
+    #[test]
+    fn files_of_keys_that_are_there_must_be_usable() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("t.toml");
+        std::fs::write(&path, format!("[signing]\nkey_file = \"gateway.jwk\"\n{GOOD}")).unwrap();
+        let checked = |json| check(&path, std::iter::empty(), Options::default(), json, false);
+        // Missing, they are made at the start.
+        assert_eq!(checked(false).1, 0);
+        std::fs::write(directory.path().join("gateway.jwk"), r#"{"kty":"OKP","d":"s3cret"}"#).unwrap();
+        std::fs::write(directory.path().join("tollgate-secret.json"), "[]").unwrap();
+        let (shown, code) = checked(false);
+        assert_eq!(code, 2);
+        assert!(
+            shown.contains("error: signing.key_file: ") && shown.contains("error: offers.secret_file: "),
+            "{shown}"
+        );
+        assert!(shown.ends_with("t.toml: 2 files are unusable\n") && !shown.contains("s3cret"), "{shown}");
+        let value: Value = serde_json::from_str(&checked(true).0).unwrap();
+        assert_eq!((&value["ok"], &value["problems"][1]["key"]), (&json!(false), &json!("signing.key_file")));
     }
 
     #[test]

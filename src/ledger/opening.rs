@@ -101,6 +101,7 @@ impl Opening {
             // The database knows every payment, and is asked.
             (Some(lease), Some(desk)) => {
                 self.shared.claims.raise_floor(books.floor_ms());
+                self.shared.compare_clocks(&books.connection).map_err(|error| place.error(&error))?;
                 if !self.shared.secret_prints.is_empty() {
                     let published = lease.publish(&books.connection, &self.shared.secret_prints);
                     published.map_err(|error| place.error(&error))?;

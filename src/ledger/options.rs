@@ -3,6 +3,10 @@
 use super::{location::Location, opening::SKEW_MAX_MS};
 use crate::clock::Clock;
 
+/// How far the clocks of a gateway and of its ledger's server may be apart. One that is ahead would raise the replay floor for
+/// all: no payment would be taken any more until time has caught up.
+pub const APART_MAX_MS: u64 = 60_000;
+
 /// How a ledger is opened.
 #[derive(Clone, Debug)]
 pub struct SqliteOptions {
@@ -22,6 +26,9 @@ pub struct SqliteOptions {
     pub since_ms: u64,
     /// Clock skew allowed to agents, at most 300,000.
     pub skew_ms: u64,
+    /// How far the clocks of this process and of a ledger's server may be apart; beyond that, priced routes are closed. `None`:
+    /// they are not compared.
+    pub apart_max_ms: Option<u64>,
     /// What tells the keys that seal offers from others', for gateways that share the ledger; see
     /// [`Secrets::fingerprints`](crate::payment::secrets::Secrets::fingerprints).
     pub secret_prints: String,
@@ -41,6 +48,7 @@ impl SqliteOptions {
             ttl_max_ms: 3_600_000,
             since_ms: 0,
             skew_ms: SKEW_MAX_MS,
+            apart_max_ms: Some(APART_MAX_MS),
             secret_prints: String::new(),
             clock,
         }

@@ -7,6 +7,7 @@ use super::{
     chain::{self, Hash},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     file::Head,
+    postgres::{self, bulk},
     rollup::{self, RollupKey, Rollups, Sums},
     rows,
     sql::{Session, SqlResult, params},
@@ -38,7 +39,7 @@ impl<'t, 'e> Poster<'t, 'e> {
     /// Inserts all rows at the end, each call to a server being dear. `keys` are those that will be inserted or asked for, as
     /// far as that is known before. Who else inserts one of them at this moment makes the transaction fail as a conflict.
     pub(super) fn in_bulk(&mut self, keys: &[PostingKey]) -> SqlResult<()> {
-        let found = rows::numbers(self.transaction, keys)?;
+        let found = bulk::numbers(self.transaction, keys)?;
         let known = keys.iter().map(|key| (*key, found.get(key).copied())).collect();
         self.bulk = Some(Bulk { rows: Vec::new(), known });
         Ok(())
@@ -110,15 +111,17 @@ impl<'t, 'e> Poster<'t, 'e> {
     }
 
     pub(super) fn finish(self) -> SqlResult<()> {
+        if let Some(bulk) = &self.bulk {
+            postgres::claims::change_use(self.transaction, self.used.into_iter())?;
+            bulk::entries(self.transaction, &bulk.rows)?;
+            return bulk::rollups(self.transaction, &self.rollups);
+        }
         for ((account, asset, period), change) in &self.used {
             self.transaction.execute(
                 "INSERT INTO account_use VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (account, asset, period) DO UPDATE SET used = account_use.used + excluded.used",
                 params![account, asset, period, change],
             )?;
-        }
-        if let Some(bulk) = &self.bulk {
-            rows::insert_all(self.transaction, &bulk.rows)?;
         }
         for (key, sums) in self.rollups.iter() {
             self.transaction.execute(

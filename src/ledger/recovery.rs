@@ -46,7 +46,7 @@ impl Writer {
         }
     }
 
-    fn try_again(&mut self) -> Result<(), String> {
+    pub(super) fn try_again(&mut self) -> Result<(), String> {
         // Kept over tries: opening the file anew takes its head, whoever wrote it.
         let (before, attempted) = *self.doubt.get_or_insert((*self.books.head(), None));
         let (slot, lease) = (self.books.slot, self.books.lease);

@@ -37,6 +37,8 @@ pub enum By {
     Route,
     /// How it was paid.
     Scheme,
+    /// What became of it: `captured`, `voided`, `refunded`.
+    Status,
 }
 
 /// Sums of one group in one asset.
@@ -69,6 +71,7 @@ impl LedgerReader {
             By::Agent => "agent",
             By::Route => "route",
             By::Scheme => "scheme",
+            By::Status => "asset",
         };
         let sums = ["captures", "captured", "voids", "voided", "refunds", "refunded"]
             .map(|column| format!("CAST(SUM({column}) AS BIGINT)"))
@@ -83,7 +86,8 @@ impl LedgerReader {
             let sums = Sums { captures, captured, voids, voided, refunds, refunded };
             Ok(Line { group: row.get(0)?, asset: row.get(1)?, sums })
         };
-        Ok(self.connection.all(&select, params![days.since, days.until, account], line)?)
+        let lines = self.connection.all(&select, params![days.since, days.until, account], line)?;
+        Ok(if by == By::Status { lines.iter().flat_map(by_status).collect() } else { lines })
     }
 
     /// How many entries these days have, of all accounts.
@@ -114,6 +118,18 @@ impl LedgerReader {
         }
         Ok(())
     }
+}
+
+/// A line for each thing that became of charges, where there is any.
+fn by_status(all: &Line) -> impl Iterator<Item = Line> {
+    let Sums { captures, captured, voids, voided, refunds, refunded } = all.sums;
+    let line = |group: &str, sums| Line { group: group.to_owned(), asset: all.asset.clone(), sums };
+    let lines = [
+        line("captured", Sums { captures, captured, ..Sums::default() }),
+        line("voided", Sums { voids, voided, ..Sums::default() }),
+        line("refunded", Sums { refunds, refunded, ..Sums::default() }),
+    ];
+    lines.into_iter().filter(|line| line.sums != Sums::default())
 }
 
 /// The first and last entry of these days, for each writer that has any. Numbers are dense and book days never fall, so

@@ -1,12 +1,10 @@
 //! Entries and batches ↔ rows.
 
-use std::collections::HashMap;
-
 use super::{
     chain::{self, Batch, Hash},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     file::Head,
-    sql::{Row, Session, SqlError, SqlResult, Value, params},
+    sql::{Row, Session, SqlError, SqlResult, params},
 };
 
 /// The columns of an entry, in table order.
@@ -77,58 +75,6 @@ pub(super) fn insert(connection: &Session, entry: &Entry<'_>, hash: &Hash) -> Sq
         hash,
     ];
     Ok(connection.execute(insert, values)? == 1)
-}
-
-/// Inserts entries into a ledger on a server; a posting key that is taken is an error.
-pub(super) fn insert_all(connection: &Session, rows: &[(Entry<'_>, Hash)]) -> SqlResult<()> {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    fn of<'r, T>(rows: &'r [(Entry<'_>, Hash)], of: impl Fn(&'r Entry<'r>) -> Option<T>) -> Vec<Option<T>> {
-        rows.iter().map(|(entry, _)| of(entry)).collect()
-    }
-    let hashes: Vec<Option<&[u8]>> = rows.iter().map(|(_, hash)| Some(&hash[..])).collect();
-    let values = [
-        Value::Ints(&of(rows, |e| Some(e.n))),
-        Value::Blobs(&of(rows, |e| Some(e.key.as_bytes()))),
-        Value::Ints(&of(rows, |e| Some(e.kind as i64))),
-        Value::Ints(&of(rows, |e| Some(e.at_ms))),
-        Value::Ints(&of(rows, |e| Some(e.wall_ms))),
-        Value::Ints(&of(rows, |e| Some(e.book_day))),
-        Value::Texts(&of(rows, |e| Some(e.account))),
-        Value::Texts(&of(rows, |e| Some(e.agent))),
-        Value::Texts(&of(rows, |e| e.agent_key)),
-        Value::Texts(&of(rows, |e| Some(e.route))),
-        Value::Texts(&of(rows, |e| Some(e.scheme))),
-        Value::Texts(&of(rows, |e| Some(e.asset))),
-        Value::Ints(&of(rows, |e| Some(e.amount))),
-        Value::Ints(&of(rows, |e| e.list_amount)),
-        Value::Ints(&of(rows, |e| Some(e.period))),
-        Value::Blobs(&of(rows, |e| e.table_hash)),
-        Value::Ints(&of(rows, |e| e.status)),
-        Value::Ints(&of(rows, |e| e.ref_n)),
-        Value::Texts(&of(rows, |e| e.method)),
-        Value::Texts(&of(rows, |e| e.target)),
-        Value::Blobs(&of(rows, |e| e.target_salt)),
-        Value::Blobs(&of(rows, |e| e.target_digest)),
-        Value::Blobs(&of(rows, |e| e.evidence)),
-        Value::Blobs(&of(rows, |e| e.evidence_digest)),
-        Value::Blobs(&hashes),
-    ];
-    let insert = "INSERT INTO entries SELECT * FROM unnest(?1::bigint[], ?2::bytea[], ?3::bigint[], ?4::bigint[], \
-                  ?5::bigint[], ?6::bigint[], ?7::text[], ?8::text[], ?9::text[], ?10::text[], ?11::text[], ?12::text[], \
-                  ?13::bigint[], ?14::bigint[], ?15::bigint[], ?16::bytea[], ?17::bigint[], ?18::bigint[], ?19::text[], \
-                  ?20::text[], ?21::bytea[], ?22::bytea[], ?23::bytea[], ?24::bytea[], ?25::bytea[])";
-    connection.execute(insert, &values).map(drop)
-}
-
-/// The numbers of those of these postings that stand in a ledger on a server.
-pub(super) fn numbers(connection: &Session, keys: &[PostingKey]) -> SqlResult<HashMap<PostingKey, i64>> {
-    let keys: Vec<Option<&[u8]>> = keys.iter().map(|key| Some(key.as_bytes())).collect();
-    let find = "SELECT key, n FROM entries WHERE key = ANY(?1)";
-    let found =
-        connection.all(find, &[Value::Blobs(&keys)], |row| Ok((PostingKey::from_bytes(row.get(0)?), row.get(1)?)))?;
-    Ok(found.into_iter().filter_map(|(key, n)| Some((key?, n))).collect())
 }
 
 /// Inserts a batch.

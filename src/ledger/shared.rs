@@ -17,8 +17,12 @@ use super::{
     mailbox::{Answer, Ticket},
     options::SqliteOptions,
     place::Place,
-    postgres::desk::{Desk, Word},
+    postgres::{
+        self,
+        desk::{Desk, Word},
+    },
     queue::{Ask, Queue, Redelivery, TurnEnd},
+    sql::{Session, SqlResult},
     store::{Claim, Health, Released, Settling, Unresolved},
 };
 use crate::{clock::Clock, payment::key::PaymentKey};
@@ -51,6 +55,7 @@ pub(super) struct Shared {
     pub(super) ttl_max_ms: AtomicU64,
     pub(super) skew_ms: u64,
     pub(super) secret_prints: String,
+    pub(super) apart_max_ms: Option<u64>,
     /// Who speaks with the server about claims, where the ledger is on one.
     pub(super) desk: Option<Desk>,
     /// When the writer last went to the disk, process time in ms; 0 when it is back.
@@ -64,6 +69,8 @@ pub(super) struct Closed {
     /// The path names no file, or another one.
     pub(super) file: Option<Arc<str>>,
     pub(super) clock: Option<Arc<str>>,
+    /// The clock of the ledger's server is another one.
+    pub(super) apart: Option<Arc<str>>,
 }
 
 impl Shared {
@@ -75,7 +82,12 @@ impl Shared {
             claims,
             queue: Queue::new(options.queue_max, idle),
             place: OnceLock::new(),
-            closed: Mutex::new(Closed { disk: Some("the ledger is being opened".into()), file: None, clock: None }),
+            closed: Mutex::new(Closed {
+                disk: Some("the ledger is being opened".into()),
+                file: None,
+                clock: None,
+                apart: None,
+            }),
             open: AtomicBool::new(false),
             opened: AtomicBool::new(false),
             rule: Mutex::new(ClockRule::new(0, 0)),
@@ -83,6 +95,7 @@ impl Shared {
             ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
             skew_ms: options.skew_ms,
             secret_prints: options.secret_prints.clone(),
+            apart_max_ms: options.apart_max_ms,
             desk,
             at_disk_ms: AtomicU64::new(0),
         }
@@ -117,6 +130,30 @@ impl Shared {
         self.set_closed(|closed| closed.clock = reason);
     }
 
+    /// Holds process time against the clock of the ledger's server.
+    pub(super) fn compare_clocks(&self, connection: &Session) -> SqlResult<()> {
+        let Some(apart_max_ms) = self.apart_max_ms.filter(|_| self.desk.is_some()) else { return Ok(()) };
+        let theirs_ms = postgres::lease::server_ms(connection)?;
+        let apart_ms = self.clock.now_ms().abs_diff(theirs_ms);
+        let reason = (apart_ms > apart_max_ms).then(|| {
+            let seconds = apart_ms / 1000;
+            format!(
+                "the clocks of this machine and of the ledger's database are {seconds} s apart: set the wrong one right"
+            )
+        });
+        let reason: Option<Arc<str>> = reason.map(Into::into);
+        let mut before = None;
+        self.set_closed(|closed| before = std::mem::replace(&mut closed.apart, reason.clone()));
+        match (before, reason) {
+            (None, Some(reason)) => {
+                tracing::error!(reason = &*reason, "priced routes are closed until the clocks agree")
+            }
+            (Some(_), None) => tracing::info!("this machine's clock agrees with that of the ledger's database"),
+            _ => {}
+        }
+        Ok(())
+    }
+
     pub(super) fn accept_clock(&self) {
         self.clock.accept_wall();
         self.rule.lock().unwrap_or_else(PoisonError::into_inner).accept();
@@ -125,7 +162,8 @@ impl Shared {
 
     pub(super) fn health(&self) -> Health {
         let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        let reason = closed.disk.as_ref().or(closed.file.as_ref()).or(closed.clock.as_ref()).cloned();
+        let reason =
+            closed.disk.as_ref().or(closed.file.as_ref()).or(closed.clock.as_ref()).or(closed.apart.as_ref()).cloned();
         drop(closed);
         let reason = reason.or_else(|| self.desk.as_ref().and_then(|desk| desk.problem())).or_else(|| self.stall());
         reason.or_else(|| self.lease_over()).map_or(Health::Open, Health::Closed)
@@ -174,7 +212,7 @@ impl Shared {
     pub(super) fn set_closed(&self, change: impl FnOnce(&mut Closed)) {
         let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut closed);
-        let open = closed.disk.is_none() && closed.file.is_none() && closed.clock.is_none();
+        let open = closed.disk.is_none() && closed.file.is_none() && closed.clock.is_none() && closed.apart.is_none();
         self.open.store(open, Ordering::Release);
     }
 

@@ -34,7 +34,10 @@ use super::{
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
-pub use super::{file::OpenError, options::SqliteOptions};
+pub use super::{
+    file::OpenError,
+    options::{APART_MAX_MS, SqliteOptions},
+};
 
 /// How long [`SqliteStore::start`] waits for the first attempt: a disk may hang, a memory of millions takes its time.
 const START_WAIT: Duration = Duration::from_secs(5);

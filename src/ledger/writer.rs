@@ -91,9 +91,11 @@ impl Writer {
                 && work.redeliveries.is_empty()
                 && self.outcomes.is_empty()
                 && work.asks.is_empty();
-            let mut done = if idle { self.idle() } else { Ok(()) };
-            if done.is_ok() && !idle {
-                done = self.commit(work.captures, work.redeliveries);
+            let mut done = self.reconnected();
+            match &done {
+                Ok(()) if idle => done = self.idle(),
+                Ok(()) => done = self.commit(work.captures, work.redeliveries),
+                Err(Broken(reason)) => self.give_up(work.captures, work.redeliveries, reason, false),
             }
             for ask in work.asks {
                 match &done {
@@ -279,7 +281,7 @@ impl Writer {
     fn idle(&mut self) -> Result<(), Broken> {
         let claims = &self.shared.claims;
         claims.credit.sweep(self.shared.oldest_periods());
-        if claims.held() == 0 {
+        if claims.held() == 0 || (self.books.lease.is_some() && !self.shared.is_open()) {
             return Ok(());
         }
         let at_disk = self.shared.at_disk();

@@ -87,7 +87,7 @@ reasons! {
     AmbiguousPath = "ambiguous_path", 400, "The path can be read in more than one way.", "Send it without dot segments, `//`, `\\`, `;` and encoded `/`, `\\`, `%` or NUL, and with two hex digits after each `%`.";
     BadFraming = "bad_framing", 400, "Transfer-Encoding, Content-Length or Connection can't be trusted.", "Send plain framing: one Content-Length or `Transfer-Encoding: chunked`.";
     BadRequest = "bad_request", 400, "The request is malformed.", "Correct the request; `message` says what is wrong.";
-    InvalidMessage = "invalid_message", 400, "The body is no MCP message, or one that can be read in more than one way, or a paid call in a form that is not taken.", "Send one JSON-RPC request, each member once, with a text or a whole number as its id.";
+    InvalidMessage = "invalid_message", 400, "The body is no MCP message, or one that can be read in more than one way, or a paid call in a form that is not taken.", "Send one JSON-RPC request, each member once, with a text or a whole number as its id, and without `task`: a call with a price is answered at once.";
     HeaderMismatch = "header_mismatch", 400, "`Mcp-Method` or `Mcp-Name` is missing or says something else than the body.", "Repeat `method` and `params.name` (or `params.uri`) of the body in them.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body of an MCP request must be plain JSON in UTF-8.", "Send `Content-Type: application/json` without `Content-Encoding`.";
     BodyTooLarge = "body_too_large", 413, "The body is larger than the limit.", "Send less.";

@@ -8,6 +8,7 @@ use std::path::Path;
 use ed25519_dalek::SigningKey;
 
 use super::StartError;
+use crate::config::Config;
 use crate::payment::gateway_key::GatewayKey;
 use crate::payment::secrets::Secrets;
 use crate::wire::jwk::signing_key_json;
@@ -31,6 +32,26 @@ pub(super) fn load_key(path: &Path) -> Result<GatewayKey, StartError> {
     let make = |seed| signing_key_json(&SigningKey::from_bytes(&seed)) + "\n";
     let (text, _) = load(path, "signing.key_file", make).map_err(failed)?;
     GatewayKey::parse(&text).map_err(|reason| failed(format!("{reason}; `tollgate keygen` makes one")))
+}
+
+/// What is wrong with the files of keys that are there already, as `key: what`; those that are missing are made at the start.
+pub fn problems(config: &Config) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    let mut look = |key, path: &Path, check: &dyn Fn(&str) -> Result<(), String>| {
+        let checked = match fs::read_to_string(path) {
+            Ok(text) => check(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(format!("cannot be read: {error}")),
+        };
+        if let Err(what) = checked {
+            found.push((key, format!("{}: {what}", path.display())));
+        }
+    };
+    look("offers.secret_file", &config.offers.secret_file, &|text| Secrets::parse(text).map(drop));
+    if let Some(path) = &config.signing.key_file {
+        look("signing.key_file", path, &|text| GatewayKey::parse(text).map(drop));
+    }
+    found
 }
 
 /// A file's text, and whether it was made just now, of 32 random bytes.

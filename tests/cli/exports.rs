@@ -54,7 +54,7 @@ fn sums_by_anything_are_those_of_the_entries() {
     };
     let usdc = "eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e";
     assert_eq!((charged("USD"), charged(usdc)), (250_000, 20_000), "{postings:?}");
-    for by in ["day", "account", "agent", "route", "scheme"] {
+    for by in ["day", "account", "agent", "route", "scheme", "status"] {
         let lines = objects(&ran(&dir, &["report", "--by", by, "--json"]));
         for asset in ["USD", usdc] {
             let of_asset = lines.iter().filter(|line| line["asset"] == asset);
@@ -63,6 +63,10 @@ fn sums_by_anything_are_those_of_the_entries() {
         }
         assert!(lines.iter().all(|line| line["schema"] == "tollgate.report/1" && line["by"] == by));
     }
+    let lines = objects(&ran(&dir, &["report", "--by", "status", "--account", "acme", "--json"]));
+    let groups: Vec<_> =
+        lines.iter().map(|line| (line["group"].as_str().unwrap(), line["net"].as_str().unwrap())).collect();
+    assert_eq!(groups, [("captured", "0.50"), ("voided", "-0.25")]);
     let lines = objects(&ran(&dir, &["report", "--by", "account", "--account", "acme", "--json"]));
     assert_eq!(lines.len(), 1);
     let line = &lines[0];

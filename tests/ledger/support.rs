@@ -121,6 +121,7 @@ pub fn options(path: PathBuf, clock: Clock) -> SqliteOptions {
         ttl_max_ms: 300_000,
         since_ms: 0,
         skew_ms: 30_000,
+        apart_max_ms: None,
         secret_prints: String::new(),
         clock,
     }

@@ -105,6 +105,7 @@ fn every_command_says_the_same_of_a_server_and_of_a_file() {
         &["ledger", "report", "--by", "route", "--account", "acme", "--json"],
         &["ledger", "report", "--by", "scheme", "--since", "2026-11-24", "--json"],
         &["ledger", "report", "--by", "agent", "--json"],
+        &["ledger", "report", "--by", "status", "--json"],
         &["ledger", "export", "--format", "csv"],
         &["ledger", "export", "--format", "jsonl", "--since", "2026-11-24", "--until", "2026-11-25"],
         &["ledger", "statements", "--json"],

@@ -10,7 +10,8 @@ use tollgate::{
         settling::Intent,
         sqlite::{SqliteOptions, SqliteStore},
         store::{
-            CaptureError, ClaimError, ClaimRequest, Delivery, Outcome, Outcomes, Posting, Purchase, Released, Store,
+            CaptureError, ClaimError, ClaimRequest, Delivery, Health, Outcome, Outcomes, Posting, Purchase, Released,
+            Store,
         },
     },
     wire::amount::Units,
@@ -270,4 +271,25 @@ fn what_a_gateway_that_is_gone_had_captured_is_had_once_more_from_another() {
     b.close().unwrap();
     let report = audit(&server);
     assert_eq!((report.finding, report.captures, report.unproven), (None, 2, 0));
+}
+
+#[test]
+fn a_gateway_whose_clock_is_not_the_servers_sells_nothing_and_raises_no_floor() {
+    let Some(server) = Postgres::start("postgres::a_gateway_whose_clock") else { return };
+    let place = Location::parse(&server.url(), None).unwrap();
+    let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    let clock = Clock::manual(now_ms + 3_600_000);
+    let options = SqliteOptions { place, apart_max_ms: Some(60_000), ..options("".into(), clock) };
+    let ahead = SqliteStore::open(options.clone()).unwrap();
+    let Health::Closed(why) = ahead.health() else { panic!("it is open") };
+    assert!(why.contains("are 3600 s apart") || why.contains("are 3599 s apart"), "{why}");
+    assert!(matches!(wait(ahead.claim(request("a", 1))), Err(ClaimError::Unavailable(_))));
+    ahead.close().unwrap();
+    assert_eq!(server.number("SELECT replay_floor_ms FROM book"), 0);
+    let right = SqliteStore::open(SqliteOptions { clock: Clock::manual(now_ms), ..options }).unwrap();
+    assert_eq!(right.health(), Health::Open);
+    let mut request = request("a", 1);
+    request.paid_at_ms = now_ms;
+    wait(right.claim(request)).unwrap();
+    right.close().unwrap();
 }

@@ -89,6 +89,7 @@ impl SqliteStores {
             since_ms: 0,
             skew_ms: 30_000,
             clock: self.clock.clone(),
+            apart_max_ms: None,
             secret_prints: String::new(),
         };
         let disk = Arc::new(Disk::new());

@@ -10,7 +10,7 @@ use crate::cli::output::{Paint, note, say, table};
 use crate::ledger::day::day_text;
 use crate::ledger::report::{By, Line};
 
-/// Sums by day, account, agent, route or scheme.
+/// Sums by day, account, agent, route, scheme or status.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A sum is of one asset: dollars and tokens are not added up. Days are book days, in the ledger's time zone. It takes as
@@ -56,6 +56,8 @@ enum ByName {
     Route,
     /// How it was paid.
     Scheme,
+    /// What became of it: captured, voided, refunded.
+    Status,
 }
 
 impl ByName {
@@ -66,6 +68,7 @@ impl ByName {
             ByName::Agent => By::Agent,
             ByName::Route => By::Route,
             ByName::Scheme => By::Scheme,
+            ByName::Status => By::Status,
         }
     }
 
@@ -76,6 +79,7 @@ impl ByName {
             ByName::Agent => "agent",
             ByName::Route => "route",
             ByName::Scheme => "scheme",
+            ByName::Status => "status",
         }
     }
 }

@@ -284,7 +284,7 @@ impl Clerk {
             mem::take(words).into_iter().for_each(|word| word.refuse(&reason));
             return Ok(());
         };
-        let session = match self.session.take() {
+        let session = match self.session.take().filter(|session| !session.has_ended()) {
             Some(session) => session,
             None => {
                 let session = self.server.connect()?;

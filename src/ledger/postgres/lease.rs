@@ -116,6 +116,11 @@ impl Lease {
     }
 }
 
+/// What the server's clock says, Unix ms.
+pub(in crate::ledger) fn server_ms(session: &Session) -> SqlResult<u64> {
+    session.cell::<i64>(&format!("SELECT {NOW_MS}"), &[]).map(i64::unsigned_abs)
+}
+
 /// Whether another gateway that lives made this capture, so lately that it may still tell what became of its answer.
 pub(in crate::ledger) fn may_tell(session: &Session, capture: &Captured) -> SqlResult<bool> {
     if session.sqlite().is_some() {

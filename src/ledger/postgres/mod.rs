@@ -37,6 +37,7 @@
 //! call of the origin is all that it cost. Tables are touched in one order, rows in the order of their keys: `writers`,
 //! `claims`, `account_use`, `entries`, `rollups`, `batches`.
 
+pub(super) mod bulk;
 pub(super) mod claims;
 pub(super) mod desk;
 pub(super) mod fence;

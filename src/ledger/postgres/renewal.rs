@@ -15,6 +15,14 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(900);
 
 impl Writer {
+    /// Connects anew where the connection has ended since it was used last.
+    pub(in crate::ledger) fn reconnected(&mut self) -> Result<(), Broken> {
+        if !self.books.connection.has_ended() {
+            return Ok(());
+        }
+        self.try_again().map_err(|what| self.broken(&what))
+    }
+
     /// Renews the lease, where there is one and it is time.
     pub(in crate::ledger) fn renew(&mut self) -> Result<(), Broken> {
         let (Some(lease), Some(desk)) = (self.books.lease, &self.shared.desk) else { return Ok(()) };
@@ -34,6 +42,8 @@ impl Writer {
         if let Some(desk) = &self.shared.desk {
             desk.held().renewed(asked_ms);
         }
+        let compared = self.shared.compare_clocks(&self.books.connection);
+        compared.map_err(|error| self.broken(&error.to_string()))?;
         self.compare_secrets(lease).map_err(|error| self.broken(&error.to_string()))
     }
 

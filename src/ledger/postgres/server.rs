@@ -54,10 +54,11 @@ impl Server {
             .connect_timeout(LIMIT)
             .tcp_user_timeout(LIMIT)
             .keepalives_idle(Duration::from_secs(10))
-            // The server gives up before we do, so that a call that was given up leaves no lock behind.
+            // The server gives up before we do, so that a call that was given up leaves no lock behind. A gateway looks rows up by
+            // their keys, always: a plan that was made for a small table must not read all of one that has grown since.
             .options(
                 "-c statement_timeout=2500 -c lock_timeout=2000 -c idle_in_transaction_session_timeout=5000 \
-                 -c standard_conforming_strings=on",
+                 -c standard_conforming_strings=on -c jit=off -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off",
             );
         Ok(Server { shown: shown(&config), config, tls })
     }
@@ -84,7 +85,10 @@ impl Server {
     /// The same for a command that reads for as long as it takes.
     pub(in crate::ledger) fn connect_to_read(&self) -> SqlResult<Session> {
         let session = self.connect_for(Duration::from_secs(3600))?;
-        session.run("SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0")?;
+        session.run(
+            "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
+             SET enable_seqscan = on; SET enable_hashjoin = on; SET enable_mergejoin = on",
+        )?;
         Ok(session)
     }
 

@@ -134,6 +134,14 @@ impl Session {
         }
     }
 
+    /// Whether the connection has ended while nothing was asked of it, so that another one is needed, and nothing is in doubt.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Session::Sqlite(_) => false,
+            Session::Postgres(connection) => connection.has_ended(),
+        }
+    }
+
     /// Whether long readings come in pages from now on.
     fn pages(&self, on: bool) {
         if let Session::Postgres(connection) = self {

@@ -49,6 +49,17 @@ impl Connection {
         self.broken.get() || self.client.is_closed()
     }
 
+    /// Whether the connection has ended since it was used last: nothing that was asked meanwhile has left.
+    pub(super) fn has_ended(&self) -> bool {
+        // Lets the connection read that it was closed.
+        self.runtime.block_on(async {
+            for _ in 0..2 {
+                tokio::task::yield_now().await;
+            }
+        });
+        self.is_broken()
+    }
+
     /// Runs `work` for at most the limit of a call.
     fn drive<T>(&self, work: impl Future<Output = Result<T, tokio_postgres::Error>>) -> SqlResult<T> {
         if self.is_broken() {
