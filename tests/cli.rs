@@ -26,6 +26,8 @@ mod rechain;
 mod settle;
 #[path = "cli/statements.rs"]
 mod statements;
+#[path = "cli/targets.rs"]
+mod targets;
 #[path = "cli/tls.rs"]
 mod tls;
 #[path = "cli/tokens.rs"]

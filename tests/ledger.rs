@@ -36,6 +36,8 @@ mod settlement;
 mod standing;
 #[path = "ledger/support.rs"]
 mod support;
+#[path = "ledger/targets.rs"]
+mod targets;
 #[path = "ledger/turns.rs"]
 mod turns;
 #[path = "ledger/void_cap.rs"]

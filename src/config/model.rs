@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::ConfigErrors;
 use crate::{
-    ledger::location::Location,
+    ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
     pricing::{Selector, Selectors, Table},
     wire::amount::{Asset, Money, Units},
@@ -465,6 +465,8 @@ pub struct Ledger {
     pub dispute_days: u32,
     /// `voids_per_day` (1000): charges of an account that the gateway reverses by itself on one book day.
     pub voids_per_day: u32,
+    /// `keep_targets` (`"full"`): what of the URL that was bought stands beside its digest.
+    pub keep_targets: KeepTargets,
     /// `sync` (true). False loses the last payments with the machine's power: for measurements only.
     pub sync: bool,
 }

@@ -338,6 +338,12 @@ const LEDGER: &[Key] = &[
         "Charges of an account that are reversed on one day by the gateway itself, because the answer was cut off or not sent; \
          above it they stand (`tollgate ledger list --state cut`).",
     ),
+    key(
+        "keep_targets",
+        Kind::Choice { of: &["full", "path", "hash"], default: "full" },
+        "What of the URL that was bought is kept beside its digest: all of it, all but the query, or nothing. The evidence of a \
+         payment names it, too, until it is archived and dropped (`tollgate ledger archive`).",
+    ),
     key("sync", Kind::Flag(true), "Off, the last payments are lost with the machine's power: for measurements only."),
 ];
 

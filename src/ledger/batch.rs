@@ -1,6 +1,7 @@
 //! One batch, one transaction: number, chain and insert the winners, then everything that follows from them.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     mem,
     sync::Arc,
@@ -25,6 +26,7 @@ use super::{
     rows, settlements,
     sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
     store::{KeyRecord, Outcome, Receipt},
+    targets::KeepTargets,
     turns,
     void_cap::Voids,
 };
@@ -139,6 +141,7 @@ impl Books {
                 known_keys: &self.known_keys,
                 open: &self.open,
                 voids: &mut self.voids,
+                keep_targets: self.keep_targets,
                 jobs,
                 redeliveries,
                 outcomes,
@@ -208,6 +211,7 @@ struct Fill<'b, 'a> {
     known_keys: &'b HashSet<(Arc<str>, Arc<str>)>,
     open: &'b HashSet<i64>,
     voids: &'b mut Voids,
+    keep_targets: KeepTargets,
     jobs: &'a [Job],
     redeliveries: &'a [Redelivery],
     outcomes: &'a [Outcome],
@@ -253,6 +257,8 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
             (chain::target_digest(salt, &posting.target), chain::evidence_digest(&posting.evidence))
         })
         .collect();
+    let targets: Vec<Option<Cow<'_, str>>> =
+        from.jobs.iter().map(|job| from.keep_targets.kept(&job.posting.target)).collect();
     let find = |n: i64| captured(transaction, n).map_err(sort);
     let voids = from.outcomes.iter().filter(|outcome| outcome.void);
     let reversals: Vec<Option<Captured>> = voids.map(|outcome| find(outcome.n)).collect::<Result<_, _>>()?;
@@ -274,7 +280,9 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
     let mut new_keys: Vec<&KeyRecord> = Vec::new();
     let (mut voids, mut capped, mut pending) = (Vec::new(), Vec::new(), HashMap::<Arc<str>, u64>::new());
 
-    for ((job, salt), (target_digest, evidence_digest)) in from.jobs.iter().zip(&salts).zip(&digests) {
+    for (((job, salt), (target_digest, evidence_digest)), target) in
+        from.jobs.iter().zip(&salts).zip(&digests).zip(&targets)
+    {
         let (request, posting) = (&job.claim.request, &job.posting);
         from.faults.insert(&request.key).map_err(|e| sort(e.into()))?;
         let pass = fence.as_ref().map_or(Pass::Yes, |fence| fence.passes(job));
@@ -303,7 +311,7 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
             status: Some(i64::from(posting.status)),
             ref_n: None,
             method: Some(&posting.method),
-            target: Some(&posting.target),
+            target: target.as_deref(),
             target_salt: Some(salt),
             target_digest: Some(target_digest),
             evidence: Some(&posting.evidence),

@@ -17,6 +17,7 @@ use super::{
     sql::{Begin, Row, Session, SqlError, SqlResult, params},
     steps,
     store::Terms,
+    targets::KeepTargets,
     void_cap::Voids,
 };
 use crate::wire::amount::Asset;
@@ -40,6 +41,8 @@ pub(super) struct Books {
     pub(super) open: HashSet<i64>,
     /// Where the chain stands if the commit that failed took place after all.
     pub(super) attempted: Option<Head>,
+    /// What of targets is kept.
+    pub(super) keep_targets: KeepTargets,
     pub(super) faults: Arc<dyn Faults>,
     pub(super) voids: Voids,
 }
@@ -95,7 +98,22 @@ impl Books {
         let zone = BookZone::from_name(zone).ok_or_else(|| OpenError::NoSuchZone(zone.to_owned()))?;
         let (known_keys, open, voids) = (HashSet::new(), HashSet::new(), Voids::default());
         let (place, attempted) = (place.clone(), None);
-        Ok(Books { connection, slot, lease, place, zone, book, head, known_keys, open, attempted, faults, voids })
+        let keep_targets = KeepTargets::default();
+        Ok(Books {
+            connection,
+            slot,
+            lease,
+            place,
+            zone,
+            book,
+            head,
+            known_keys,
+            open,
+            attempted,
+            keep_targets,
+            faults,
+            voids,
+        })
     }
 
     /// Opens the ledger anew after an error, keeping what this process still owes it. On a server it keeps its slot, or takes
@@ -135,7 +153,7 @@ impl Books {
             // A chain tells of its own captures only: those of the slot that was lost stay unproven.
             open.clear();
         }
-        *self = Books { open, voids: self.voids.reopened(), ..books };
+        *self = Books { open, voids: self.voids.reopened(), keep_targets: self.keep_targets, ..books };
         Ok(())
     }
 

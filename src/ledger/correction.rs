@@ -24,6 +24,7 @@ pub use error::CorrectError;
 use std::collections::BTreeMap;
 
 use super::entry::{Kind, is_settled_at_once};
+use super::targets::KeepTargets;
 use crate::wire::amount::{Currency, Money, Units};
 use crate::wire::x402::assets;
 
@@ -210,11 +211,13 @@ pub struct Rules {
     pub dispute_days: u32,
     /// `ledger.voids_per_day`: how many charges of an account are reversed by the gateway itself on one book day.
     pub voids_per_day: u32,
+    /// `ledger.keep_targets`: what of a target its column keeps.
+    pub keep_targets: KeepTargets,
 }
 
 impl Default for Rules {
     fn default() -> Rules {
-        Rules { dispute_days: 30, voids_per_day: 1000 }
+        Rules { dispute_days: 30, voids_per_day: 1000, keep_targets: KeepTargets::Full }
     }
 }
 

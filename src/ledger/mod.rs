@@ -53,6 +53,7 @@ pub mod sqlite;
 pub mod statements;
 mod steps;
 pub mod store;
+pub mod targets;
 mod throttle;
 mod turns;
 pub mod verify;

@@ -13,6 +13,7 @@ use super::{
     sql::{Row, Session, SqlResult, params},
     steps,
     store::{ClaimRequest, Posting, Purchase, Receipt, Unresolved},
+    targets,
 };
 use crate::{
     payment::key::PaymentKey,
@@ -181,7 +182,8 @@ pub(super) fn bought(connection: &Session, key: &PaymentKey) -> SqlResult<Option
     connection.first(select, params![capture.as_bytes()], |row| {
         let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<i64>(1)?.unsigned_abs() };
         let amount = row.get(5)?;
-        Ok(Bought { receipt, amount, method: row.get(2)?, target: row.get(3)?, evidence: row.get(4)?, owed, refunded })
+        let target = targets::whole(row.get(3)?, row.get(4)?);
+        Ok(Bought { receipt, amount, method: row.get(2)?, target, evidence: row.get(4)?, owed, refunded })
     })
 }
 
@@ -211,7 +213,7 @@ fn unresolved(key: PaymentKey, claim: &Row<'_>, row: &Row<'_>) -> SqlResult<Opti
     let scheme = entry::scheme(row.get(4)?).unwrap_or("exact");
     let agent: Arc<str> = row.get(2)?;
     let method: Arc<str> = row.get::<Option<Arc<str>>>(8)?.unwrap_or_default();
-    let target: Arc<str> = row.get::<Option<Arc<str>>>(9)?.unwrap_or_default();
+    let target: Arc<str> = targets::whole(row.get(9)?, row.get(10)?).unwrap_or_default().into();
     let request = ClaimRequest {
         key,
         paid_at_ms: row.get::<i64>(1)?.unsigned_abs(),

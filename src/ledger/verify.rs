@@ -18,6 +18,7 @@ use super::{
     read::{LedgerReader, ReadError},
     rows,
     sql::{Begin, params},
+    targets,
 };
 
 /// What was found about an entry.
@@ -195,11 +196,14 @@ impl LedgerReader {
 fn digests(entry: &Entry<'_>, checks: &mut Checks) {
     match (entry.target, entry.target_salt, entry.target_digest) {
         (None, _, None) => checks.skip("target", "the entry has none"),
-        (None, _, Some(_)) => checks.skip("target", "dropped by retention"),
-        (Some(target), Some(salt), Some(digest)) => {
-            let holds = chain::target_digest(salt, target) == digest;
-            checks.test("target", holds, "its digest holds", "its digest is that of another target");
-        }
+        (None, None, Some(_)) => checks.skip("target", "dropped by retention"),
+        (column, Some(salt), Some(digest)) => match targets::whole(column, entry.evidence) {
+            None => checks.skip("target", "only its digest is kept"),
+            Some(target) => {
+                let holds = chain::target_digest(salt, &target) == digest;
+                checks.test("target", holds, "its digest holds", "its digest is that of another target");
+            }
+        },
         (Some(_), ..) => checks.test("target", false, "", "salt or digest is missing"),
     }
     match (entry.evidence, entry.evidence_digest) {

@@ -145,7 +145,8 @@ impl Writer {
         }
         let times = self.shared.times();
         let books = &mut self.books;
-        books.voids.most = self.shared.rules().voids_per_day;
+        let rules = self.shared.rules();
+        (books.voids.most, books.keep_targets) = (rules.voids_per_day, rules.keep_targets);
         let at_disk = self.shared.at_disk();
         let mut tries = 0;
         let written = loop {

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::urls;
 use crate::{
     config::{BatchSettlement, Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote},
-    ledger::{location::Location, postgres::server::Server},
+    ledger::{location::Location, postgres::server::Server, targets::KeepTargets},
 };
 
 /// Longest `pay_to`.
@@ -120,6 +120,11 @@ pub(super) fn ledger(section: &Section<'_>, base: &Path) -> Option<Ledger> {
         queue_max: section.number("queue_max"),
         dispute_days: u32::try_from(section.number("dispute_days")).unwrap_or(u32::MAX),
         voids_per_day: u32::try_from(section.number("voids_per_day")).unwrap_or(u32::MAX),
+        keep_targets: match section.text("keep_targets") {
+            Some("path") => KeepTargets::Path,
+            Some("hash") => KeepTargets::Hash,
+            _ => KeepTargets::Full,
+        },
         sync: section.flag("sync"),
     })
 }

@@ -19,6 +19,7 @@ use crate::ledger::{
     chain::{self, Hash},
     day::days_since_1970,
     entry::EntryNumber,
+    targets,
 };
 
 /// What is read of an archive.
@@ -208,11 +209,11 @@ impl<'p> Walk<'p> {
         if EntryNumber::from_n(entry.n) != (EntryNumber { slot: self.part.slot, seq: self.seq }) {
             return wrong("an entry is missing, or in another place");
         }
-        match (entry.target, entry.target_salt, entry.target_digest) {
-            (Some(target), Some(salt), Some(digest)) if chain::target_digest(salt, target) != digest => {
+        if let (Some(salt), Some(digest)) = (entry.target_salt, entry.target_digest) {
+            let whole = targets::whole(entry.target, entry.evidence);
+            if whole.is_some_and(|target| chain::target_digest(salt, &target) != digest) {
                 return wrong("its target's digest is that of another target");
             }
-            _ => {}
         }
         match (entry.evidence, entry.evidence_digest) {
             (Some(evidence), digest) if digest != Some(&chain::evidence_digest(evidence)[..]) => {

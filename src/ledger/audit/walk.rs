@@ -9,6 +9,7 @@ use crate::ledger::{
     file::Head,
     rows,
     sql::{Rows, params},
+    targets,
 };
 
 impl Audit<'_> {
@@ -161,8 +162,11 @@ impl Audit<'_> {
         same(place.clone(), "the next entry's number", n, found)?;
         let (entry, stored) = rows::read(&row)?;
         match (entry.target, entry.target_salt, entry.target_digest) {
-            (Some(target), Some(salt), Some(digest)) => {
-                same_hash(place.clone(), "its target's digest", digest, &chain::target_digest(salt, target))?;
+            // Where only a part of it is kept, the evidence has it whole.
+            (column, Some(salt), Some(digest)) => {
+                if let Some(target) = targets::whole(column, entry.evidence) {
+                    same_hash(place.clone(), "its target's digest", digest, &chain::target_digest(salt, &target))?;
+                }
             }
             (Some(_), ..) => return Err(finding(place, "its target", "salt and digest beside it", "none")),
             (None, ..) => {}

@@ -65,7 +65,8 @@ impl Walked {
     pub(in crate::ledger) fn count(&mut self, entry: &Entry<'_>) -> Result<(), Stop> {
         self.entries += 1;
         let dropped = |kept: Option<&[u8]>, digest: Option<&[u8]>| kept.is_none() && digest.is_some();
-        if dropped(entry.target.map(str::as_bytes), entry.target_digest)
+        // A salt without a target: only its digest was kept from the start.
+        if dropped(entry.target.map(str::as_bytes).or(entry.target_salt), entry.target_digest)
             || dropped(entry.evidence, entry.evidence_digest)
         {
             self.dropped += 1;

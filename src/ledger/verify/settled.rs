@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{Booked, Checks, signed::seal};
 use crate::{
-    ledger::{entry::Entry, evidence::WalletEvidence},
+    ledger::{entry::Entry, evidence::WalletEvidence, targets::is_kept_of},
     payment::{
         exact::{self, Checked, ExactError},
         token::{Token, UNIT_DECIMALS_MAX},
@@ -53,7 +53,8 @@ fn asked(evidence: &WalletEvidence) -> Option<(Payload, Requirements)> {
 }
 
 pub(super) fn check(entry: &Entry<'_>, evidence: &WalletEvidence, checks: &mut Checks) {
-    let same_request = entry.method == Some(&evidence.method) && entry.target.is_none_or(|t| t == evidence.target);
+    let same_request =
+        entry.method == Some(&evidence.method) && entry.target.is_none_or(|t| is_kept_of(t, &evidence.target));
     let (ok, failed) = ("entry and evidence name the same request", "entry and evidence name different requests");
     checks.test("resource", same_request, ok, failed);
     match evidence.sealed_id {

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{Booked, Checks};
 use crate::{
-    ledger::{entry::Entry, evidence::Evidence},
+    ledger::{entry::Entry, evidence::Evidence, targets::is_kept_of},
     payment::{batch, id::SealedId, key::PaymentKey},
     pricing::normal_path,
     wire::{
@@ -72,7 +72,9 @@ impl<'b> Lines<'b> {
 /// What was signed names what was booked, as far as the signature covers it.
 fn resource(entry: &Entry<'_>, evidence: &Evidence, lines: &Lines<'_>, booked: Option<&Booked>, checks: &mut Checks) {
     let Some(booked) = booked else { return checks.test("resource", false, "", "the target is no URL") };
-    if entry.method != Some(&evidence.method) || entry.target.is_some_and(|target| target != evidence.target) {
+    if entry.method != Some(&evidence.method)
+        || entry.target.is_some_and(|target| !is_kept_of(target, &evidence.target))
+    {
         return checks.test("resource", false, "", "entry and evidence name different requests");
     }
     let query = booked.query.as_deref();

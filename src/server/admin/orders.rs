@@ -51,7 +51,8 @@ pub async fn carry_out(order: &Value, store: &SqliteStore, key: Option<Arc<Gatew
 
 /// What a configuration says about corrections.
 pub fn ledger_rules(config: &Config) -> Rules {
-    Rules { dispute_days: config.ledger.dispute_days, voids_per_day: config.ledger.voids_per_day }
+    let ledger = &config.ledger;
+    Rules { dispute_days: ledger.dispute_days, voids_per_day: ledger.voids_per_day, keep_targets: ledger.keep_targets }
 }
 
 pub(super) fn text(order: &Value, name: &str) -> String {
