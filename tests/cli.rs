@@ -2,6 +2,12 @@
 
 mod support;
 
+#[path = "cli/archive.rs"]
+mod archive;
+#[path = "cli/audit.rs"]
+mod audit;
+#[path = "cli/backup.rs"]
+mod backup;
 #[path = "cli/books.rs"]
 mod books;
 #[path = "cli/corrections.rs"]
@@ -14,6 +20,8 @@ mod exports;
 mod keys;
 #[path = "cli/pay.rs"]
 mod pay;
+#[path = "support/rechain.rs"]
+mod rechain;
 #[path = "cli/settle.rs"]
 mod settle;
 #[path = "cli/statements.rs"]

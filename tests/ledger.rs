@@ -1,7 +1,11 @@
 //! The books: real files, real threads, a disk that fails and a process that dies.
 
+#[path = "ledger/archive.rs"]
+mod archive;
 #[path = "ledger/audit.rs"]
 mod audit;
+#[path = "ledger/checkpoints.rs"]
+mod checkpoints;
 #[path = "ledger/closes.rs"]
 mod closes;
 #[path = "ledger/closing.rs"]
@@ -20,10 +24,16 @@ mod golden;
 mod model;
 #[path = "ledger/postings.rs"]
 mod postings;
+#[path = "support/rechain.rs"]
+mod rechain;
 #[path = "ledger/references.rs"]
 mod references;
+#[path = "ledger/restored.rs"]
+mod restored;
 #[path = "ledger/settlement.rs"]
 mod settlement;
+#[path = "ledger/standing.rs"]
+mod standing;
 #[path = "ledger/support.rs"]
 mod support;
 #[path = "ledger/turns.rs"]

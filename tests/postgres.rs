@@ -5,6 +5,18 @@ mod support;
 #[path = "ledger/support.rs"]
 mod ledger;
 
+#[path = "postgres/archive.rs"]
+mod archive;
+
+#[path = "postgres/audit.rs"]
+mod audit;
+
+#[path = "postgres/backup.rs"]
+mod backup;
+
+#[path = "postgres/listing.rs"]
+mod listing;
+
 #[path = "postgres/store.rs"]
 mod store;
 

@@ -1,7 +1,7 @@
 //! The commands.
 //!
 //! Exit codes: 0 done · 1 failed · 2 bad usage or configuration, or the gateway can't start · 3 unreachable · 4 refused ·
-//! 5 not found.
+//! 5 not found · 6 not proven.
 
 pub mod check;
 mod demo;
@@ -37,7 +37,8 @@ Examples:
   tollgate ledger list --ledger tollgate.sqlite
 
 Exit codes:
-  0 done   1 failed   2 bad usage or configuration   3 unreachable   4 refused   5 not found";
+  0 done   1 failed   2 bad usage or configuration   3 unreachable   4 refused   5 not found
+  6 not proven";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -103,6 +104,8 @@ pub enum Exit {
     Refused = 4,
     /// There is no such thing.
     NotFound = 5,
+    /// Nothing is wrong, but what would prove it is missing.
+    NotProven = 6,
 }
 
 impl From<Exit> for ExitCode {

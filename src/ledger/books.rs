@@ -9,7 +9,7 @@ use super::{
     day::BookZone,
     entry::{Kind, PostingKey},
     faults::Faults,
-    file::{self, Book, Head, OpenError, SLOT},
+    file::{self, Book, Head, OpenError},
     location::Location,
     outcomes,
     postgres::{lease::Lease, schema},
@@ -80,7 +80,10 @@ impl Books {
         faults: Arc<dyn Faults>,
     ) -> Result<Books, OpenError> {
         let sql = |error: SqlError| place.error(&error);
-        let slot = lease.map_or(SLOT, |lease| lease.slot);
+        let slot = match lease {
+            Some(lease) => lease.slot,
+            None => file::slot(&connection).map_err(sql)?,
+        };
         let corrupt = |what: String| OpenError::Corrupt { path: place.shown(), what };
         let head = file::head(&connection, slot).map_err(sql)?;
         let head = head.ok_or_else(|| corrupt(format!("it has no row for writer {slot}")))?;

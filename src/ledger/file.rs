@@ -21,9 +21,9 @@ use super::{
 /// Marks a SQLite file as ours, `Toll`.
 const APPLICATION_ID: i64 = 0x546f_6c6c;
 /// Each entry brings a file from its index to the next version.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/0001.sql")];
-/// The writer of a ledger that has one.
-pub(super) const SLOT: i64 = 1;
+const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+/// The first writer of a file.
+const SLOT: i64 = 1;
 /// How long a transaction waits for another one on the file, such as closing a day.
 const BUSY: Duration = Duration::from_secs(5);
 
@@ -235,6 +235,11 @@ fn version(connection: &Connection, path: &Path) -> Result<i64, OpenError> {
     }
 }
 
+/// The layout that a file of ours says it has.
+pub(super) fn layout(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
 enum Migration {
     Sqlite(rusqlite::Error),
     Random(getrandom::Error),
@@ -260,14 +265,15 @@ fn migrate(connection: &mut Connection, version: i64, zone: &str, floor_ms: i64)
         let mut ledger_id = [0; 16];
         getrandom::fill(&mut ledger_id).map_err(Migration::Random)?;
         transaction.execute(
-            "INSERT INTO book (one, version, zone, replay_floor_ms, ledger_id) VALUES (1, 1, ?1, ?2, ?3)",
-            (zone, floor_ms, ledger_id),
+            "INSERT INTO book (one, version, zone, replay_floor_ms, ledger_id) VALUES (1, ?1, ?2, ?3, ?4)",
+            (MIGRATIONS.len() as i64, zone, floor_ms, ledger_id),
         )?;
         transaction.execute(
             "INSERT INTO writers (slot, epoch, seq, batch_seq, head, at_ms, open_day) VALUES (?1, 1, 0, 0, ?2, 0, 0)",
             (SLOT, chain::genesis(&ledger_id, SLOT)),
         )?;
     }
+    transaction.execute("UPDATE book SET version = ?1", [MIGRATIONS.len() as i64])?;
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
     Ok(transaction.commit()?)
@@ -292,6 +298,11 @@ pub(super) struct Head {
     pub(super) at_ms: i64,
     /// The first day that is not closed.
     pub(super) open_day: i64,
+}
+
+/// The writer of a file: the last one, for each that was restored from a copy goes on with a new one.
+pub(super) fn slot(connection: &Session) -> SqlResult<i64> {
+    connection.cell("SELECT coalesce(max(slot), 1) FROM writers", &[])
 }
 
 /// Reads a writer's row.

@@ -6,7 +6,9 @@
 //! (one wake a core and batch). [`read`], [`report`] and [`audit`] look at the file of a running gateway without its lock.
 //! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them.
 
+pub mod archive;
 pub mod audit;
+pub mod backup;
 mod batch;
 mod books;
 mod captured;
@@ -24,6 +26,7 @@ pub mod evidence;
 pub mod faults;
 mod file;
 pub mod limits;
+mod listing;
 pub mod location;
 pub mod mailbox;
 mod opening;
@@ -32,6 +35,7 @@ pub mod outcomes;
 pub mod owed;
 mod place;
 
+mod port;
 mod poster;
 pub mod postgres;
 mod queue;
@@ -39,6 +43,7 @@ pub mod read;
 mod recovery;
 pub mod report;
 pub mod resolve;
+pub mod restored;
 pub mod rollup;
 mod rows;
 mod settlements;

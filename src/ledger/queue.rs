@@ -8,6 +8,10 @@ use std::{
 };
 
 use super::{
+    archive::{
+        ArchiveError,
+        store::{ArchiveAsk, ArchiveTicket},
+    },
     close::Close,
     closing::CloseError,
     correcting::CorrectResult,
@@ -109,6 +113,7 @@ pub(super) enum Ask {
     Close(i64, Option<Arc<GatewayKey>>, Arc<Ticket<Result<Close, CloseError>>>),
     Mark(Mark, Arc<Ticket<Result<(), MarkError>>>),
     Correct(Vec<Order>, Arc<Ticket<CorrectResult>>),
+    Archive(ArchiveAsk, ArchiveTicket),
 }
 
 impl Ask {
@@ -121,6 +126,7 @@ impl Ask {
             // The row says that it is being settled, which is read the same way.
             Ask::Unknown(_) => {}
             Ask::Correct(_, ticket) => ticket.fill(Err(error)),
+            Ask::Archive(_, ticket) => ticket.fill(Err(ArchiveError::Unavailable(error))),
             Ask::Mark(_, ticket) => ticket.fill(Err(MarkError::Unavailable(error))),
             Ask::Close(_, _, ticket) => ticket.fill(Err(CloseError::Unavailable(error))),
         }

@@ -1,7 +1,5 @@
 //! Reading the books, beside the gateway that writes them: no lock is needed.
 
-use std::collections::{HashMap, HashSet};
-
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
@@ -11,6 +9,7 @@ use super::{
     entry::{Entry, EntryNumber, Kind, PostingKey},
     evidence::{EvidenceError, Proof},
     file::{self, Book, OpenError},
+    listing::listed,
     location::Location,
     outcomes::{self, Record},
     postgres::schema,
@@ -106,7 +105,7 @@ impl Fate {
         }
     }
 
-    fn with_refunds(self, refunded: i64, amount: i64) -> Fate {
+    pub(super) fn with_refunds(self, refunded: i64, amount: i64) -> Fate {
         Fate { refunded, is_refunded: refunded > 0 && refunded >= amount, ..self }
     }
 }
@@ -205,34 +204,9 @@ impl LedgerReader {
         Ok(self.connection.cell("SELECT zone FROM book", &[])?)
     }
 
-    /// Entries, newest first.
-    ///
-    /// # Errors
-    /// [`ReadError::Sql`].
-    pub fn list(&self, filter: &Filter) -> Result<Vec<Listed>, ReadError> {
-        let mut found = Vec::new();
-        // Outcomes and voids come after their capture, so on the way back they are met before it.
-        let mut later = Later::default();
-        self.walk_back(|step| {
-            let entry = match step {
-                Step::Outcomes(records) => {
-                    later.outcomes.extend(records.into_iter().map(|record| (record.n, record)));
-                    return Walk::On;
-                }
-                Step::Entry(entry) => entry,
-            };
-            if filter.since_ms.is_some_and(|since| entry.at_ms.unsigned_abs() < since) || found.len() >= filter.limit {
-                return Walk::Stop;
-            }
-            let fate = later.meet(entry);
-            let account = filter.account.as_deref().is_none_or(|account| account == entry.account);
-            let state = filter.state.is_none_or(|state| fate.is_some_and(|fate| fate.is(state)));
-            if account && state {
-                found.push(listed(entry, fate));
-            }
-            Walk::On
-        })?;
-        Ok(found)
+    /// What tells it from every other ledger.
+    pub fn ledger_id(&self) -> [u8; 16] {
+        self.book.ledger_id
     }
 
     /// The last batch of each writer: what is read after this has at least their outcomes.
@@ -346,116 +320,6 @@ impl LedgerReader {
             }
         }
         Ok(fate)
-    }
-
-    /// Entries from the newest on, between them the outcomes that came after them.
-    fn walk_back(&self, mut each: impl FnMut(Step<'_, '_>) -> Walk) -> Result<(), ReadError> {
-        let transaction = self.connection.begin(Begin::Read)?;
-        let batches = format!("SELECT {} FROM batches ORDER BY slot DESC, batch_seq DESC", rows::BATCH_COLUMNS);
-        let entries = format!("SELECT {} FROM entries WHERE n BETWEEN ?1 AND ?2 ORDER BY n DESC", rows::COLUMNS);
-        let (mut batches, mut entries) = (transaction.prepare(&batches)?, transaction.prepare(&entries)?);
-        let mut batches = batches.query(&[])?;
-        while let Some(row) = batches.next()? {
-            let (batch, _) = rows::read_batch(&row)?;
-            if let (Some(first), Some(last)) = (batch.n_first, batch.n_last) {
-                let mut rows = entries.query(params![first, last])?;
-                while let Some(row) = rows.next()? {
-                    if let Walk::Stop = each(Step::Entry(&rows::read(&row)?.0)) {
-                        return Ok(());
-                    }
-                }
-            }
-            each(Step::Outcomes(batch.outcomes.and_then(outcomes::decode).unwrap_or_default()));
-        }
-        Ok(())
-    }
-}
-
-enum Walk {
-    On,
-    Stop,
-}
-
-enum Step<'e, 'r> {
-    Entry(&'e Entry<'r>),
-    Outcomes(Vec<Record>),
-}
-
-/// Outcomes and postings whose capture is still to be met.
-#[derive(Default)]
-struct Later {
-    outcomes: HashMap<i64, Record>,
-    postings: HashMap<(i64, Kind), i64>,
-    /// Refunds that failed, by their capture and number.
-    failed: HashSet<(i64, u8)>,
-    refunded: HashMap<i64, i64>,
-    disputes: HashMap<i64, correction::State>,
-}
-
-impl Later {
-    /// Takes an entry on the way back; a capture gets what became of it.
-    fn meet(&mut self, entry: &Entry<'_>) -> Option<Fate> {
-        match (entry.kind, entry.ref_n) {
-            (Kind::Capture, _) => {
-                let mut later = |kind| self.postings.remove(&(entry.n, kind));
-                let fate = Fate {
-                    void_n: later(Kind::Void),
-                    owed_n: later(Kind::Owed),
-                    redelivered_n: later(Kind::Redelivered),
-                    lapsed_n: later(Kind::Lapsed),
-                    outcome: self.outcomes.remove(&entry.n),
-                    dispute: self.disputes.remove(&entry.n),
-                    ..Fate::default()
-                };
-                Some(fate.with_refunds(self.refunded.remove(&entry.n).unwrap_or_default(), entry.amount))
-            }
-            (Kind::Refund | Kind::Dispute, Some(capture_n)) => {
-                self.step(entry, capture_n);
-                None
-            }
-            (kind @ (Kind::Void | Kind::Owed | Kind::Redelivered | Kind::Lapsed), Some(capture_n)) => {
-                self.postings.insert((capture_n, kind), entry.n);
-                None
-            }
-            _ => None,
-        }
-    }
-}
-
-impl Later {
-    /// A step of a refund or dispute: its end is met before its beginning.
-    fn step(&mut self, entry: &Entry<'_>, capture_n: i64) {
-        let Some(state) = correction::State::from_code(entry.kind, entry.status.unwrap_or_default()) else { return };
-        let which = (entry.key.number() >> 8) as u8;
-        let is_end = entry.key.number() & 1 == 1;
-        match entry.kind {
-            Kind::Dispute => _ = self.disputes.entry(capture_n).or_insert(state),
-            _ if state == correction::State::Failed => _ = self.failed.insert((capture_n, which)),
-            _ if is_end || self.failed.remove(&(capture_n, which)) => {}
-            _ => *self.refunded.entry(capture_n).or_default() += entry.amount,
-        }
-    }
-}
-
-fn listed(entry: &Entry<'_>, fate: Option<Fate>) -> Listed {
-    Listed {
-        n: entry.n,
-        kind: entry.kind,
-        payment: entry.key.payment(),
-        at_ms: entry.at_ms,
-        book_day: entry.book_day,
-        account: entry.account.to_owned(),
-        agent: entry.agent.to_owned(),
-        route: entry.route.to_owned(),
-        scheme: entry.scheme.to_owned(),
-        asset: entry.asset.to_owned(),
-        amount: entry.amount,
-        status: entry.status.filter(|_| !matches!(entry.kind, Kind::Refund | Kind::Dispute)),
-        step: correction::State::from_code(entry.kind, entry.status.unwrap_or_default()),
-        ref_n: entry.ref_n,
-        method: entry.method.map(str::to_owned),
-        target: entry.target.map(str::to_owned),
-        fate,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Sums come from roll-ups: their time grows with days, accounts and routes, not with entries. Ranges are read entry by
 //! entry, oldest first, in memory that does not grow.
 
+use super::archive;
 use super::entry::{Entry, EntryNumber};
 use super::read::{LedgerReader, ReadError};
 use super::rollup::Sums;
@@ -136,12 +137,15 @@ fn by_status(all: &Line) -> impl Iterator<Item = Line> {
 pub(super) fn ranges(connection: &Session, days: Days) -> SqlResult<Vec<(i64, i64)>> {
     let slots = "SELECT slot, seq FROM writers ORDER BY slot";
     let slots: Vec<(i64, i64)> = connection.all(slots, &[], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let gone = archive::rows::gone(connection)?;
     let mut found = Vec::new();
     for (slot, last) in slots {
         let n = |seq: i64| EntryNumber { slot, seq }.n();
-        // The first of 1..=last whose day is not before `limit`; last + 1 if there is none.
+        // What was archived and dropped is not there to be asked.
+        let gone = gone.get(&slot).copied().unwrap_or_default();
+        // The first of gone + 1..=last whose day is not before `limit`; last + 1 if there is none.
         let first_from = |limit: i64| -> SqlResult<i64> {
-            let (mut low, mut high) = (1, last + 1);
+            let (mut low, mut high) = (gone + 1, last + 1);
             while low < high {
                 let middle = low + (high - low) / 2;
                 let on: i64 = connection.cell("SELECT book_day FROM entries WHERE n = ?1", params![n(middle)])?;

@@ -79,7 +79,7 @@ impl Sums {
 }
 
 /// The grouping of one batch, or of a whole ledger.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollups<S: Ord>(BTreeMap<RollupKey<S>, Sums>);
 
 impl<S: Ord> Default for Rollups<S> {
@@ -97,6 +97,11 @@ impl<S: Ord + Borrow<str>> Rollups<S> {
     /// Adds an inserted row.
     pub fn add(&mut self, key: RollupKey<S>, change: Change) {
         self.0.entry(key).or_default().add(change);
+    }
+
+    /// Puts a row in as it is.
+    pub fn put(&mut self, key: RollupKey<S>, sums: Sums) {
+        self.0.insert(key, sums);
     }
 
     /// The rows, in order of their keys.

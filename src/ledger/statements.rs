@@ -115,7 +115,7 @@ impl Books {
     /// Adds an event to a statement.
     pub(super) fn mark(&mut self, mark: &Mark, now_ms: u64) -> Result<Result<(), MarkError>, BatchError> {
         let reason = mark.reason.trim();
-        if !(1..=REASON_BYTES_MAX).contains(&reason.len()) || reason.contains(char::is_control) {
+        if !is_reason(reason) {
             return Ok(Err(MarkError::Reason));
         }
         let faults = self.faults.clone();
@@ -134,6 +134,11 @@ impl Books {
         faults.after_commit().map_err(|e| disk(e.into()))?;
         Ok(Ok(()))
     }
+}
+
+/// Whether it is a line that says something, of the length that is kept.
+pub(super) fn is_reason(reason: &str) -> bool {
+    (1..=REASON_BYTES_MAX).contains(&reason.len()) && !reason.contains(char::is_control)
 }
 
 /// The last event of a statement: its place, state and time.

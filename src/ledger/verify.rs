@@ -1,15 +1,17 @@
 //! One entry held against what it carries: its place in the chain, what was signed for it, and whether that is what was booked.
 //!
-//! All of it offline, from the ledger alone. What only the gateway's secret or a chain could tell is said to be not applicable,
-//! and so is what retention has dropped.
+//! All of it offline, from the ledger alone. What is not needed is said to be not applicable; an entry whose key or evidence is
+//! missing or damaged, or whose signature only a network can judge, is not proven, which is neither right nor wrong.
 
 mod settled;
 mod signed;
 
 pub use settled::{Transfer, transfer};
+pub(super) use signed::public_key;
 pub use signed::signature_verifies;
 
 use super::{
+    archive::rows::{gone, gone_head},
     chain::{self, Hash},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     evidence::Proof,
@@ -34,6 +36,16 @@ impl Verified {
     pub fn holds(&self) -> bool {
         self.checks.iter().all(|check| check.result != CheckResult::Failed)
     }
+
+    /// Whether everything was shown that an entry of its kind has to show.
+    pub fn is_proven(&self) -> bool {
+        self.holds() && self.unproven().is_none()
+    }
+
+    /// The first thing that could not be shown: what its proof would need is missing or damaged.
+    pub fn unproven(&self) -> Option<&Check> {
+        self.checks.iter().find(|check| check.result == CheckResult::Unproven)
+    }
 }
 
 /// Something that was looked at.
@@ -55,7 +67,9 @@ pub enum CheckResult {
     Ok,
     /// It does not.
     Failed,
-    /// It can't be told from here, or makes no sense for this entry.
+    /// What it would be shown with is missing or damaged: it may hold or not.
+    Unproven,
+    /// It makes no sense for this entry, or is not needed: something else shows the same.
     NotApplicable,
 }
 
@@ -76,6 +90,10 @@ impl Checks {
 
     fn skip(&mut self, name: &'static str, why: impl Into<String>) {
         self.add(name, CheckResult::NotApplicable, why);
+    }
+
+    fn unproven(&mut self, name: &'static str, why: impl Into<String>) {
+        self.add(name, CheckResult::Unproven, why);
     }
 }
 
@@ -108,12 +126,11 @@ impl LedgerReader {
         digests(&entry, &mut checks);
         self.reference(&entry, &mut checks)?;
         match entry.evidence.map(Proof::decode) {
-            None => {
-                let dropped = entry.evidence_digest.is_some();
-                let why =
-                    if dropped { "the evidence was dropped by retention" } else { "the entry carries no evidence" };
-                checks.skip("signature", why);
+            None if entry.evidence_digest.is_some() => {
+                checks.unproven("signature", "the evidence was dropped by retention; an archive may have it");
             }
+            None if entry.kind == Kind::Capture => checks.unproven("signature", "the capture carries no evidence"),
+            None => checks.skip("signature", "the entry carries no evidence"),
             Some(Err(error)) => checks.test("evidence", false, "", error.to_string()),
             Some(Ok(Proof::Signed(evidence))) => {
                 let jwk = self.jwk(entry.agent_key, entry.agent)?;
@@ -135,6 +152,12 @@ impl LedgerReader {
         let before = match first {
             Some(1) => return Ok(Some(chain::genesis(&self.book.ledger_id, slot))),
             Some(batch_seq) => {
+                // Behind an archive the chain goes on with its head.
+                if let Some((last_batch, head)) = gone_head(&self.connection, slot)?
+                    && last_batch == batch_seq - 1
+                {
+                    return Ok(Some(head));
+                }
                 let head = "SELECT head FROM batches WHERE slot = ?1 AND batch_seq = ?2";
                 self.connection.first(head, params![slot, batch_seq - 1], |row| row.get(0))?
             }
@@ -152,6 +175,11 @@ impl LedgerReader {
         let find = "SELECT key, amount, account FROM entries WHERE n = ?1";
         let found: Option<(Vec<u8>, i64, String)> =
             self.connection.first(find, params![ref_n], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        let at = EntryNumber::from_n(ref_n);
+        if found.is_none() && gone(&self.connection)?.get(&at.slot).is_some_and(|gone| at.seq <= *gone) {
+            checks.unproven("reference", format!("entry {ref_n}: it is in an archive, and not in the ledger any more"));
+            return Ok(());
+        }
         let capture = PostingKey::new(Kind::Capture, &entry.key.payment(), 0);
         let holds = found.is_some_and(|(key, amount, account)| {
             let amount_holds = if entry.kind == Kind::Refund { entry.amount <= amount } else { entry.amount == amount };

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    archive::ArchiveError,
     batch::{BatchError, Part, Posted, Written},
     books::Books,
     claims::{SHARDS, SWEEP},
@@ -325,6 +326,11 @@ impl Writer {
                 let marked = caught(|| self.books.mark(&mark, now_ms));
                 drop(at_disk);
                 return self.tell(marked, &ticket, MarkError::Refused, MarkError::Unavailable);
+            }
+            Ask::Archive(ask, ticket) => {
+                let done = caught(|| ask.carry_out(&mut self.books));
+                drop(at_disk);
+                return self.tell(done, &ticket, ArchiveError::Stale, ArchiveError::Unavailable);
             }
             Ask::Correct(orders, ticket) => {
                 let (rules, times) = (shared.rules(), shared.times());

@@ -27,6 +27,9 @@ fn each_help_has_examples() {
         "ledger void",
         "ledger refund",
         "ledger dispute",
+        "ledger archive",
+        "ledger backup",
+        "ledger restored",
         "demo",
         "completions",
     ] {

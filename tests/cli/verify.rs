@@ -99,9 +99,45 @@ fn payments_on_credit_hold_in_every_scheme() {
     // What retention drops cannot be told, and nothing has failed.
     let drop = "UPDATE entries SET target = NULL, target_salt = NULL, evidence = NULL";
     Connection::open(dir.path().join("tollgate.sqlite")).unwrap().execute(drop, ()).unwrap();
-    let dropped = all_hold(dir.path());
-    assert_eq!(ended(&dropped[0], "ok"), ["chain"]);
-    assert_eq!(ended(&dropped[0], "not_applicable"), ["target", "evidence", "signature"]);
+    let (code, dropped) = verify(dir.path(), n);
+    assert_eq!((code, &dropped["ok"], &dropped["proven"]), (6, &true.into(), &false.into()));
+    assert_eq!(ended(&dropped, "ok"), ["chain"]);
+    assert_eq!(ended(&dropped, "not_applicable"), ["target", "evidence"]);
+    assert_eq!(ended(&dropped, "not_proven"), ["signature"]);
+}
+
+/// «Nothing failed» would be read as a proof.
+#[test]
+fn without_the_agents_key_an_entry_is_not_proven() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    assert_eq!(agent.buy(gateway.addr, "/paid/1").status, 200);
+    let dir = stopped(gateway);
+    let (n, _) = evidence_of(dir.path());
+    let (code, verified) = verify(dir.path(), &n);
+    assert_eq!((code, &verified["proven"]), (0, &true.into()));
+    let books = Connection::open(dir.path().join("tollgate.sqlite")).unwrap();
+    let other = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    let missing = "the agent's key is not in this ledger";
+    let damaged = "the agent's key in this ledger is damaged";
+    for (change, said) in [
+        ("UPDATE keys SET jwk = '{}'".to_owned(), damaged),
+        ("UPDATE keys SET jwk = substr(jwk, 1, 20)".to_owned(), damaged),
+        (format!("UPDATE keys SET jwk = '{other}'"), damaged),
+        ("UPDATE keys SET agent = 'https://other.example'".to_owned(), missing),
+        ("DELETE FROM keys".to_owned(), missing),
+    ] {
+        books.execute(&change, ()).unwrap();
+        let (code, verified) = verify(dir.path(), &n);
+        assert_eq!((code, &verified["ok"], &verified["proven"]), (6, &true.into(), &false.into()), "{change}");
+        assert_eq!(ended(&verified, "not_proven"), ["key", "signature"], "{change}");
+        let (code, out, _) = tollgate(dir.path(), &["ledger", "verify", &n]);
+        assert_eq!(code, 6, "{out}");
+        assert!(out.ends_with(&format!("not proven: {said}\n")) && !out.contains("nothing failed"), "{change}: {out}");
+    }
+    // What is wrong stays wrong.
+    books.execute("UPDATE entries SET amount = amount + 1", ()).unwrap();
+    fails(dir.path(), &n, &["chain", "amount"]);
 }
 
 #[test]

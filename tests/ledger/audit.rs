@@ -161,6 +161,26 @@ fn listings_go_backwards_and_filter() {
     assert_eq!(list(Filter { limit: 9, since_ms: Some(NOON + 1), ..Filter::default() }), []);
 }
 
+/// Pages of a listing end between any two entries, batches and outcomes.
+#[test]
+fn a_long_listing_is_whole() {
+    let mut ledger =
+        Ledger::with(std::sync::Arc::new(tollgate::ledger::faults::NoFaults), |options| options.sync = false);
+    for i in 0..600_i64 {
+        let claim = wait(ledger.store().claim(request(&i.to_string(), 1))).unwrap();
+        let n = ledger.capture(claim).unwrap().n;
+        ledger.outcome(n, if i % 5 == 0 { Delivery::NotSent } else { Delivery::Complete }, i % 5 == 0);
+    }
+    ledger.close();
+    let reader = LedgerReader::open(&ledger.path()).unwrap();
+    let rows = reader.list(&Filter { limit: usize::MAX, ..Filter::default() }).unwrap();
+    let last = BASE + 720;
+    assert!(rows.iter().map(|row| row.n).eq((BASE + 1..=last).rev()), "{}", rows.len());
+    let in_state = |state| Filter { limit: usize::MAX, state: Some(state), ..Filter::default() };
+    let count = |state| reader.list(&in_state(state)).unwrap().len();
+    assert_eq!((count(State::Voided), count(State::Delivered), count(State::Unproven)), (120, 480, 0));
+}
+
 #[test]
 fn an_entry_is_shown_by_number_key_or_id_with_its_evidence() {
     let ledger = Ledger::new();

@@ -1,35 +1,53 @@
 //! `tollgate ledger audit`
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::checkpoint::Mark;
+use super::progress::Progress;
 use super::{Failure, LedgerReader, Where, amount, hex, in_full, money};
 use crate::cli::Exit;
 use crate::cli::output::{counted, error, say};
-use crate::ledger::audit::AuditReport;
+use crate::clock::Clock;
+use crate::ledger::audit::{AuditOptions, AuditReport};
+use crate::ledger::read::ReadError;
+use crate::ledger::sqlite::OpenError;
 use crate::wire::jwk::{Jwk, PublicKey, signing_key};
 
 /// Prove the books: every link of the chain, every sum, recomputed from the file alone.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Ends with 0 and the chain's head if the books are whole, with 1 and the first thing that is wrong if they are not. The
-head is worth keeping elsewhere: whoever rewrites the whole file cannot keep it.
+Ends with 0 and the chain's head if the books are whole, with 1 and the first thing that is wrong if they are not, with 2 if a
+key or checkpoint can't be used. The head is worth keeping elsewhere: whoever rewrites the whole file cannot keep it.
 
 Examples:
   tollgate ledger audit
   tollgate ledger audit -c /etc/tollgate/tollgate.toml --json
   tollgate ledger audit --key gateway.jwk --key last-years-gateway.jwk
+  tollgate ledger audit --resume /mnt/elsewhere/audit.json
+  tollgate ledger audit --archive october.jsonl --archive november.jsonl
 
 Closes are signed with the gateway's key: their signatures are checked with the keys that are named, private or public halves
 as JWK, and the one of the configuration; one of another key is wrong then. Without any they are counted.
+
+With --resume the audit writes where it is to FILE every few seconds. Interrupted, the same command goes on from there. After an
+audit that found nothing wrong, the next one begins at its end: the chain must still pass through it, so that history that was
+rewritten is found, which no audit can see from the books alone; links before it are read again, references and sums are not.
+With --only-new they are not read either: of what lies before, only the number of rows is looked at. Keep FILE where whoever can
+write the ledger can't.
+
+With --archive the links of what was dropped are read there, back to the chain's beginning. Without, they are taken on trust: what
+their archives said that they add up to stands in the ledger, and the audit says how many entries that is.
+
+What no audit can prove: the reasons and times of statements' later steps (closed, sent, paid, disputed), when keys were seen and
+terms were loaded, and what was only observed. Nothing covers them; it is looked at whether they can be.
 
 With --json one object:
   ok           true or false
   entries, captures, voids, refunds, unproven, dropped                   numbers; refunds without those that failed
   charged      {asset: decimal text}, less what was voided and refunded: {\"USD\": \"0.01\"}
+  archives, archived, trusted      numbers: archives that were audited, entries that are only in archives, those that were not audited
   closes, signed, verified, statements                                   numbers; verified: signatures that were checked
   writers      list of {slot, entries, batches (numbers), head (hex text)}
   finding      null, or {place, what, expected, found (text)}, the first thing that is wrong")]
@@ -39,6 +57,15 @@ pub struct Audit {
     /// A key that closes may be signed with; may be repeated.
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
+    /// Go on from where FILE says that an earlier audit was, and write there how far this one is.
+    #[arg(long, value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Read nothing again that an earlier audit has seen.
+    #[arg(long, requires = "resume")]
+    only_new: bool,
+    /// An archive to audit with the ledger; may be repeated.
+    #[arg(long = "archive", value_name = "FILE")]
+    archives: Vec<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -47,7 +74,15 @@ pub struct Audit {
 impl Audit {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let (ledger, config) = self.place.location_and_config()?;
-        let reader = LedgerReader::open(&ledger).map_err(Failure::Open)?;
+        let reader = match LedgerReader::open(&ledger) {
+            Ok(reader) => reader,
+            // Not «run an audit»: this is one.
+            Err(OpenError::Corrupt { path, what }) => {
+                error(format_args!("{} is damaged: {what}; restore a backup", path.display()));
+                return Ok(Exit::Failed);
+            }
+            Err(failure) => return Err(Failure::Open(failure)),
+        };
         let configured = config.as_ref().and_then(|config| config.signing.key_file.clone());
         // A gateway that has not run yet has no key, and has signed nothing.
         let files = self.keys.into_iter().chain(configured.filter(|path| path.exists()));
@@ -58,20 +93,55 @@ impl Audit {
                 return Ok(Exit::Unusable);
             }
         };
+        let mut mark = match self.resume.map(|path| Mark::open(path, &reader.ledger_id())).transpose() {
+            Ok(mark) => mark,
+            Err(reason) => {
+                error(reason);
+                return Ok(Exit::Unusable);
+            }
+        };
+        let from = mark.as_ref().and_then(|mark| mark.from.clone());
+        let options = AuditOptions {
+            keys: &keys,
+            now_ms: Some(Clock::system().now_ms()),
+            from: from.as_ref(),
+            only_new: self.only_new,
+            archives: &self.archives,
+        };
         let mut progress = Progress::new("entries");
-        let report = reader.audit_with_keys(&keys, |done, total| progress.step(done, total));
+        let done = reader.audit_from(&options, |at| {
+            progress.step(at.done, at.total);
+            if let Some(mark) = &mut mark {
+                mark.step(at);
+            }
+        });
         progress.end();
-        let report = report?;
+        let (report, end) = match done {
+            Ok(done) => done,
+            Err(ReadError::Sql(failure)) => {
+                error(format_args!("the ledger could not be read: {failure}; audit it again, or restore a backup"));
+                return Ok(Exit::Failed);
+            }
+            Err(other) => return Err(other.into()),
+        };
+        let kept = match (mark, end) {
+            (Some(mark), Some(end)) => mark.keep(&end),
+            _ => Ok(()),
+        };
         if self.json {
             say(&format!("{}\n", to_json(&report)));
         } else {
             say(&to_text(&report));
         }
+        if let Err(reason) = kept {
+            error(reason);
+            return Ok(Exit::Failed);
+        }
         Ok(if report.finding.is_none() { Exit::Done } else { Exit::Failed })
     }
 }
 
-fn to_text(report: &AuditReport) -> String {
+pub(super) fn to_text(report: &AuditReport) -> String {
     if let Some(finding) = &report.finding {
         return format!("wrong: {finding}\n({} before it held)\n", counted(report.entries, "entry", "entries"));
     }
@@ -108,6 +178,14 @@ fn to_text(report: &AuditReport) -> String {
             report.unproven
         );
     }
+    if report.archived > 0 || report.archives > 0 {
+        let trusted = match report.trusted {
+            0 => "all of them audited".to_owned(),
+            trusted => format!("{} on trust: name their archives with --archive", entries(trusted)),
+        };
+        let files = counted(report.archives, "archive", "archives");
+        text += &format!("    {} archived and dropped, {trusted}; {files} audited\n", entries(report.archived));
+    }
     if report.closes > 0 {
         let verified = match (report.signed, report.verified) {
             (0, _) => "none signed".to_owned(),
@@ -140,7 +218,7 @@ fn public_key(path: &Path) -> Result<PublicKey, String> {
     key.public_key(true).map_err(|e| failed(e.to_string()))
 }
 
-fn to_json(report: &AuditReport) -> Value {
+pub(super) fn to_json(report: &AuditReport) -> Value {
     let writers = report.writers.iter().map(|writer| {
         json!({ "slot": writer.slot, "entries": writer.entries, "batches": writer.batches, "head": hex(&writer.head) })
     });
@@ -156,6 +234,9 @@ fn to_json(report: &AuditReport) -> Value {
         "refunds": report.refunds,
         "unproven": report.unproven,
         "dropped": report.dropped,
+        "archives": report.archives,
+        "archived": report.archived,
+        "trusted": report.trusted,
         "closes": report.closes,
         "signed": report.signed,
         "verified": report.verified,
@@ -167,43 +248,4 @@ fn to_json(report: &AuditReport) -> Value {
             "expected": finding.expected, "found": finding.found,
         })),
     })
-}
-
-/// Says how far it is: on a terminal in place, else a line every few seconds.
-pub(super) struct Progress {
-    /// What is counted.
-    what: &'static str,
-    terminal: bool,
-    next: Instant,
-    shown: bool,
-}
-
-impl Progress {
-    pub(super) fn new(what: &'static str) -> Progress {
-        let terminal = std::io::stderr().is_terminal();
-        // Short audits say nothing.
-        Progress { what, terminal, next: Instant::now() + Duration::from_secs(1), shown: false }
-    }
-
-    pub(super) fn step(&mut self, done: u64, total: u64) {
-        let now = Instant::now();
-        if now < self.next {
-            return;
-        }
-        let mut err = std::io::stderr();
-        if self.terminal {
-            self.next = now + Duration::from_millis(200);
-            self.shown = true;
-            let _ = write!(err, "\r{done} of {total} {}\u{1b}[K", self.what);
-        } else {
-            self.next = now + Duration::from_secs(5);
-            let _ = writeln!(err, "{done} of {total} {}", self.what);
-        }
-    }
-
-    pub(super) fn end(&self) {
-        if self.shown {
-            let _ = write!(std::io::stderr(), "\r\u{1b}[K");
-        }
-    }
 }

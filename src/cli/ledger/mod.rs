@@ -1,6 +1,9 @@
 //! `tollgate ledger`: the books, of a running gateway too.
 
+mod archive;
 mod audit;
+mod backup;
+mod checkpoint;
 mod correction;
 mod dispute;
 mod export;
@@ -8,9 +11,11 @@ mod list;
 mod matters;
 mod owed;
 mod owner;
+mod progress;
 mod refund;
 mod report;
 mod resolve;
+mod restored;
 mod settle;
 mod settled;
 mod show;
@@ -47,6 +52,7 @@ Examples:
   tollgate ledger export --format csv -o november.csv --since 2026-11-01 --until 2026-12-01
   tollgate ledger statement 3 -c tollgate.toml --format html -o statement-3.html
   tollgate ledger audit -c tollgate.toml
+  tollgate ledger backup -o copy.sqlite
   tollgate ledger void 281474976710657 --reason \"the page was empty\"
   tollgate ledger refund 281474976710658 --reference 0x9c1a…
 
@@ -67,6 +73,9 @@ pub enum Ledger {
     Void(void::Void),
     Refund(refund::Refund),
     Dispute(dispute::Dispute),
+    Archive(archive::Archive),
+    Backup(backup::Backup),
+    Restored(restored::RestoredCommand),
 }
 
 impl Ledger {
@@ -84,6 +93,9 @@ impl Ledger {
             Ledger::Void(void) => void.run(),
             Ledger::Refund(refund) => refund.run(),
             Ledger::Dispute(dispute) => dispute.run(),
+            Ledger::Archive(archive) => archive.run(),
+            Ledger::Backup(backup) => backup.run(),
+            Ledger::Restored(restored) => restored.run(),
         };
         ended(done)
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::audit::Progress;
 use super::correction::{missing, refused};
+use super::progress::Progress;
 use super::{Failure, LedgerReader, Where, amount, money, owner, symbol};
 use crate::cli::Exit;
 use crate::cli::output::{counted, error, note, say};

@@ -15,13 +15,13 @@ use crate::{
         entry::is_settled_at_once,
         rollup::{RollupKey, Sums},
         sql::{Session, params},
-        statements::StatementState,
+        statements::{StatementState, is_reason},
     },
     wire::jwk::PublicKey,
 };
 
-/// Reads the closes and checks what they say of each other; whose they are, as far as `keys` can tell.
-pub(super) fn read(audit: &mut Audit<'_>, keys: &[PublicKey]) -> Result<Vec<Close>, Stop> {
+/// Reads the closes and checks what they say of each other; whose they are, as far as the keys can tell.
+pub(super) fn read(audit: &mut Audit<'_>) -> Result<Vec<Close>, Stop> {
     let select = format!("SELECT {CLOSE_COLUMNS} FROM closes ORDER BY until");
     let mut statement = audit.connection.prepare(&select)?;
     let mut rows = statement.query(&[])?;
@@ -52,15 +52,16 @@ pub(super) fn read(audit: &mut Audit<'_>, keys: &[PublicKey]) -> Result<Vec<Clos
             return Err(finding(place, "its first day", expected, day_text(close.from_day)));
         }
         audit.report.closes += 1;
-        signature(audit, &close, keys, place)?;
+        signature(audit, &close, place)?;
         closes.push(close);
     }
     Ok(closes)
 }
 
-fn signature(audit: &mut Audit<'_>, close: &Close, keys: &[PublicKey], place: Place) -> Result<(), Stop> {
+fn signature(audit: &mut Audit<'_>, close: &Close, place: Place) -> Result<(), Stop> {
     let Some(by) = close.signature else { return Ok(()) };
     audit.report.signed += 1;
+    let keys = audit.options.keys;
     if keys.is_empty() {
         return Ok(());
     }
@@ -91,6 +92,13 @@ impl Passed {
             Some((close.until, close.at_ms, *record))
         };
         Passed { ahead: closes.iter().rev().filter_map(of).collect(), open_day: i64::MIN }
+    }
+
+    /// The batches before this one were walked by an earlier audit, which held them against the closes of its time.
+    pub(super) fn skip(&mut self, batch_seq: i64) {
+        while let Some((until, ..)) = self.ahead.pop_if(|(_, _, record)| record.batch_seq < batch_seq) {
+            self.open_day = until;
+        }
     }
 
     /// A batch has ended here, or the chain begins: closes made at this point say so.
@@ -189,7 +197,7 @@ pub(super) fn statements<'s>(
 /// Closed with its days, then each step one that was allowed. What was settled on chain is paid from the start.
 fn events(connection: &Session, number: i64, closed_ms: i64, on_credit: bool, place: &Place) -> Result<(), Stop> {
     let mut statement =
-        connection.prepare("SELECT i, state, at_ms FROM statement_events WHERE number = ?1 ORDER BY i")?;
+        connection.prepare("SELECT i, state, at_ms, reason FROM statement_events WHERE number = ?1 ORDER BY i")?;
     let mut rows = statement.query(params![number])?;
     let (mut i, mut before, mut at_ms) = (0_i64, None, closed_ms);
     while let Some(row) = rows.next()? {
@@ -210,6 +218,12 @@ fn events(connection: &Session, number: i64, closed_ms: i64, on_credit: bool, pl
         let found_ms: i64 = row.get(2)?;
         if found_ms < at_ms || (before.is_none() && found_ms != closed_ms) {
             return Err(finding(place.clone(), "the time of its next event", format!("at least {at_ms}"), found_ms));
+        }
+        let reason: Option<&str> = row.get(3)?;
+        // The close itself has none; whoever takes a step says why.
+        if reason.is_some() != before.is_some() || reason.is_some_and(|reason| !is_reason(reason)) {
+            let expected = if before.is_none() { "none" } else { "a line of text" };
+            return Err(finding(place.clone(), "the reason of its next event", expected, format!("{reason:?}")));
         }
         (before, at_ms) = (Some(state), found_ms);
     }

@@ -1,16 +1,20 @@
 //! Refunds and disputes: each begins before it ends, numbers are dense, and no more goes back than was charged.
 
-use super::{Place, Stop, finding, same};
+use super::{
+    Place, Stop, finding,
+    references::{Known, stands_before},
+    same,
+};
 use crate::ledger::{
+    archive::Referred,
     correction::{State, number},
     entry::{Entry, Kind, PostingKey, is_settled_at_once},
-    sql::{Session, SqlError, params},
 };
 
 /// Checks a step of a refund or dispute against what stands before it.
-pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop> {
+pub(super) fn check(known: &Known<'_>, entry: &Entry<'_>) -> Result<(), Stop> {
     let place = || Place::Entry(entry.n);
-    let before = |kind, number| earlier(connection, entry, kind, number);
+    let before = |kind, number| earlier(known, entry, kind, number);
     let Some(capture) = before(Kind::Capture, 0)? else {
         return Err(finding(place(), "the capture that it is about", "an earlier entry of its payment", "none"));
     };
@@ -60,17 +64,8 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
     Ok(())
 }
 
-struct Earlier {
-    n: i64,
-    amount: i64,
-    status: Option<i64>,
-}
-
 /// The posting of this kind and number for the same payment, if it stands before.
-fn earlier(connection: &Session, entry: &Entry<'_>, kind: Kind, number: u16) -> Result<Option<Earlier>, SqlError> {
-    let key = PostingKey::new(kind, &entry.key.payment(), number);
-    let earlier = "SELECT n, amount, status FROM entries WHERE key = ?1 AND n < ?2";
-    connection.first(earlier, params![key.as_bytes(), entry.n], |row| {
-        Ok(Earlier { n: row.get(0)?, amount: row.get(1)?, status: row.get(2)? })
-    })
+fn earlier(known: &Known<'_>, entry: &Entry<'_>, kind: Kind, number: u16) -> Result<Option<Referred>, Stop> {
+    let found = known.find(&PostingKey::new(kind, &entry.key.payment(), number))?;
+    Ok(found.filter(|found| stands_before(found.n, entry.n)))
 }

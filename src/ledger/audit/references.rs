@@ -1,21 +1,31 @@
 //! Postings that only make sense after others: what was settled was intended, what failed did not settle, what is owed, served
 //! again or lapsed was captured.
 
-use super::{Place, Stop, corrections, finding, same};
+use std::collections::HashMap;
+
+use super::{Audit, Place, Stop, corrections, finding, same};
 use crate::ledger::{
-    entry::{Entry, Kind, PostingKey, is_settled_at_once},
-    sql::{Session, params},
+    archive::Referred,
+    entry::{Entry, EntryNumber, Kind, PostingKey, is_settled_at_once},
+    sql::{Session, SqlResult, params},
 };
 
 /// Checks that what `entry` builds on stands before it.
-pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop> {
-    let before = |kind| earlier(connection, entry, kind);
+pub(super) fn check(known: &Known<'_>, entry: &Entry<'_>) -> Result<(), Stop> {
+    let before = |kind| earlier(known, entry, kind);
     let none = |kind: Kind, what| match before(kind)? {
         None => Ok(()),
         Some(other) => Err(finding(Place::Entry(entry.n), what, "none", format!("entry {}", other.n))),
     };
     match entry.kind {
+        // One that another writer took over may be captured there, whenever.
         Kind::Intent => {
+            let none = |kind: Kind, what| match before(kind)? {
+                Some(other) if EntryNumber::from_n(other.n).slot == EntryNumber::from_n(entry.n).slot => {
+                    none(kind, what)
+                }
+                _ => Ok(()),
+            };
             none(Kind::Capture, "an earlier capture of what is intended")?;
             none(Kind::Failed, "an earlier failure of what is intended")
         }
@@ -47,17 +57,18 @@ pub(super) fn check(connection: &Session, entry: &Entry<'_>) -> Result<(), Stop>
             same(place.clone(), "its scheme", &*capture.scheme, entry.scheme)?;
             same(place, "its amount", capture.amount, entry.amount)
         }
-        Kind::Refund | Kind::Dispute => corrections::check(connection, entry),
+        Kind::Refund | Kind::Dispute => corrections::check(known, entry),
         Kind::Void if is_settled_at_once(entry.scheme) => {
             Err(finding(Place::Entry(entry.n), "its scheme", "one on credit", entry.scheme))
         }
+        Kind::Void => void(known, entry),
         _ => Ok(()),
     }
 }
 
 /// What was intended is what is settled; in `upto` at most the maximum: an intent that could not be told to be written may have
 /// been for another amount than the one that followed.
-fn intended(entry: &Entry<'_>, intent: Option<Earlier>) -> Result<(), Stop> {
+fn intended(entry: &Entry<'_>, intent: Option<Referred>) -> Result<(), Stop> {
     let place = Place::Entry(entry.n);
     let Some(intent) = intent else {
         return Err(finding(place, "its intent", "an earlier entry of its payment", "none"));
@@ -72,24 +83,52 @@ fn intended(entry: &Entry<'_>, intent: Option<Earlier>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// A posting that stands before.
-struct Earlier {
-    n: i64,
-    scheme: String,
-    amount: i64,
-    list_amount: Option<i64>,
+/// The posting of this kind for the same payment, if it stands before.
+fn earlier(known: &Known<'_>, entry: &Entry<'_>, kind: Kind) -> Result<Option<Referred>, Stop> {
+    let found = known.find(&PostingKey::new(kind, &entry.key.payment(), 0))?;
+    Ok(found.filter(|found| stands_before(found.n, entry.n)))
 }
 
-/// The posting of this kind for the same payment, if it stands before.
-fn earlier(connection: &Session, entry: &Entry<'_>, kind: Kind) -> Result<Option<Earlier>, Stop> {
-    let key = PostingKey::new(kind, &entry.key.payment(), 0);
-    let find = "SELECT n, amount, list_amount, scheme FROM entries WHERE key = ?1 AND n < ?2";
-    let mut statement = connection.prepare(find)?;
-    let mut rows = statement.query(params![key.as_bytes(), entry.n])?;
-    Ok(match rows.next()? {
-        Some(row) => {
-            Some(Earlier { n: row.get(0)?, amount: row.get(1)?, list_amount: row.get(2)?, scheme: row.get(3)? })
+/// Postings that others build on: those of the ledger, and those that were dropped from it.
+pub(super) struct Known<'c> {
+    connection: &'c Session,
+    gone: &'c HashMap<PostingKey, Referred>,
+}
+
+impl Known<'_> {
+    pub(super) fn find(&self, key: &PostingKey) -> SqlResult<Option<Referred>> {
+        let find = "SELECT n, amount, list_amount, scheme, status FROM entries WHERE key = ?1";
+        let found = self.connection.first(find, params![key.as_bytes()], |row| {
+            let (amount, list_amount, scheme, status) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+            Ok(Referred { n: row.get(0)?, key: *key, amount, list_amount, scheme, status })
+        })?;
+        Ok(found.or_else(|| self.gone.get(key).cloned()))
+    }
+}
+
+impl Audit<'_> {
+    pub(super) fn known(&self) -> Known<'_> {
+        Known { connection: self.connection, gone: &self.gone.referred }
+    }
+}
+
+/// Whether an entry may have been posted before another. Numbers tell it of one writer; of two, nothing does.
+pub(super) fn stands_before(n: i64, other: i64) -> bool {
+    EntryNumber::from_n(n).slot != EntryNumber::from_n(other).slot || n < other
+}
+
+/// A void names an earlier capture of its payment and gives back what that charged.
+fn void(known: &Known<'_>, void: &Entry<'_>) -> Result<(), Stop> {
+    let place = Place::Entry(void.n);
+    let n = void.ref_n.unwrap_or_default();
+    let capture = known.find(&PostingKey::new(Kind::Capture, &void.key.payment(), 0))?;
+    match capture.filter(|capture| stands_before(capture.n, void.n)) {
+        Some(capture) if capture.n == n => same(place, "its amount", capture.amount, void.amount),
+        Some(capture) => {
+            Err(finding(place, "the capture that it voids", format!("number {}", capture.n), format!("number {n}")))
         }
-        None => None,
-    })
+        None => {
+            Err(finding(place, "the capture that it voids", "an earlier entry of its payment", format!("number {n}")))
+        }
+    }
 }

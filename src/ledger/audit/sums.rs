@@ -1,14 +1,16 @@
 //! Sums that are kept beside entries, against those that were recomputed from them.
 
+use std::collections::BTreeMap;
+
 use super::{Audit, Place, Stop, finding, same};
-use crate::ledger::rollup::{RollupKey, Sums};
+use crate::ledger::rollup::{RollupKey, Rollups, Sums};
 
 impl Audit<'_> {
-    pub(super) fn check_rollups(&mut self) -> Result<(), Stop> {
+    pub(super) fn check_rollups(&mut self, mut recomputed: Rollups<String>) -> Result<(), Stop> {
         let connection = self.connection;
         let mut statement = connection.prepare(
             "SELECT book_day, account, agent, route, scheme, asset, slot, captures, captured, voids, voided, refunds, \
-             refunded FROM rollups ORDER BY book_day, account, agent, route, scheme, asset, slot",
+             refunded, observed, would_be FROM rollups ORDER BY book_day, account, agent, route, scheme, asset, slot",
         )?;
         let mut rows = statement.query(&[])?;
         self.place = Place::Rollup("first".to_owned());
@@ -31,13 +33,20 @@ impl Audit<'_> {
                 refunded: row.get(12)?,
             };
             // A row of observed requests alone has no entries.
-            let expected = self.rollups.remove(&key).unwrap_or_default();
+            let expected = recomputed.remove(&key).unwrap_or_default();
             self.place = rollup_place(&key);
+            // Nothing is posted for what was only observed, so nothing else can tell of it.
+            for (what, column) in [("what was observed", 13), ("what it would have been", 14)] {
+                let found: i64 = row.get(column)?;
+                if found < 0 {
+                    return Err(finding(rollup_place(&key), what, "not negative", found));
+                }
+            }
             if expected != found {
                 return Err(finding(rollup_place(&key), "its sums", format!("{expected:?}"), format!("{found:?}")));
             }
         }
-        match self.rollups.first() {
+        match recomputed.first() {
             None => Ok(()),
             Some((key, sums)) => Err(finding(rollup_place(key), "the row", format!("{sums:?}"), "none")),
         }
@@ -45,6 +54,11 @@ impl Audit<'_> {
 
     pub(super) fn check_use(&mut self) -> Result<(), Stop> {
         let connection = self.connection;
+        let mut expected: BTreeMap<(String, String, i64), i64> = BTreeMap::new();
+        for (key, units) in self.walked.iter().flat_map(|walked| &walked.used) {
+            let used = expected.entry(key.clone()).or_default();
+            *used = used.saturating_add(*units);
+        }
         // On a server a claim takes credit where everybody sees it.
         if connection.sqlite().is_none() {
             let claims = "SELECT account, asset, period, CAST(sum(amount) AS BIGINT) FROM claims \
@@ -52,7 +66,7 @@ impl Audit<'_> {
             for (key, claimed) in
                 connection.all(claims, &[], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get::<i64>(3)?)))?
             {
-                let used = self.used.entry(key).or_default();
+                let used = expected.entry(key).or_default();
                 *used = used.saturating_add(claimed);
             }
         }
@@ -63,14 +77,13 @@ impl Audit<'_> {
             let found: i64 = row.get(3)?;
             let place = Place::AccountUse(format!("{} {} {}", key.0, key.1, key.2));
             self.place = place.clone();
-            let expected = self.used.remove(&key).unwrap_or_default();
-            same(place, "what is used", expected, found)?;
+            same(place, "what is used", expected.remove(&key).unwrap_or_default(), found)?;
         }
         if connection.sqlite().is_none() {
             // A claim that was swept left no row, where it was the first.
-            self.used.retain(|_, used| *used != 0);
+            expected.retain(|_, used| *used != 0);
         }
-        match self.used.first_key_value() {
+        match expected.first_key_value() {
             None => Ok(()),
             Some(((account, asset, period), used)) => {
                 Err(finding(Place::AccountUse(format!("{account} {asset} {period}")), "the row", used, "none"))

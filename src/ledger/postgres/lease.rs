@@ -15,11 +15,13 @@ use crate::ledger::{
 };
 
 /// The server's clock, Unix ms.
-pub(super) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+pub(in crate::ledger) const NOW_MS: &str = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 /// How long a slot is its gateway's after it was renewed last.
 pub(in crate::ledger) const LEASE_MS: i64 = 6_000;
 /// How old a renewal is when the next one is due.
 const RENEW_MS: u64 = 1_000;
+/// The lease of a slot that nobody gets again.
+pub(in crate::ledger) const RETIRED_MS: i64 = -1;
 /// A slot is given to a new gateway only so long after its lease has ended.
 const ABANDONED_MS: i64 = 60_000;
 /// No answer takes longer than this to be given.
@@ -38,8 +40,10 @@ impl Lease {
         let transaction = session.begin(Begin::Write)?;
         // Who closes days must see every writer.
         schema::lock(&transaction)?;
-        let free =
-            format!("SELECT slot FROM writers WHERE lease_until < {NOW_MS} - {ABANDONED_MS} ORDER BY slot LIMIT 1");
+        let free = format!(
+            "SELECT slot FROM writers WHERE lease_until > {RETIRED_MS} \
+                     AND lease_until < {NOW_MS} - {ABANDONED_MS} ORDER BY slot LIMIT 1"
+        );
         let free: Option<i64> = transaction.first(&free, &[], |row| row.get(0))?;
         let lease = match free {
             Some(slot) => {

@@ -8,7 +8,10 @@ use crate::ledger::{
 };
 
 /// Each entry brings a database from its index to the next version.
-const MIGRATIONS: [&str; 1] = [include_str!("../schema/postgres/0001.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../schema/postgres/0001.sql"), include_str!("../schema/postgres/0002.sql")];
+/// The layout of this version.
+pub(in crate::ledger) const LAYOUT: i64 = MIGRATIONS.len() as i64;
 /// Who makes or changes the layout, and who opens or closes days, holds this lock. `Toll`, as a number.
 pub(super) const LOCK: i64 = 0x546f_6c6c;
 

@@ -73,7 +73,7 @@ pub(super) fn check(entry: &Entry<'_>, evidence: &WalletEvidence, checks: &mut C
     if proven {
         checks.test("transfer", true, "its signature recovers to the payer", "");
     } else {
-        checks.skip("transfer", "only the network tells who signed: a contract's signature, or Solana's");
+        checks.unproven("transfer", "only the network tells who signed: a contract's signature, or Solana's");
     }
     match checked.payer {
         Some(payer) => {

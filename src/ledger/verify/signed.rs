@@ -20,30 +20,35 @@ pub fn signature_verifies(jwk: Option<&str>, evidence: &Evidence) -> Option<bool
     Some(key.thumbprint() == evidence.thumbprint && key.verifies(&evidence.signature_base, &evidence.signature))
 }
 
-fn public_key(jwk: Option<&str>) -> Option<PublicKey> {
+/// The key of a row of `keys`; `None` where there is none or it is no usable one.
+pub(in crate::ledger) fn public_key(jwk: Option<&str>) -> Option<PublicKey> {
     let jwk: Jwk = serde_json::from_str(jwk?).ok()?;
     PublicKey::from_x(jwk.x.as_deref()?).ok()
 }
 
-pub(super) fn check(entry: &Entry<'_>, evidence: &Evidence, jwk: Option<&str>, checks: &mut Checks) {
-    match public_key(jwk) {
-        None => {
-            checks.skip("key", "the agent's key is not in this ledger");
-            checks.skip("signature", "the agent's key is not in this ledger");
-        }
-        Some(key) => {
-            let is_named = key.thumbprint() == evidence.thumbprint && entry.agent_key == Some(key.thumbprint());
-            let failed = "entry, evidence and the stored key name different keys";
-            checks.test("key", is_named, format!("thumbprint {}", key.thumbprint()), failed);
-            let verifies = key.verifies(&evidence.signature_base, &evidence.signature);
-            checks.test(
-                "signature",
-                verifies,
-                "Ed25519, over the signed text",
-                "it does not verify under the agent's key",
-            );
-        }
+/// The agent's key and its signature. A row that does not hold the key of its thumbprint shows nothing: the entry may be right.
+fn commitment(entry: &Entry<'_>, evidence: &Evidence, jwk: Option<&str>, checks: &mut Checks) {
+    let is_named = entry.agent_key == Some(&*evidence.thumbprint);
+    if !is_named {
+        checks.test("key", false, "", "entry and evidence name different keys");
     }
+    let Some(key) = public_key(jwk).filter(|key| Some(key.thumbprint()) == entry.agent_key) else {
+        let why = match jwk {
+            None => "the agent's key is not in this ledger",
+            Some(_) => "the agent's key in this ledger is damaged",
+        };
+        checks.unproven("key", why);
+        return checks.unproven("signature", why);
+    };
+    if is_named {
+        checks.test("key", true, format!("thumbprint {}", key.thumbprint()), "");
+    }
+    let verifies = key.verifies(&evidence.signature_base, &evidence.signature);
+    checks.test("signature", verifies, "Ed25519, over the signed text", "it does not verify under the agent's key");
+}
+
+pub(super) fn check(entry: &Entry<'_>, evidence: &Evidence, jwk: Option<&str>, checks: &mut Checks) {
+    commitment(entry, evidence, jwk, checks);
     let base = String::from_utf8_lossy(&evidence.signature_base);
     let lines = Lines(&base);
     let booked = Booked::parse(&evidence.target);

@@ -4,16 +4,20 @@
 //! {"do":"resolve","payment":"03…","moved":true,"transaction":"0x…","reason":"…"}  ->  {"n":"281474976710657"}
 //! {"do":"settle","until":"2026-12-01"}                                            ->  {"until":"2026-12-01"}
 //! {"do":"mark","number":3,"state":"sent","reason":"by mail"}                      ->  {"number":3,"state":"sent"}
+//! {"do":"archive","file":"/…/november.jsonl","drop":"rows"}                        ->  {"entries":1200}
+//! {"do":"drop","most":1000}                                                       ->  {"dropped":1000}, 0 when nothing is left
 //! {"do":"void" …}, {"do":"refund" …}, {"do":"dispute" …}                          ->  see `corrections`
 //! anything that is refused                                                        ->  {"error":"…"}
 //! ```
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::corrections;
 use crate::config::Config;
+use crate::ledger::archive::{self, Drops};
 use crate::ledger::correction::Rules;
 use crate::ledger::day::{day_text, days_since_1970};
 use crate::ledger::resolve::{Resolution, resolve};
@@ -34,7 +38,14 @@ pub async fn carry_out(order: &Value, store: &SqliteStore, key: Option<Arc<Gatew
         Some("void") => corrections::void(order, store).await,
         Some("refund") => corrections::refund(order, store).await,
         Some("dispute") => corrections::dispute(order, store).await,
-        _ => Err("expected `do` to be `resolve`, `settle`, `mark`, `void`, `refund` or `dispute`".to_owned()),
+        Some("archive") => archive(order, store).await,
+        Some("drop") => {
+            let most =
+                order["most"].as_i64().filter(|most| *most > 0).ok_or("expected `most` to be a number over 0")?;
+            Ok(json!({"dropped": store.drop_archived(most).await.map_err(|e| e.to_string())?}))
+        }
+        _ => Err("expected `do` to be `resolve`, `settle`, `mark`, `archive`, `drop`, `void`, `refund` or `dispute`"
+            .to_owned()),
     }
 }
 
@@ -79,4 +90,16 @@ async fn mark(order: &Value, store: &SqliteStore) -> Result<Value, String> {
     store.mark(mark).await.map_err(|e| e.to_string())?;
     tracing::info!(number, state = state.name(), "the operator marked a statement");
     Ok(json!({"number": number, "state": state.name()}))
+}
+
+/// Whoever orders it has read the archive through; here its end is enough, which has what the ledger keeps of it.
+async fn archive(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+    let drops = Drops::from_name(&text(order, "drop")).filter(|drops| *drops != Drops::Nothing);
+    let drops = drops.ok_or("expected `drop` to be `evidence` or `rows`")?;
+    let file = text(order, "file");
+    let summary = archive::read::summary(Path::new(&file)).map_err(|e| e.to_string())?;
+    let entries = summary.entries();
+    store.note_archive(summary, drops).await.map_err(|e| e.to_string())?;
+    tracing::info!(file, entries, drop = drops.name(), "the operator archived closed days");
+    Ok(json!({"entries": entries}))
 }
