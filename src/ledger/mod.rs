@@ -35,6 +35,7 @@ pub mod outcomes;
 pub mod owed;
 mod place;
 
+mod port;
 mod poster;
 pub mod postgres;
 mod queue;

@@ -3,7 +3,7 @@
 //! Statements are written once, in the words that both understand: parameters `?1`, integers of 64 bits, texts and bytes,
 //! conflicts with their columns named, sums cast back to `BIGINT`. Everything is synchronous; the thread that asks waits.
 //!
-//! A [`Session`] is one connection, used by one thread. Rows of a [`Statement`] are read in pages inside a transaction, so
+//! A [`Session`] is one connection, used by one thread. Rows of a statement are read in pages inside a transaction, so
 //! that a ledger of any size is read in memory of a fixed size; another statement may be asked between two rows.
 
 mod error;
