@@ -9,7 +9,7 @@ use super::correction::refused;
 use super::progress::Progress;
 use super::{Failure, LedgerReader, Where, hex, owner};
 use crate::cli::Exit;
-use crate::cli::output::{counted, error, note, say};
+use crate::cli::output::{counted, note, say};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::archive::read::verify;
@@ -185,7 +185,7 @@ impl Archive {
             return say(&format!("{object}\n"));
         }
         let Some(summary) = summary else {
-            return error("nothing can be archived yet");
+            return note("nothing can be archived yet");
         };
         let entries = counted(summary.entries(), "entry", "entries");
         let what = match drops {
