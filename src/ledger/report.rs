@@ -90,6 +90,16 @@ impl LedgerReader {
         Ok(if by == By::Status { lines.iter().flat_map(by_status).collect() } else { lines })
     }
 
+    /// The last day of which something was archived and dropped; `None` where nothing was.
+    ///
+    /// # Errors
+    /// [`ReadError::Sql`].
+    pub fn last_day_dropped(&self) -> Result<Option<i64>, ReadError> {
+        let gone = archive::rows::all(&self.connection)?;
+        let rows = gone.iter().filter(|kept| kept.drops == archive::Drops::Rows);
+        Ok(rows.filter_map(|kept| kept.part.state.last_day()).max())
+    }
+
     /// How many entries these days have, of all accounts.
     ///
     /// # Errors

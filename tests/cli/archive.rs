@@ -52,6 +52,11 @@ fn closed_days_are_archived_and_dropped_beside_a_gateway_that_sells() {
     assert!(made["entries"].as_i64().unwrap() >= 5 && made["dropped"].as_i64() >= made["entries"].as_i64(), "{made}");
     assert!(number(dir, "SELECT min(n) & 255 FROM entries") > 5);
     assert_eq!(agent.buy(gateway.addr, "/paid/more").status, 200);
+    // An export that begins later than it was asked to says so.
+    let (code, _, err) = tollgate(dir, &["ledger", "export"]);
+    assert!(code == 0 && err.contains(&format!("days up to {} are archived", day(2))), "{err}");
+    let (code, _, err) = tollgate(dir, &["ledger", "export", "--since", &day(0)]);
+    assert_eq!((code, err.as_str()), (0, ""));
     let trusting = audit(dir, &[]);
     assert!(trusting["trusted"].as_i64().unwrap() > 0, "{trusting}");
     assert_eq!(trusting["charged"]["eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e"], "1.00");

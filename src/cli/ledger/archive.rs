@@ -9,7 +9,7 @@ use super::correction::refused;
 use super::progress::Progress;
 use super::{Failure, LedgerReader, Where, hex, owner};
 use crate::cli::Exit;
-use crate::cli::output::{counted, error, note, say};
+use crate::cli::output::{counted, note, say};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::archive::read::verify;
@@ -35,7 +35,8 @@ file is on disk and has been read back and proved before anything is dropped. Be
 
 What stays, whatever DAY says: postings above the replay floor or of the last 24 hours, the last entry and batches of each writer,
 and everything from the first entry on that is not settled, is owed, or has a refund or dispute without an end. Audit both together:
-`ledger audit --archive FILE`; without the file, an audit takes what was dropped as rows on trust, and says so.
+`ledger audit --archive FILE`; without the file, an audit takes what was dropped as rows on trust, and says so. With it, links,
+digests and sums are proved again; that each entry builds on others of its payment was looked at before it was archived.
 Interrupted, the same command goes on. A file keeps its size, and in its free parts what was there, until it is copied: `ledger backup`
 writes a copy without.
 
@@ -184,7 +185,7 @@ impl Archive {
             return say(&format!("{object}\n"));
         }
         let Some(summary) = summary else {
-            return error("nothing can be archived yet");
+            return note("nothing can be archived yet");
         };
         let entries = counted(summary.entries(), "entry", "entries");
         let what = match drops {

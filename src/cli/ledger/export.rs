@@ -111,6 +111,15 @@ impl Export {
             },
         };
         let mut out = BufWriter::with_capacity(256 * 1024, out);
+        // A list that begins later than it was asked to must not look whole.
+        if let Some(day) = reader.last_day_dropped()?
+            && self.span.days().since <= day
+        {
+            note(&format!(
+                "days up to {} are archived and not in the ledger any more, wholly or in part: they are missing here",
+                day_text(day)
+            ));
+        }
         // Beside a file on a terminal, long work shows how far it is.
         let progress = self.output.is_some() && io::stderr().is_terminal();
         let total = if progress { reader.count(self.span.days())? } else { 0 };

@@ -61,6 +61,11 @@ impl Walked {
         self.signers.contains(&(thumbprint.to_owned(), agent.to_owned()))
     }
 
+    /// The last day on which something was charged or given back.
+    pub(in crate::ledger) fn last_day(&self) -> Option<i64> {
+        self.rollups.iter().map(|(key, _)| key.book_day).max()
+    }
+
     /// Adds an entry.
     pub(in crate::ledger) fn count(&mut self, entry: &Entry<'_>) -> Result<(), Stop> {
         self.entries += 1;
