@@ -275,8 +275,10 @@ pub fn decide(standing: &Standing, order: &Order, rules: Rules, now_ms: u64) -> 
             if now_ms >= ended_ms {
                 return Err(CorrectError::Over { n, days: rules.dispute_days, ended_ms });
             }
-            if let Some(open) = open {
-                return Err(CorrectError::Disputed { n, by: open.n });
+            // One that was right has done what it can.
+            let stands = |dispute: &&Matter| matches!(dispute.state, State::Open | State::Upheld);
+            if let Some(other) = standing.disputes.iter().find(stands) {
+                return Err(CorrectError::Disputed { n, by: other.n });
             }
             if standing.disputes.len() >= DISPUTES_MAX {
                 return Err(CorrectError::TooMany { n, what: "disputes", most: DISPUTES_MAX });

@@ -159,6 +159,11 @@ fn refunds_of_a_settled_payment_are_noted_and_add_up() {
         .map(|line| line["payload"]["value"].as_str().unwrap().parse::<i64>().unwrap())
         .sum();
     assert_eq!(refunded, 1_000_000);
+    let mut identifiers: Vec<&str> = metered.iter().filter_map(|line| line["identifier"].as_str()).collect();
+    let lines = identifiers.len();
+    identifiers.sort_unstable();
+    identifiers.dedup();
+    assert!(identifiers.len() == lines && lines == 10, "{metered:?}");
     for row in postings.iter().filter(|p| p["kind"] == "refund") {
         ran(dir, &["verify", row["n"].as_str().unwrap()]);
     }

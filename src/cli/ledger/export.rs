@@ -31,7 +31,8 @@ Formats, each stable: a later version may add columns at the end, or gets anothe
   metered   a line a charge: {\"event_name\": \"tollgate.charge\", \"identifier\": KEY, \"timestamp\": Unix seconds,
             \"payload\": {\"customer\": ACCOUNT, \"value\": UNITS, \"asset\", \"route\"}}; and for each that was given back
             {\"event_name\": \"tollgate.charge\", \"type\": \"cancel\", \"cancel\": {\"identifier\": KEY}}; a refund is
-            {\"event_name\": \"tollgate.refund\", \"identifier\": KEY/NUMBER, …} like a charge, with a negative value if it failed
+            {\"event_name\": \"tollgate.refund\", \"identifier\": KEY/NUMBER, …} like a charge; one that
+            failed has another line, KEY/NUMBER/failed, with a negative value
 
 Columns:
   n, ref          the entry's number, and that of the capture that it is about
@@ -187,7 +188,11 @@ impl Export {
                     Kind::Refund => {
                         let Some(change) = rollup::change(entry) else { return Ok(()) };
                         json!({"event_name": "tollgate.refund",
-                            "identifier": format!("{identifier}/{}", entry.key.number() >> 8),
+                            // Whoever bills by it takes each identifier once: the end of a refund has its own.
+                            "identifier": match (entry.key.number() >> 8, entry.key.number() & 0xff) {
+                                (refund, 0) => format!("{identifier}/{refund}"),
+                                (refund, _) => format!("{identifier}/{refund}/failed"),
+                            },
                             "timestamp": entry.at_ms / 1000, "payload": {"customer": entry.account,
                                 "value": change.amount.to_string(), "asset": entry.asset, "route": entry.route}})
                     }

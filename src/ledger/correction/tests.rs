@@ -120,6 +120,9 @@ fn a_dispute_is_opened_inside_its_window_and_ends_once() {
     assert!(follows(&charged, What::Uphold, 0).contains("has no open dispute"));
     charged.disputes = vec![matter(1, 10_000, State::Open, "")];
     assert_eq!(follows(&charged, What::Dispute, 0), "entry 7 is disputed already, by entry 101");
+    charged.disputes = vec![matter(1, 10_000, State::Upheld, "")];
+    assert_eq!(follows(&charged, What::Dispute, 0), "entry 7 is disputed already, by entry 101");
+    charged.disputes = vec![matter(1, 10_000, State::Open, "")];
     // Its end has no window.
     let late = last + 1000 * DAY;
     assert_eq!(follows(&charged, What::Uphold, late), "dispute 101 10000 upheld, void 0 10000 -");

@@ -259,7 +259,7 @@ impl Clerk {
     /// Says once that the server is gone; who waits is told, what must be said is kept.
     fn refuse(&mut self, words: &mut VecDeque<Word>, reason: &Arc<str>) {
         let mut waiting = self.queue.lock();
-        if waiting.closed.is_none() {
+        if waiting.closed.is_none() && !waiting.closing {
             tracing::error!(reason = &**reason, "priced routes are closed until the ledger's database answers");
         }
         waiting.closed = Some(reason.clone());

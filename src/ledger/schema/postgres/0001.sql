@@ -38,7 +38,6 @@ CREATE TABLE claims (
     hard_until_ms BIGINT NOT NULL,
     facilitator   TEXT,
     payload       BYTEA,
-    token         BIGINT NOT NULL DEFAULT 0,
     paid_at_ms    BIGINT NOT NULL DEFAULT 0,
     releases      BIGINT NOT NULL DEFAULT 0,
     n             BIGINT NOT NULL DEFAULT 0,
