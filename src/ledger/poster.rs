@@ -111,6 +111,10 @@ impl<'t, 'e> Poster<'t, 'e> {
 
     pub(super) fn finish(self) -> SqlResult<()> {
         for ((account, asset, period), change) in &self.used {
+            // The row of a server is what claims of the account wait for; the claim of this posting has made it.
+            if *change == 0 && self.bulk.is_some() {
+                continue;
+            }
             self.transaction.execute(
                 "INSERT INTO account_use VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (account, asset, period) DO UPDATE SET used = account_use.used + excluded.used",
