@@ -20,6 +20,8 @@
 //! A capture of which nobody knows whether its answer left (a crash) is fetched in the same way, without `owed`; should it
 //! lapse, `owed` is posted with it (not on credit, where no money has moved), for by then its payer has been told so. A refund ends it as well, at once; a turn that is
 //! taken then gives nothing. The ends exclude each other: the writer looks for another one before it posts one.
+//!
+//! On a server turns are counted in the row of the payment: there are three of them for all gateways together, whoever dies.
 
 use super::{
     batch::{BatchError, Stamp, sort},

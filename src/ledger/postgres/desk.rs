@@ -123,8 +123,7 @@ impl Desk {
     pub(in crate::ledger) fn start(server: Server, held: Arc<Held>, is_live: IsLive) -> std::io::Result<Desk> {
         let (waiting, changed, open) = (Mutex::default(), Condvar::new(), AtomicBool::new(true));
         let queue = Arc::new(Queue { waiting, changed, open });
-        let clerk =
-            Clerk { server, held: held.clone(), queue: queue.clone(), is_live, session: None, swept: Instant::now() };
+        let clerk = Clerk { server, held: held.clone(), queue: queue.clone(), is_live, session: None, swept: None };
         let thread = thread::Builder::new().name("claims".to_owned()).spawn(move || clerk.run())?;
         Ok(Desk { queue, held, thread: Mutex::new(Some(thread)) })
     }
@@ -223,7 +222,8 @@ struct Clerk {
     queue: Arc<Queue>,
     is_live: IsLive,
     session: Option<Session>,
-    swept: Instant,
+    /// None before the first time: what this gateway's last process has left is looked for before anything is answered.
+    swept: Option<Instant>,
 }
 
 impl Clerk {
@@ -295,8 +295,8 @@ impl Clerk {
             }
         };
         let session = self.session.insert(session);
-        if self.swept.elapsed() >= SWEEP_EVERY {
-            self.swept = Instant::now();
+        if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
+            self.swept = Some(Instant::now());
             retried(|| sweep::sweep(session))?;
             let unproven = retried(|| sweep::reckon(session))?;
             if unproven > 0 {

@@ -2,10 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{claims::give_back, lease::NOW_MS};
-use crate::ledger::{
-    outcomes,
-    sql::{Begin, Session, SqlResult, Value, params},
+use super::{bulk, claims::give_back, lease::NOW_MS};
+use crate::{
+    ledger::{
+        entry::{Kind, PostingKey},
+        outcomes,
+        sql::{Begin, Session, SqlResult, Value, params},
+        steps,
+    },
+    payment::key::PaymentKey,
 };
 
 /// Rows that one transaction looks at.
@@ -26,9 +31,12 @@ pub(super) fn reckon(session: &Session) -> SqlResult<u64> {
             .all(captured, params![slot, gone, ROWS], |row| Ok((row.get::<Vec<u8>>(0)?, row.get::<i64>(1)?)))?;
         let Some(first) = captured.iter().map(|(_, n)| *n).min() else { continue };
         let told = told_since(&transaction, slot, first)?;
+        let over = over(&transaction, captured.iter().filter(|(_, n)| !told.contains(n)))?;
         let keys: Vec<Option<&[u8]>> = captured.iter().map(|(key, _)| Some(&key[..])).collect();
-        let states: Vec<Option<&str>> =
-            captured.iter().map(|(_, n)| Some(if *n == 0 || told.contains(n) { "c" } else { "o" })).collect();
+        let states: Vec<Option<&str>> = captured
+            .iter()
+            .map(|(_, n)| Some(if *n == 0 || told.contains(n) || over.contains(n) { "c" } else { "o" }))
+            .collect();
         transaction.execute(
             "UPDATE claims c SET state = u.state, epoch = -c.epoch FROM unnest(?1::bytea[], ?2::text[]) AS u(key, state) \
              WHERE c.key = u.key AND c.state = 'c' AND c.epoch > 0",
@@ -38,6 +46,23 @@ pub(super) fn reckon(session: &Session) -> SqlResult<u64> {
         found += states.iter().filter(|state| **state == Some("o")).count() as u64;
     }
     Ok(found)
+}
+
+/// Those of these captures whose answer is not to be had any more, told or not: served again or lapsed, voided, refunded.
+fn over<'a>(session: &Session, captures: impl Iterator<Item = &'a (Vec<u8>, i64)>) -> SqlResult<HashSet<i64>> {
+    let payments: Vec<(PaymentKey, i64)> =
+        captures.filter_map(|(key, n)| Some((PaymentKey::from_bytes(key)?, *n))).collect();
+    let ends = [Kind::Void, Kind::Redelivered, Kind::Lapsed];
+    let ends: Vec<PostingKey> =
+        payments.iter().flat_map(|(payment, _)| ends.map(|kind| PostingKey::new(kind, payment, 0))).collect();
+    let ended: HashSet<PaymentKey> = bulk::numbers(session, &ends)?.keys().map(PostingKey::payment).collect();
+    let mut over = HashSet::new();
+    for (payment, n) in payments {
+        if ended.contains(&payment) || steps::is_refunded(session, &payment)? {
+            over.insert(n);
+        }
+    }
+    Ok(over)
 }
 
 /// Captures of a slot, from this one on, whose outcome is in the books.
