@@ -8,7 +8,7 @@ use tollgate::{
         location::Location,
         read::LedgerReader,
         settling::Intent,
-        sqlite::{SqliteOptions, SqliteStore},
+        sqlite::SqliteStore,
         store::{
             CaptureError, ClaimError, ClaimRequest, Delivery, Outcome, Outcomes, Posting, Purchase, Released, Store,
         },
@@ -24,7 +24,7 @@ use crate::{
 /// A gateway's store over the server.
 pub fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
     let place = Location::parse(&server.url(), None).unwrap();
-    SqliteStore::open(SqliteOptions { place, ..options("".into(), clock.clone()) }).unwrap()
+    SqliteStore::open(options(place, clock.clone())).unwrap()
 }
 
 fn audit(server: &Postgres) -> tollgate::ledger::audit::AuditReport {
