@@ -95,6 +95,43 @@ fn a_claim_whose_slot_is_gone_is_not_captured() {
     assert_eq!(audit(&server).finding, None);
 }
 
+/// Its slot is still its own, and its chain goes on: only the row of the claim tells.
+#[test]
+fn a_claim_that_was_freed_or_forgotten_is_not_captured() {
+    let Some(server) = Postgres::start("postgres::a_claim_that_was_freed") else { return };
+    let clock = Clock::manual(NOON);
+    let (a, b) = (open(&server, &clock), open(&server, &clock));
+    let freed = wait(a.claim(request("freed", 10_000))).unwrap();
+    let taken = wait(a.claim(request("taken", 10_000))).unwrap();
+    // As after a freeze that was longer than the lease, when nobody has taken the slot.
+    server.sql("UPDATE claims SET hard_until_ms = 0");
+    let other = loop {
+        match wait(b.claim(request("taken", 10_000))) {
+            Ok(other) => break other,
+            Err(error) => assert_eq!(error, ClaimError::InFlight),
+        }
+    };
+    let lost = wait(a.claim(request("lost", 10_000))).unwrap();
+    // As after a crash of the server, which forgets claims of its last second.
+    server.sql(
+        "BEGIN; DELETE FROM claims WHERE state = 'r' AND slot = 1; \
+         UPDATE account_use SET used = 10000; COMMIT",
+    );
+    for claim in [freed, taken, lost] {
+        let error = wait(a.capture(claim, posting(units(10_000)))).unwrap_err();
+        assert!(error.to_string().contains("had run out"), "{error}");
+    }
+    assert_eq!(server.number("SELECT count(*) FROM entries"), 0);
+    wait(b.capture(other, posting(units(10_000)))).unwrap();
+    let again = wait(a.claim(request("freed", 10_000))).unwrap();
+    let receipt = wait(a.capture(again, posting(units(10_000)))).unwrap();
+    assert_eq!(receipt.n >> 48, 1, "it is the same gateway");
+    assert_eq!(server.number("SELECT used FROM account_use"), 20_000);
+    a.close().unwrap();
+    b.close().unwrap();
+    assert_eq!(audit(&server).finding, None);
+}
+
 #[test]
 fn credit_over_gateways_is_never_exceeded_and_its_last_unit_can_be_spent() {
     let Some(server) = Postgres::start("postgres::credit_over_gateways") else { return };
