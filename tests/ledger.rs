@@ -1,4 +1,5 @@
-//! The books: real files, real threads, a disk that fails and a process that dies.
+//! The books in a file: real files, real threads, a disk that fails and a process that dies. What does not speak of the file
+//! itself is run on a server too: see `ledger_on_postgres.rs`.
 
 #[path = "ledger/archive.rs"]
 mod archive;
@@ -16,12 +17,18 @@ mod corrections;
 mod corrections_crash;
 #[path = "ledger/crash.rs"]
 mod crash;
+#[path = "ledger/disk.rs"]
+mod disk;
 #[path = "ledger/file.rs"]
 mod file;
 #[path = "ledger/golden.rs"]
 mod golden;
+#[path = "ledger/home_file.rs"]
+mod home;
 #[path = "ledger/model.rs"]
 mod model;
+#[path = "ledger/payments.rs"]
+mod payments;
 #[path = "ledger/postings.rs"]
 mod postings;
 #[path = "support/rechain.rs"]

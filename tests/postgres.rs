@@ -2,7 +2,7 @@
 
 mod support;
 
-#[path = "ledger/support.rs"]
+#[path = "ledger/payments.rs"]
 mod ledger;
 
 #[path = "postgres/archive.rs"]

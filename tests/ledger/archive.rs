@@ -65,7 +65,7 @@ fn make_until(
     until: i64,
     drops: Drops,
 ) -> Result<(PathBuf, Option<Summary>, Vec<String>), ArchiveError> {
-    let path = ledger.dir.path().join(name);
+    let path = ledger.dir().join(name);
     let key = key();
     let order = Make { until, drops, key: Some(&key), now_ms: ledger.clock.now_ms() };
     let made = reader(ledger).archive(&path, order, |_, _| ())?;
@@ -129,7 +129,7 @@ fn an_archive_has_closed_days_in_full_and_proves_itself() {
     // Days that are open are not archived.
     let open = make_until(&ledger, "b.jsonl", TODAY + 4, Drops::Nothing).unwrap_err();
     assert!(matches!(open, ArchiveError::Open { .. }), "{open}");
-    assert!(!ledger.dir.path().join("b.jsonl").exists());
+    assert!(!ledger.dir().join("b.jsonl").exists());
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn whatever_is_done_to_an_archive_is_found() {
         (String::new(), "no archive"),
         ("{\"schema\":\"other\"}\n".to_owned(), "no archive"),
     ] {
-        let other = ledger.dir.path().join("changed.jsonl");
+        let other = ledger.dir().join("changed.jsonl");
         fs::write(&other, &changed).unwrap();
         let error = verify(&other, |_, _| None, |_| Ok(())).unwrap_err().to_string();
         assert!(error.contains(said), "{said}: {error}");
@@ -174,7 +174,7 @@ fn whatever_is_done_to_an_archive_is_found() {
     }
     // One that is whole in itself, and not the one that the ledger was told of.
     let forged = tollgate_forged(&lines);
-    let other = ledger.dir.path().join("forged.jsonl");
+    let other = ledger.dir().join("forged.jsonl");
     fs::write(&other, forged).unwrap();
     verify(&other, |_, _| None, |_| Ok(())).unwrap();
     let finding = audit_with(&ledger, std::slice::from_ref(&other)).finding.unwrap();
@@ -216,7 +216,7 @@ fn evidence_is_dropped_and_the_chain_holds() {
     assert_eq!(next.unwrap().parts[0].seqs, (9, 10));
     // Free parts of a file keep what was in them; a copy has none.
     ledger.close();
-    let copy = ledger.dir.path().join("copy.sqlite");
+    let copy = ledger.dir().join("copy.sqlite");
     Copy::make(&ledger.path(), &copy).unwrap().name().unwrap();
     let file = fs::read(copy).unwrap();
     let text = b"https://shop.example/articles/1?full";
@@ -303,11 +303,11 @@ fn a_crash_at_each_step_leaves_nothing_dropped_or_a_whole_archive() {
     let mut ledger = books();
     let before = whole(&ledger, &[]);
     // A part of the file.
-    let path = ledger.dir.path().join("a.jsonl");
-    fs::write(ledger.dir.path().join("a.jsonl.new"), "{\"schema\":\"tollgate.arch").unwrap();
+    let path = ledger.dir().join("a.jsonl");
+    fs::write(ledger.dir().join("a.jsonl.new"), "{\"schema\":\"tollgate.arch").unwrap();
     assert_eq!(sums(&whole(&ledger, &[])), sums(&before));
     make(&ledger, "a.jsonl", Drops::Rows);
-    assert!(!ledger.dir.path().join("a.jsonl.new").exists());
+    assert!(!ledger.dir().join("a.jsonl.new").exists());
     // A whole file, nothing noted.
     ledger.reopen().unwrap();
     assert_eq!(sums(&whole(&ledger, std::slice::from_ref(&path))), sums(&before));

@@ -1,12 +1,12 @@
-//! Listings, single entries, and an audit that finds whatever was done to the file.
+//! Listings, single entries, and an audit that finds whatever was done to the books.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use tollgate::{
     ledger::{
-        audit::{AuditReport, Place},
+        audit::Place,
         entry::Kind,
         evidence::{Evidence, Proof},
-        read::{Filter, LedgerReader, State},
+        read::{Filter, State},
         store::{ClaimRequest, Delivery, Store},
     },
     payment::key::PaymentKey,
@@ -17,7 +17,7 @@ use crate::support::*;
 const BASE: i64 = 1 << 48;
 
 /// Six captures in as many batches, the second voided, outcomes for three.
-fn books() -> Ledger {
+pub fn books() -> Ledger {
     let mut ledger = Ledger::new();
     let receipts: Vec<_> = (0..6).map(|i| ledger.pay(&i.to_string())).collect();
     ledger.outcome(receipts[0].n, Delivery::Complete, false);
@@ -27,13 +27,9 @@ fn books() -> Ledger {
     ledger
 }
 
-fn audit(ledger: &Ledger) -> AuditReport {
-    LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap()
-}
-
 #[test]
 fn whole_books_pass() {
-    let report = audit(&books());
+    let report = books().audit();
     assert_eq!(report.finding, None);
     assert_eq!((report.entries, report.captures, report.voids, report.unproven), (7, 6, 1, 3));
     assert_eq!(report.charged["USD"], 50_000);
@@ -43,8 +39,8 @@ fn whole_books_pass() {
 /// Does something to whole books, and says where the audit must find it.
 fn check(sql: &str, place: Place, said: &str) {
     let ledger = books();
-    ledger.sql().execute_batch(sql).unwrap();
-    let finding = audit(&ledger).finding.unwrap_or_else(|| panic!("not found: {sql}"));
+    ledger.change(sql);
+    let finding = ledger.audit().finding.unwrap_or_else(|| panic!("not found: {sql}"));
     assert_eq!(finding.place, place, "{sql}: {finding}");
     assert!(finding.to_string().contains(said), "{sql}: {finding}");
 }
@@ -79,7 +75,7 @@ fn a_removed_added_or_exchanged_row_is_named() {
         "its batches",
     );
     check("DELETE FROM batches WHERE batch_seq = 2", Place::Batch { slot: 1, batch_seq: 2 }, "next batch's number");
-    check("UPDATE entries SET n = n + (1 << 48) WHERE kind = 2", Place::Entry(BASE + 7), "found none");
+    check("UPDATE entries SET n = n + 281474976710656 WHERE kind = 2", Place::Entry(BASE + 7), "found none");
 }
 
 #[test]
@@ -99,25 +95,11 @@ fn changed_outcomes_sums_and_heads_are_named() {
 }
 
 #[test]
-fn a_flipped_bit_in_the_file_is_found() {
-    let ledger = books();
-    let whole = std::fs::read(ledger.path()).unwrap();
-    for text in [&b"\x01 evidence"[..], b"https://shop.example", b"articlesdeferredUSD", b"GET", &[7; 32]] {
-        let at = whole.windows(text.len()).position(|window| window == text).unwrap();
-        let mut flipped = whole.clone();
-        flipped[at + 1] ^= 4;
-        std::fs::write(ledger.path(), &flipped).unwrap();
-        let finding = audit(&ledger).finding.unwrap();
-        assert!(matches!(finding.place, Place::Entry(_)), "{text:?}: {finding}");
-    }
-}
-
-#[test]
 fn retention_may_drop_what_is_personal_and_the_audit_still_passes() {
     let ledger = books();
     let drop = "UPDATE entries SET target = NULL, target_salt = NULL, evidence = NULL WHERE n & 255 < 4";
-    ledger.sql().execute(drop, ()).unwrap();
-    let report = audit(&ledger);
+    ledger.change(drop);
+    let report = ledger.audit();
     assert_eq!((report.finding, report.dropped), (None, 3));
 }
 
@@ -128,19 +110,19 @@ fn an_audit_runs_beside_the_gateway() {
         let writing = scope.spawn(|| (0..90).for_each(|i| _ = ledger.pay(&i.to_string())));
         let mut last = 0;
         while !writing.is_finished() {
-            let report = audit(&ledger);
+            let report = ledger.audit();
             assert_eq!(report.finding, None);
             assert!(report.entries >= last);
             last = report.entries;
         }
     });
-    assert_eq!(audit(&ledger).entries, 90);
+    assert_eq!(ledger.audit().entries, 90);
 }
 
 #[test]
 fn listings_go_backwards_and_filter() {
     let ledger = books();
-    let list = |filter| LedgerReader::open(&ledger.path()).unwrap().list(&filter).unwrap();
+    let list = |filter| ledger.reader().list(&filter).unwrap();
     let all = list(Filter { limit: 100, ..Filter::default() });
     let shown: Vec<_> = all.iter().map(|row| (row.n - BASE, row.kind, row.fate.map(|f| f.state()))).collect();
     assert_eq!(
@@ -172,7 +154,7 @@ fn a_long_listing_is_whole() {
         ledger.outcome(n, if i % 5 == 0 { Delivery::NotSent } else { Delivery::Complete }, i % 5 == 0);
     }
     ledger.close();
-    let reader = LedgerReader::open(&ledger.path()).unwrap();
+    let reader = ledger.reader();
     let rows = reader.list(&Filter { limit: usize::MAX, ..Filter::default() }).unwrap();
     let last = BASE + 720;
     assert!(rows.iter().map(|row| row.n).eq((BASE + 1..=last).rev()), "{}", rows.len());
@@ -203,7 +185,7 @@ fn an_entry_is_shown_by_number_key_or_id_with_its_evidence() {
     let mut posting = posting(units(9_000));
     posting.evidence = evidence.encode();
     let receipt = wait(ledger.store().capture(claim, posting)).unwrap();
-    let reader = LedgerReader::open(&ledger.path()).unwrap();
+    let reader = ledger.reader();
     let shown = reader.show(&receipt.n.to_string()).unwrap().unwrap();
     assert_eq!(shown.evidence, Some(Ok(Proof::Signed(evidence))));
     assert_eq!((shown.listed.amount, shown.listed.fate.unwrap().state()), (9_000, State::Unproven));

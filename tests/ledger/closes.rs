@@ -3,7 +3,6 @@
 use tollgate::{
     ledger::{
         audit::{AuditReport, Place},
-        read::LedgerReader,
         statements::{Mark, StatementState},
         store::Delivery,
     },
@@ -23,12 +22,12 @@ fn books() -> Ledger {
     let mut ledger = Ledger::new();
     let first = buy(&ledger, "acme", "a", 10_000);
     settlement::settle(&ledger, settlement::intend(&ledger, "token"), false).unwrap();
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     wait(ledger.store().close_days(TODAY + 1, Some(key()))).unwrap();
     ledger.outcome(first.n, Delivery::NotSent, true);
     ledger.reopen().unwrap();
     buy(&ledger, "acme", "b", 500);
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     wait(ledger.store().close_days(TODAY + 2, None)).unwrap();
     let mark = |state| Mark { number: 1, state, reason: "why".to_owned() };
     wait(ledger.store().mark(mark(StatementState::Sent))).unwrap();
@@ -42,14 +41,14 @@ fn public() -> PublicKey {
 }
 
 fn audit(ledger: &Ledger, keys: &[PublicKey]) -> AuditReport {
-    LedgerReader::open(&ledger.path()).unwrap().audit_with_keys(keys, |_, _| ()).unwrap()
+    ledger.reader().audit_with_keys(keys, |_, _| ()).unwrap()
 }
 
 /// Does something to whole books, and says where the audit must find it.
 #[track_caller]
 fn check(sql: &str, place: Place, said: &str) {
     let ledger = books();
-    ledger.sql().execute_batch(sql).unwrap();
+    ledger.change(sql);
     let finding = audit(&ledger, &[public()]).finding.unwrap_or_else(|| panic!("not found: {sql}"));
     assert_eq!(finding.place, place, "{sql}: {finding}");
     assert!(finding.to_string().contains(said), "{sql}: {finding}");
@@ -97,9 +96,9 @@ fn a_changed_close_is_named() {
 fn check_head(byte: usize, place: Place, said: &str) {
     let ledger = books();
     let heads = "SELECT heads FROM closes WHERE signature IS NULL";
-    let mut heads: Vec<u8> = ledger.sql().query_row(heads, (), |row| row.get(0)).unwrap();
+    let mut heads = bytes(&ledger.rows(heads)[0][0]);
     heads[byte] ^= 0x40;
-    ledger.sql().execute("UPDATE closes SET heads = ?1 WHERE signature IS NULL", [heads]).unwrap();
+    ledger.change(&format!("UPDATE closes SET heads = {} WHERE signature IS NULL", literal(&heads)));
     let finding = audit(&ledger, &[]).finding.unwrap();
     assert_eq!(finding.place, place, "byte {byte}: {finding}");
     assert!(finding.to_string().contains(said), "byte {byte}: {finding}");

@@ -11,23 +11,23 @@ use std::{
 
 use ed25519_dalek::SigningKey;
 use proptest::prelude::*;
-use rusqlite::{Connection, ffi};
+use rusqlite::ffi;
 use tollgate::{
     clock::Clock,
     ledger::{
         close::Close,
         closing::CloseError,
         faults::{Faults, NoFaults},
-        read::LedgerReader,
+        location::Location,
         report::{By, Days},
         sqlite::SqliteStore,
         statements::{Mark, MarkError, Statement, StatementState},
-        store::{ClaimRequest, Delivery, Health, Receipt, Store},
+        store::{ClaimRequest, Delivery, Receipt, Store},
     },
     payment::gateway_key::GatewayKey,
 };
 
-use crate::{settlement, support::*};
+use crate::{home::Home, settlement, support::*};
 
 pub const DAY_MS: u64 = 86_400_000;
 /// The book day of [`NOON`].
@@ -50,7 +50,7 @@ pub fn buy(ledger: &Ledger, account: &str, name: &str, amount: i64) -> Receipt {
 }
 
 pub fn statements(ledger: &Ledger) -> Vec<Statement> {
-    LedgerReader::open(&ledger.path()).unwrap().statements(None).unwrap()
+    ledger.reader().statements(None).unwrap()
 }
 
 fn sums(ledger: &Ledger) -> Vec<(i64, String, i64, i64, i64)> {
@@ -58,7 +58,7 @@ fn sums(ledger: &Ledger) -> Vec<(i64, String, i64, i64, i64)> {
 }
 
 fn audited(ledger: &Ledger) {
-    let report = LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap();
+    let report = ledger.audit();
     assert_eq!(report.finding, None);
 }
 
@@ -70,7 +70,7 @@ fn what_is_closed_is_stated_and_what_comes_later_falls_on_the_next_statement() {
     buy(&ledger, "other", "c", 7);
     ledger.outcome(buy(&ledger, "acme", "d", 3).n, Delivery::NotSent, true);
     ledger.reopen().unwrap();
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     let closed = wait(ledger.store().close_days(TODAY + 1, Some(key()))).unwrap();
     assert_eq!((closed.from_day, closed.until, closed.at_ms), (TODAY, TODAY + 1, (NOON + DAY_MS) as i64));
     assert_eq!((closed.heads.len(), closed.heads[0].seq), (1, 5));
@@ -78,7 +78,7 @@ fn what_is_closed_is_stated_and_what_comes_later_falls_on_the_next_statement() {
     assert_eq!(sums(&ledger), expected);
     assert!(statements(&ledger).iter().all(|s| s.state == StatementState::Closed && s.head == closed.head()));
     // The key of the gateway stands for it, and for nothing else.
-    let ledger_id: [u8; 16] = ledger.sql().query_row("SELECT ledger_id FROM book", (), |row| row.get(0)).unwrap();
+    let ledger_id: [u8; 16] = bytes(&ledger.rows("SELECT ledger_id FROM book")[0][0]).try_into().unwrap();
     let (signature, public) = (closed.signature.unwrap(), key().public_jwk().public_key(false).unwrap());
     assert_eq!(signature.thumbprint, key().thumbprint_bytes());
     assert!(public.verifies(&closed.signed_bytes(&ledger_id), &signature.signature));
@@ -89,7 +89,7 @@ fn what_is_closed_is_stated_and_what_comes_later_falls_on_the_next_statement() {
     ledger.outcome(early.n, Delivery::OriginCut, true);
     ledger.reopen().unwrap();
     buy(&ledger, "acme", "e", 4_000);
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     let next = close(&ledger, TODAY + 2).unwrap();
     assert_eq!((next.from_day, next.signature), (TODAY + 1, None));
     assert_eq!(sums(&ledger)[..2], expected);
@@ -105,10 +105,10 @@ fn nothing_is_posted_in_a_closed_day_even_on_the_day_itself() {
     assert_eq!(sums(&ledger), []);
     buy(&ledger, "acme", "b", 2);
     assert_eq!(ledger.number("SELECT min(book_day) FROM entries"), TODAY);
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     close(&ledger, TODAY + 1).unwrap();
     // Before this the zone's clock may step back; a posting stays out of closed days.
-    ledger.sql().execute("UPDATE writers SET open_day = open_day + 5", ()).unwrap();
+    ledger.change("UPDATE writers SET open_day = open_day + 5");
     let late = buy(&ledger, "acme", "c", 4);
     let day = format!("SELECT book_day FROM entries WHERE n = {}", late.n);
     assert_eq!(ledger.number(&day), TODAY + 6);
@@ -118,12 +118,12 @@ fn nothing_is_posted_in_a_closed_day_even_on_the_day_itself() {
 fn closing_twice_changes_nothing_and_other_days_are_refused() {
     let ledger = Ledger::new();
     buy(&ledger, "acme", "a", 1);
-    ledger.clock.advance(3 * DAY_MS);
+    ledger.advance(3 * DAY_MS);
     assert_eq!(close(&ledger, -1).unwrap_err(), CloseError::Earlier { closed: 0, until: -1 });
     let first = wait(ledger.store().close_days(TODAY + 2, Some(key()))).unwrap();
     let before = sums(&ledger);
     buy(&ledger, "acme", "b", 2);
-    ledger.clock.advance(1000);
+    ledger.advance(1000);
     assert_eq!(close(&ledger, TODAY + 2).unwrap(), first);
     assert_eq!(sums(&ledger), before);
     let earlier = close(&ledger, TODAY + 1).unwrap_err();
@@ -143,7 +143,7 @@ fn days_are_those_of_the_ledgers_zone() {
     // 21:00 in Tokyo; four hours later it is tomorrow there, not in London.
     buy(&ledger, "acme", "a", 1);
     assert!(close(&ledger, TODAY + 1).is_err());
-    ledger.clock.advance(4 * 3_600_000);
+    ledger.advance(4 * 3_600_000);
     assert_eq!(close(&ledger, TODAY + 1).unwrap().from_day, TODAY);
     assert_eq!(sums(&ledger).len(), 1);
 }
@@ -153,7 +153,7 @@ fn what_moved_on_a_chain_is_stated_as_paid() {
     let ledger = Ledger::new();
     settlement::settle(&ledger, settlement::intend(&ledger, "token"), false).unwrap();
     buy(&ledger, "acme", "credit", 5);
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     close(&ledger, TODAY + 1).unwrap();
     let states: Vec<_> = statements(&ledger).into_iter().map(|s| (s.account, s.total, s.state)).collect();
     let expected =
@@ -167,7 +167,7 @@ fn what_moved_on_a_chain_is_stated_as_paid() {
 fn one_close_wins_and_every_capture_is_on_one_statement() {
     let ledger = Ledger::new();
     buy(&ledger, "acme", "first", 1);
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     let results: Vec<Close> = std::thread::scope(|scope| {
         let pay = |thread: u32| {
             let ledger = &ledger;
@@ -178,7 +178,7 @@ fn one_close_wins_and_every_capture_is_on_one_statement() {
         closing.into_iter().map(|closing| closing.join().unwrap()).collect()
     });
     assert!(results.iter().all(|close| *close == results[0]), "{results:?}");
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     close(&ledger, TODAY + 2).unwrap();
     assert_eq!(sums(&ledger).iter().map(|s| s.2).collect::<Vec<_>>(), [1, 12_000]);
     audited(&ledger);
@@ -233,16 +233,13 @@ fn a_disk_that_fails_leaves_the_days_open_or_closed_and_asking_again_tells() {
             let at = At { before: before.into(), after: after.into(), how };
             let ledger = Ledger::with_faults(Arc::new(at));
             buy(&ledger, "acme", "a", 1);
-            ledger.clock.advance(DAY_MS);
+            ledger.advance(DAY_MS);
             let error = close(&ledger, TODAY + 1).unwrap_err();
             assert!(matches!(&error, CloseError::Unavailable(_)), "{error}");
             assert!(error.to_string().contains("ask again"), "{error}");
             assert_eq!(ledger.number("SELECT count(*) FROM closes"), is_closed);
             assert_eq!(ledger.number("SELECT count(*) FROM statements"), is_closed);
-            while ledger.store().health() != Health::Open {
-                ledger.store().hurry();
-                std::thread::yield_now();
-            }
+            ledger.until_open();
             assert_eq!(close(&ledger, TODAY + 1).unwrap().from_day, TODAY);
             buy(&ledger, "acme", "b", 2);
             assert_eq!(sums(&ledger), [(1, "acme".to_owned(), 1, 0, 1)]);
@@ -257,15 +254,12 @@ fn a_disk_that_fails_over_a_mark_leaves_it_made_or_not_and_the_statement_tells()
         let at = At { before: before.into(), after: after.into(), how: How::Error };
         let ledger = Ledger::with_faults(Arc::new(at));
         buy(&ledger, "acme", "a", 1);
-        ledger.clock.advance(DAY_MS);
+        ledger.advance(DAY_MS);
         close(&ledger, TODAY + 1).unwrap();
         let mark = |state| wait(ledger.store().mark(Mark { number: 1, state, reason: "why".to_owned() }));
         let error = mark(StatementState::Sent).unwrap_err();
         assert!(matches!(&error, MarkError::Unavailable(_)), "{error}");
-        while ledger.store().health() != Health::Open {
-            ledger.store().hurry();
-            std::thread::yield_now();
-        }
+        ledger.until_open();
         assert_eq!(statements(&ledger)[0].state, state);
         if state == StatementState::Closed {
             mark(StatementState::Sent).unwrap();
@@ -286,7 +280,8 @@ fn child_that_dies_over_a_close() {
     let count = |name| AtomicU32::new(u32::from(name == point));
     let at = At { before: count("before"), after: count("after"), how: How::Kill };
     let clock = Clock::manual(NOON + DAY_MS);
-    let store = SqliteStore::open_with_faults(options(path.into(), clock), Arc::new(at)).unwrap();
+    let store =
+        SqliteStore::open_with_faults(options(Location::parse(path, None).unwrap(), clock), Arc::new(at)).unwrap();
     let _ = wait(store.close_days(TODAY + 1, None));
 }
 
@@ -298,7 +293,7 @@ fn kill_9_leaves_the_days_wholly_open_or_wholly_closed() {
         ledger.close();
         let status = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "closing::child_that_dies_over_a_close", "--nocapture", "--test-threads=1"])
-            .env(CHILD, format!("{point} {}", ledger.path().display()))
+            .env(CHILD, format!("{point} {}", ledger.home.name()))
             .output()
             .unwrap()
             .status;
@@ -308,7 +303,8 @@ fn kill_9_leaves_the_days_wholly_open_or_wholly_closed() {
         assert_eq!(ledger.number("SELECT count(*) FROM closes"), is_closed);
         assert_eq!(ledger.number("SELECT count(*) FROM statements"), 20 * is_closed);
         assert_eq!(ledger.number("SELECT count(*) FROM statement_events"), 20 * is_closed);
-        ledger.clock.advance(DAY_MS);
+        ledger.home.bury();
+        ledger.advance(DAY_MS);
         ledger.reopen().unwrap();
         close(&ledger, TODAY + 1).unwrap();
         assert_eq!(ledger.number("SELECT count(*) FROM statements"), 20);
@@ -363,7 +359,7 @@ impl Model {
                 }
                 ledger.reopen().unwrap();
             }
-            Step::Wait(ms) => ledger.clock.advance(*ms),
+            Step::Wait(ms) => ledger.advance(*ms),
             Step::Close(days) => {
                 let last = ledger.number("SELECT coalesce(max(until), 0) FROM closes");
                 let today = TODAY + (ledger.clock.now_ms() - (NOON - DAY_MS / 2)) as i64 / DAY_MS as i64;
@@ -376,7 +372,7 @@ impl Model {
 
     /// Equation (2): captured less voided is what statements say and what is open, of each account.
     fn check(&self, ledger: &Ledger) {
-        let reader = LedgerReader::open(&ledger.path()).unwrap();
+        let reader = ledger.reader();
         let open_day = ledger.number("SELECT open_day FROM writers");
         let mut found: BTreeMap<String, i64> = BTreeMap::new();
         for statement in reader.statements(None).unwrap() {
@@ -391,20 +387,13 @@ impl Model {
         let expected: BTreeMap<_, _> =
             self.net.iter().filter(|(_, n)| **n != 0).map(|(a, n)| (a.clone(), *n)).collect();
         assert_eq!(found, expected);
-        let late: i64 = Connection::open(ledger.path())
-            .unwrap()
-            .query_row(
-                "SELECT count(*) FROM entries e JOIN closes c ON e.book_day < c.until AND e.at_ms > c.at_ms",
-                (),
-                |row| row.get(0),
-            )
-            .unwrap();
-        assert_eq!(late, 0, "a posting in a closed day");
+        let late = "SELECT count(*) FROM entries e JOIN closes c ON e.book_day < c.until AND e.at_ms > c.at_ms";
+        assert_eq!(ledger.number(late), 0, "a posting in a closed day");
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 32 / Home::SLOWER, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_sold_is_in_statements_or_open(steps in steps()) {

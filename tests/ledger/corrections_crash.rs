@@ -14,8 +14,9 @@ use tollgate::{
     ledger::{
         correction::State,
         faults::Faults,
+        location::Location,
         sqlite::SqliteStore,
-        store::{By, ClaimError, CorrectError, Corrected, Health, Order, Store, What},
+        store::{By, ClaimError, CorrectError, Corrected, Order, Store, What},
     },
 };
 
@@ -85,7 +86,7 @@ fn lapse(store: &SqliteStore) {
             store.give_back(turn);
         }
     }
-    let _ = wait(store.recent_terms(0));
+    heard(store);
 }
 
 /// A sale of each kind, and what comes before the case; how many commits that takes.
@@ -104,7 +105,7 @@ fn prepare(ledger: &Ledger, case: &str) -> u32 {
 /// What memory and the books say once the case stands, or not.
 fn check(ledger: &Ledger, case: &str, stands: bool) {
     let used = if stands && ["void", "upheld"].contains(&case) { 0 } else { 10_000 };
-    assert_eq!(ledger.store().used(&request("", 0)).get(), used, "{case}");
+    assert_eq!(ledger.used(&request("", 0)), used, "{case}");
     let fetched = match case {
         "sent" | "lapsed" => !stands,
         "failed" => stands,
@@ -157,12 +158,7 @@ fn a_disk_that_fails_leaves_a_correction_made_or_not_and_asking_again_ends_it() 
             } else {
                 assert_eq!(correct(ledger.store(), n, case), None, "{case}");
             }
-            let start = std::time::Instant::now();
-            while ledger.store().health() != Health::Open {
-                assert!(start.elapsed().as_secs() < 30, "{case}: {:?}", ledger.store().health());
-                ledger.store().hurry();
-                std::thread::yield_now();
-            }
+            ledger.until_open();
             // A lapse is made up for by itself.
             let stands = made || case == "lapsed";
             check(&ledger, case, stands);
@@ -182,7 +178,9 @@ fn child_that_dies_over_a_correction() {
     let [point, case, n, path] = told.splitn(4, ' ').collect::<Vec<_>>()[..] else { panic!("{told}") };
     let count = |name| AtomicU32::new(u32::from(name == point));
     let at = At { before: count("before"), after: count("after"), kills: true };
-    let store = SqliteStore::open_with_faults(options(path.into(), Clock::manual(NOON)), Arc::new(at)).unwrap();
+    let store =
+        SqliteStore::open_with_faults(options(Location::parse(path, None).unwrap(), Clock::manual(NOON)), Arc::new(at))
+            .unwrap();
     match case {
         "lapsed" => lapse(&store),
         _ => _ = correct(&store, n.parse().unwrap(), case),
@@ -205,11 +203,12 @@ fn kill_9_leaves_a_correction_made_or_not() {
                     "--nocapture",
                     "--test-threads=1",
                 ])
-                .env(CHILD, format!("{point} {case} {n} {}", ledger.path().display()))
+                .env(CHILD, format!("{point} {case} {n} {}", ledger.home.name()))
                 .output()
                 .unwrap();
             let signal = std::os::unix::process::ExitStatusExt::signal(&output.status);
             assert_eq!(signal, Some(9), "{case}: {output:?}");
+            ledger.home.bury();
             ledger.reopen().unwrap();
             check(&ledger, case, made);
             again(&ledger, case, made);

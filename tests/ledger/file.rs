@@ -3,6 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
 use tollgate::ledger::{
+    location::Location,
     read::LedgerReader,
     sqlite::{OpenError, SqliteOptions, SqliteStore},
 };
@@ -23,7 +24,7 @@ fn one_process_owns_a_ledger() {
     assert!(matches!(refused(ledger.options()), OpenError::Locked { .. }));
     // Reading needs no lock.
     ledger.pay("a");
-    assert_eq!(LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap().entries, 1);
+    assert_eq!(ledger.audit().entries, 1);
     ledger.reopen().unwrap();
 }
 
@@ -31,7 +32,7 @@ fn one_process_owns_a_ledger() {
 fn only_the_owner_may_read_the_files() {
     let ledger = Ledger::new();
     ledger.pay("a");
-    for file in fs::read_dir(ledger.dir.path()).unwrap().map(Result::unwrap) {
+    for file in fs::read_dir(ledger.dir()).unwrap().map(Result::unwrap) {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.file_name());
     }
 }
@@ -50,16 +51,16 @@ fn a_newer_layout_is_refused_by_name() {
 fn another_programs_file_is_left_alone() {
     let mut ledger = Ledger::new();
     ledger.close();
-    let path = ledger.dir.path().join("other.sqlite");
+    let path = ledger.dir().join("other.sqlite");
     rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
     let before = fs::read(&path).unwrap();
-    let error = refused(options(path.clone(), ledger.clock.clone()));
+    let error = refused(options((&path).into(), ledger.clock.clone()));
     assert!(matches!(error, OpenError::NotALedger { .. }), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
-    let text = ledger.dir.path().join("notes.txt");
+    let text = ledger.dir().join("notes.txt");
     fs::write(&text, "not a database, and longer than the header of one, which has a hundred bytes. ".repeat(4))
         .unwrap();
-    assert!(matches!(refused(options(text.clone(), ledger.clock.clone())), OpenError::NotALedger { .. }));
+    assert!(matches!(refused(options((&text).into(), ledger.clock.clone())), OpenError::NotALedger { .. }));
     assert!(matches!(LedgerReader::open(&text), Err(OpenError::NotALedger { .. })));
 }
 
@@ -85,7 +86,7 @@ fn a_damaged_ledger_is_not_opened() {
 #[test]
 fn a_place_that_cannot_be_written_and_a_zone_that_is_none_are_named() {
     let mut ledger = Ledger::new();
-    let nowhere = options(ledger.dir.path().join("missing/books.sqlite"), ledger.clock.clone());
+    let nowhere = options(Location::File(ledger.dir().join("missing/books.sqlite")), ledger.clock.clone());
     assert!(matches!(refused(nowhere), OpenError::Io { .. }));
     ledger.close();
     let zone = |name: &str| SqliteOptions { zone: name.to_owned(), ..ledger.options() };

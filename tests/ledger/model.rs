@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tollgate::ledger::{
-    read::LedgerReader,
     sqlite::SqliteStore,
     store::{Claim, ClaimError, ClaimRequest, Delivery, Look, Released, Store},
 };
 
-use crate::support::*;
+use crate::{home::Home, support::*};
 
 const LIMIT: i64 = 100;
 
@@ -116,7 +115,7 @@ impl Model {
             }
             Step::Restart => self.restart(ledger),
         }
-        assert_eq!(ledger.store().used(&request("", 0)).get(), self.used());
+        assert_eq!(ledger.used(&request("", 0)), self.used());
         assert!((0..=LIMIT).contains(&self.used()));
     }
 
@@ -135,7 +134,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 48 / Home::SLOWER, ..ProptestConfig::default() })]
 
     #[test]
     fn money_and_keys_are_conserved(steps in steps()) {
@@ -146,7 +145,7 @@ proptest! {
         }
         ledger.close();
         // Dense numbers, recomputed heads and sums, at most one void and one outcome a capture.
-        let report = LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap();
+        let report = ledger.audit();
         prop_assert_eq!(report.finding, None);
         let captured = |want: fn(bool, bool) -> bool| {
             let hits = |p: &&Payment| matches!(p, Payment::Captured { voided, told, .. } if want(*voided, *told));

@@ -31,7 +31,7 @@ fn a_capture_is_durable_and_the_next_claim_is_refused_also_after_a_restart() {
     ledger.reopen().unwrap();
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
     assert_eq!(wait(ledger.store().look(key("b"))), Ok(Look::Unknown));
-    assert_eq!(ledger.store().used(&request("a", 0)).get(), 10_000);
+    assert_eq!(ledger.used(&request("a", 0)), 10_000);
     assert_eq!(ledger.number("SELECT used FROM account_use"), 10_000);
     assert_eq!(ledger.number("SELECT count(*) FROM keys"), 1);
 }
@@ -40,7 +40,7 @@ fn a_capture_is_durable_and_the_next_claim_is_refused_also_after_a_restart() {
 fn below_the_floor_a_payment_is_refused_and_the_floor_never_falls() {
     let mut ledger = Ledger::new();
     ledger.pay("old");
-    ledger.clock.advance(3_600_000);
+    ledger.advance(3_600_000);
     let now = ledger.clock.now_ms();
     let fresh = tollgate::ledger::store::ClaimRequest { paid_at_ms: now, ..request("fresh", 1) };
     let claim = wait(ledger.store().claim(fresh)).unwrap();
@@ -108,7 +108,7 @@ fn of_two_captures_of_one_key_in_a_batch_one_loses_and_nothing_counts_it() {
     assert_eq!(ledger.number("SELECT seq FROM writers"), 3);
     assert_eq!(ledger.number("SELECT sum(captures) FROM rollups"), 3);
     assert_eq!(ledger.number("SELECT sum(captured) FROM rollups"), 30_000);
-    assert_eq!(ledger.store().used(&request("", 0)).get(), 30_000);
+    assert_eq!(ledger.used(&request("", 0)), 30_000);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_void_happens_once_gives_credit_back_and_the_key_stays_burnt() {
     assert_eq!(ledger.number("SELECT ref_n FROM entries WHERE kind = 2"), receipt.n);
     assert_eq!(ledger.number("SELECT voided - voids * 10000 FROM rollups"), 0);
     assert_eq!(ledger.number("SELECT used FROM account_use"), 0);
-    assert_eq!(ledger.store().used(&request("a", 0)).get(), 0);
+    assert_eq!(ledger.used(&request("a", 0)), 0);
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::AlreadyCaptured(Some(receipt.n)));
 }
 
@@ -137,12 +137,10 @@ fn an_outcome_without_company_rides_in_an_empty_batch() {
     ledger.outcome(receipt.n, Delivery::ClientLeft, false);
     ledger.close();
     assert_eq!(ledger.number("SELECT count(*) FROM batches"), 2);
-    let (n_first, outcomes): (Option<i64>, Vec<u8>) = ledger
-        .sql()
-        .query_row("SELECT n_first, outcomes FROM batches WHERE batch_seq = 2", (), |r| Ok((r.get(0)?, r.get(1)?)))
-        .unwrap();
-    let records = tollgate::ledger::outcomes::decode(&outcomes).unwrap();
-    assert_eq!((n_first, records.len(), records[0].n, records[0].bytes), (None, 1, receipt.n, 3456));
+    let row = ledger.rows("SELECT n_first, outcomes FROM batches WHERE batch_seq = 2").remove(0);
+    let n_first = &row[0];
+    let records = tollgate::ledger::outcomes::decode(&bytes(&row[1])).unwrap();
+    assert_eq!((n_first, records.len(), records[0].n, records[0].bytes), (&None, 1, receipt.n, 3456));
 }
 
 #[test]
@@ -150,10 +148,8 @@ fn outcomes_are_written_within_about_a_second_without_a_batch() {
     let ledger = Ledger::new();
     let receipt = ledger.pay("a");
     ledger.outcome(receipt.n, Delivery::Complete, false);
-    let sql = ledger.sql();
-    let count = || -> i64 { sql.query_row("SELECT count(*) FROM batches", (), |row| row.get(0)).unwrap() };
     let start = std::time::Instant::now();
-    while count() < 2 {
+    while ledger.number("SELECT count(*) FROM batches") < 2 {
         assert!(start.elapsed().as_secs() < 20);
         std::thread::yield_now();
     }
@@ -168,7 +164,7 @@ fn three_releases_burn_the_payment() {
         ledger.store().release(claim, Released::ClientLeft);
     }
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::Burnt);
-    assert_eq!(ledger.store().used(&request("a", 0)).get(), 0);
+    assert_eq!(ledger.used(&request("a", 0)), 0);
 }
 
 #[test]
@@ -199,7 +195,7 @@ fn a_posting_that_is_too_large_is_refused_before_it_meets_the_others() {
     assert!(capture(|p| p.route = "r".repeat(5000).into()).to_string().contains("too long"));
     // Each has cost an origin call, so each counts.
     assert_eq!(ledger.claim("a").unwrap_err(), ClaimError::Burnt);
-    assert_eq!(ledger.store().used(&request("", 0)).get(), 0);
+    assert_eq!(ledger.used(&request("", 0)), 0);
     ledger.pay("b");
 }
 
@@ -225,7 +221,7 @@ fn a_row_that_cannot_be_written_does_not_take_the_others_with_it() {
     }
     assert_eq!(ledger.store().health(), Health::Open);
     assert_eq!(ledger.number("SELECT seq FROM writers"), 19);
-    assert_eq!(ledger.store().used(&request("", 0)).get(), 190_000);
+    assert_eq!(ledger.used(&request("", 0)), 190_000);
 }
 
 #[test]
@@ -273,9 +269,9 @@ fn payments_below_the_floor_leave_memory_within_seconds_of_a_busy_gateway() {
     for i in 0..90 {
         ledger.pay(&i.to_string());
     }
-    ledger.clock.advance(3_600_000);
+    ledger.advance(3_600_000);
     for i in 0..10 {
-        ledger.clock.advance(1000);
+        ledger.advance(1000);
         let paid_at_ms = ledger.clock.now_ms();
         let request = tollgate::ledger::store::ClaimRequest { paid_at_ms, ..request(&format!("new {i}"), 1) };
         ledger.capture(wait(ledger.store().claim(request)).unwrap()).unwrap();
@@ -298,10 +294,8 @@ fn a_full_memory_is_not_open() {
 
 /// Number of captures, of voids, and the outcomes as `(capture, code)`.
 fn books(ledger: &Ledger) -> (i64, i64, Vec<(i64, u8)>) {
-    let sql = ledger.sql();
-    let mut statement = sql.prepare("SELECT outcomes FROM batches WHERE outcomes IS NOT NULL").unwrap();
-    let blobs: Vec<Vec<u8>> = statement.query_map((), |row| row.get(0)).unwrap().map(Result::unwrap).collect();
-    let records = blobs.iter().flat_map(|blob| tollgate::ledger::outcomes::decode(blob).unwrap());
+    let blobs = ledger.rows("SELECT outcomes FROM batches WHERE outcomes IS NOT NULL");
+    let records = blobs.iter().flat_map(|row| tollgate::ledger::outcomes::decode(&bytes(&row[0])).unwrap());
     let count = |kind| ledger.number(&format!("SELECT count(*) FROM entries WHERE kind = {kind}"));
     (count(1), count(2), records.map(|record| (record.n, record.delivery as u8)).collect())
 }
@@ -357,12 +351,11 @@ fn captures_of_a_core_with_a_mailbox_are_answered_through_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     tokio::task::LocalSet::new().block_on(&runtime, async {
         tokio::task::spawn_local(Mailbox::install());
-        let tasks: Vec<_> = (0..50)
-            .map(|i| {
-                let claim = ledger.claim_now(&i.to_string());
-                tokio::task::spawn_local(ledger.store().capture(claim, posting(units(10_000))))
-            })
-            .collect();
+        let mut tasks = Vec::new();
+        for i in 0..50 {
+            let claim = ledger.store().claim(request(&i.to_string(), 10_000)).await.unwrap();
+            tasks.push(tokio::task::spawn_local(ledger.store().capture(claim, posting(units(10_000)))));
+        }
         for task in tasks {
             task.await.unwrap().unwrap();
         }
@@ -374,7 +367,7 @@ fn captures_of_a_core_with_a_mailbox_are_answered_through_it() {
 fn templates_outlive_the_process() {
     let mut ledger = Ledger::new();
     wait(ledger.store().remember_terms(vec![([1; 32], b"one".to_vec()), ([2; 32], b"two".to_vec())])).unwrap();
-    ledger.clock.advance(1000);
+    ledger.advance(1000);
     wait(ledger.store().remember_terms(vec![([2; 32], b"two".to_vec())])).unwrap();
     ledger.reopen().unwrap();
     let recent = wait(ledger.store().recent_terms(NOON)).unwrap();
@@ -414,13 +407,13 @@ fn a_floor_that_a_wrong_clock_pushed_ahead_closes_priced_routes_with_the_reason(
     let mut ledger = Ledger::new();
     ledger.close();
     let pushed = NOON + 86_400_000;
-    ledger.sql().execute("UPDATE book SET replay_floor_ms = ?1", [pushed as i64]).unwrap();
+    ledger.change(&format!("UPDATE book SET replay_floor_ms = {pushed}"));
     ledger.reopen().unwrap();
     let Err(ClaimError::Unavailable(why)) = ledger.claim("a") else { panic!("every offer would be too old") };
     assert!(why.to_string().contains("86400 s behind the ledger's replay floor"), "{why}");
     assert!(!ledger.store().is_open());
     // Time passes, or the operator sets the clock.
-    ledger.clock.advance(86_400_000);
+    ledger.advance(86_400_000);
     ledger.store().check_clock();
     assert!(ledger.store().is_open());
     let request = tollgate::ledger::store::ClaimRequest { paid_at_ms: pushed, ..request("a", 1) };

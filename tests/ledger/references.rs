@@ -3,7 +3,6 @@
 use tollgate::ledger::{
     audit::Place,
     correction::State,
-    read::LedgerReader,
     store::{Posting, Store, What},
 };
 
@@ -35,12 +34,9 @@ fn check(change: &str, n: i64, said: &str) {
 }
 
 fn check_in(ledger: &Ledger, change: &str, n: i64, said: &str) {
-    let sql = ledger.sql();
-    let changed = sql.execute(change, ()).unwrap();
-    assert_eq!(changed, 1, "{change}");
-    rechain(&sql);
-    drop(sql);
-    let finding = LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap().finding;
+    assert_eq!(ledger.change(change), 1, "{change}");
+    rechain(ledger);
+    let finding = ledger.audit().finding;
     let finding = finding.unwrap_or_else(|| panic!("not found: {change}"));
     assert_eq!(finding.place, Place::Entry(BASE + n), "{change}: {finding}");
     assert!(finding.to_string().contains(said), "{change}: {finding}");
@@ -49,8 +45,8 @@ fn check_in(ledger: &Ledger, change: &str, n: i64, said: &str) {
 #[test]
 fn whole_books_whose_chain_is_written_anew_pass() {
     let ledger = books();
-    rechain(&ledger.sql());
-    let report = LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap();
+    rechain(&ledger);
+    let report = ledger.audit();
     assert_eq!((report.finding, report.entries, report.captures), (None, 8, 2));
     let kinds: Vec<i64> =
         (1..=8).map(|n| ledger.number(&format!("SELECT kind FROM entries WHERE n & 255 = {n}"))).collect();
@@ -103,7 +99,7 @@ fn less_than_the_maximum_may_be_taken_and_nothing_without_an_intent() {
     let settling = intend(&ledger, "b");
     wait(ledger.store().settled(settling, upto(4000), false)).unwrap();
     ledger.close();
-    let audit = |ledger: &Ledger| LedgerReader::open(&ledger.path()).unwrap().audit(|_, _| ()).unwrap().finding;
+    let audit = |ledger: &Ledger| ledger.audit().finding;
     assert_eq!(audit(&ledger), None);
     ledger.reopen().unwrap();
     wait(ledger.store().capture(claim(&ledger, "c").unwrap(), upto(1))).unwrap();

@@ -16,16 +16,16 @@ use crate::support::*;
 const DAY_MS: u64 = 86_400_000;
 
 fn copy(ledger: &Ledger, name: &str) {
-    Copy::make(&ledger.path(), &ledger.dir.path().join(name)).unwrap().name().unwrap();
+    Copy::make(&ledger.path(), &ledger.dir().join(name)).unwrap().name().unwrap();
 }
 
 /// As an operator puts a copy back: the files that are open belong to the ledger that is gone.
 fn put_back(ledger: &mut Ledger, name: &str) {
     ledger.close();
     for beside in ["", "-wal", "-shm"] {
-        let _ = fs::remove_file(ledger.dir.path().join(format!("books.sqlite{beside}")));
+        let _ = fs::remove_file(ledger.dir().join(format!("books.sqlite{beside}")));
     }
-    fs::copy(ledger.dir.path().join(name), ledger.path()).unwrap();
+    fs::copy(ledger.dir().join(name), ledger.path()).unwrap();
 }
 
 fn tell(ledger: &Ledger) -> Result<u64, RestoredError> {
@@ -127,7 +127,7 @@ fn a_copy_is_whole_while_the_gateway_sells() {
         while !selling.is_finished() {
             copy(&ledger, &format!("{i}.sqlite"));
             let report =
-                LedgerReader::open(&ledger.dir.path().join(format!("{i}.sqlite"))).unwrap().audit(|_, _| ()).unwrap();
+                LedgerReader::open(&ledger.dir().join(format!("{i}.sqlite"))).unwrap().audit(|_, _| ()).unwrap();
             assert_eq!(report.finding, None);
             assert!(report.entries >= last);
             (i, last) = (i + 1, report.entries);
@@ -142,16 +142,16 @@ fn a_copy_replaces_nothing_and_leaves_nothing_behind() {
     let ledger = Ledger::new();
     ledger.pay("a");
     copy(&ledger, "copy.sqlite");
-    let path = ledger.dir.path().join("copy.sqlite");
+    let path = ledger.dir().join("copy.sqlite");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let before = fs::read(&path).unwrap();
     assert!(matches!(Copy::make(&ledger.path(), &path), Err(BackupError::Exists(_))));
     assert_eq!(fs::read(&path).unwrap(), before);
-    let new = ledger.dir.path().join("other.sqlite.new");
+    let new = ledger.dir().join("other.sqlite.new");
     // What an earlier one left when it was interrupted.
     fs::write(&new, "a part").unwrap();
-    drop(Copy::make(&ledger.path(), &ledger.dir.path().join("other.sqlite")).unwrap());
-    assert!(!new.exists() && !ledger.dir.path().join("other.sqlite").exists());
-    let nowhere = Copy::make(&ledger.path(), &ledger.dir.path().join("no/copy.sqlite"));
+    drop(Copy::make(&ledger.path(), &ledger.dir().join("other.sqlite")).unwrap());
+    assert!(!new.exists() && !ledger.dir().join("other.sqlite").exists());
+    let nowhere = Copy::make(&ledger.path(), &ledger.dir().join("no/copy.sqlite"));
     assert!(matches!(nowhere, Err(BackupError::Copy { .. })));
 }

@@ -1,34 +1,26 @@
-//! A ledger in a temporary directory, and payments to put into it.
+//! A ledger of its own for each test, wherever [`Home`] keeps it: in a file, or in a database on a server.
 #![allow(dead_code)]
 
-use std::{
-    path::PathBuf,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-};
+use std::sync::Arc;
 
-use rusqlite::Connection;
-use tempfile::TempDir;
 use tollgate::{
     clock::Clock,
     ledger::{
+        audit::AuditReport,
         faults::{Faults, NoFaults},
         location::Location,
+        read::LedgerReader,
         sqlite::{OpenError, SqliteOptions, SqliteStore},
-        store::{
-            CaptureError, Claim, ClaimError, ClaimRequest, Delivery, KeyRecord, Outcome, Outcomes, Posting, Receipt,
-            Store, StoreFuture,
-        },
+        store::{CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Outcome, Outcomes, Receipt, Store},
     },
-    payment::key::PaymentKey,
-    wire::amount::{Currency, Units},
 };
 
-/// 24 November 2026, 12:00 UTC.
-pub const NOON: u64 = 1_795_521_600_000;
+use crate::home::Home;
+pub use crate::payments::*;
+pub use crate::rechain::{Books, Row, bytes, literal};
 
 pub struct Ledger {
-    pub dir: TempDir,
+    pub home: Home,
     pub clock: Clock,
     pub store: Option<Arc<SqliteStore>>,
 }
@@ -43,20 +35,19 @@ impl Ledger {
     }
 
     pub fn with(faults: Arc<dyn Faults>, change: impl FnOnce(&mut SqliteOptions)) -> Ledger {
-        let (dir, clock) = (tempfile::tempdir().unwrap(), Clock::manual(NOON));
-        let mut ledger = Ledger { dir, clock, store: None };
+        let mut ledger = Ledger { home: Home::new(), clock: Clock::manual(NOON), store: None };
         let mut options = ledger.options();
         change(&mut options);
         ledger.store = Some(SqliteStore::open_with_faults(options, faults).unwrap());
         ledger
     }
 
-    pub fn path(&self) -> PathBuf {
-        self.dir.path().join("books.sqlite")
+    pub fn location(&self) -> Location {
+        self.home.location()
     }
 
     pub fn options(&self) -> SqliteOptions {
-        options(self.path(), self.clock.clone())
+        options(self.location(), self.clock.clone())
     }
 
     pub fn store(&self) -> &SqliteStore {
@@ -75,6 +66,39 @@ impl Ledger {
         Ok(())
     }
 
+    pub fn reader(&self) -> LedgerReader {
+        LedgerReader::open(self.location()).unwrap()
+    }
+
+    pub fn audit(&self) -> AuditReport {
+        self.reader().audit(|_, _| ()).unwrap()
+    }
+
+    /// Time goes on, and whoever must say that it is still there has said so.
+    pub fn advance(&self, ms: u64) {
+        self.clock.advance(ms);
+        let Some(store) = &self.store else { return };
+        // It is said after what was asked has been answered, and before the next answer.
+        for _ in 0..2 {
+            let _ = wait(store.recent_terms(0));
+        }
+    }
+
+    /// Claimed and captured by an account in a period, once what was given back has arrived where it is counted.
+    pub fn used(&self, request: &ClaimRequest) -> i64 {
+        self.home.used(self.store(), request)
+    }
+
+    /// Lets the writer try its disk again until it is well.
+    pub fn until_open(&self) {
+        let start = std::time::Instant::now();
+        while self.store().health() != Health::Open {
+            assert!(start.elapsed().as_secs() < 30, "{:?}", self.store().health());
+            self.store().hurry();
+            std::thread::yield_now();
+        }
+    }
+
     pub fn claim(&self, name: &str) -> Result<Claim, ClaimError> {
         wait(self.store().claim(request(name, 10_000)))
     }
@@ -82,15 +106,6 @@ impl Ledger {
     pub fn capture(&self, claim: Claim) -> Result<Receipt, CaptureError> {
         let posting = posting(claim.request.amount);
         wait(self.store().capture(claim, posting))
-    }
-
-    /// A claim, from inside a runtime.
-    pub fn claim_now(&self, name: &str) -> Claim {
-        let mut claim = self.store().claim(request(name, 10_000));
-        match claim.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(claim) => claim.unwrap(),
-            Poll::Pending => panic!("a claim does not wait"),
-        }
     }
 
     pub fn pay(&self, name: &str) -> Receipt {
@@ -101,77 +116,30 @@ impl Ledger {
         self.store().outcome(Outcome { n, delivery, void, ms: 12, bytes: 3456 });
     }
 
-    /// Another connection, as an administrator would open it.
-    pub fn sql(&self) -> Connection {
-        Connection::open(self.path()).unwrap()
-    }
-
+    /// The one number that a statement returns.
     pub fn number(&self, sql: &str) -> i64 {
-        self.sql().query_row(sql, (), |row| row.get(0)).unwrap()
+        let rows = self.rows(sql);
+        let cell = rows.first().and_then(|row| row.first()?.as_deref());
+        cell.and_then(|cell| cell.parse().ok()).unwrap_or_else(|| panic!("{sql} returns no number"))
     }
 }
 
-pub fn options(path: PathBuf, clock: Clock) -> SqliteOptions {
-    SqliteOptions {
-        place: Location::File(path),
-        zone: "UTC".to_owned(),
-        keys_max: 100_000,
-        queue_max: 1000,
-        sync: true,
-        ttl_max_ms: 300_000,
-        since_ms: 0,
-        skew_ms: 30_000,
-        apart_max_ms: None,
-        secret_prints: String::new(),
-        clock,
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if let Some(store) = self.store.take()
+            && !std::thread::panicking()
+        {
+            let _ = store.close();
+        }
     }
 }
 
-pub fn wait<T>(future: StoreFuture<T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
-
-pub fn units(count: i64) -> Units {
-    Units::new(count).unwrap()
-}
-
-pub fn key(name: &str) -> PaymentKey {
-    PaymentKey::from_signature(&[name.as_bytes()])
-}
-
-/// Of the account `acme`, with a limit of 1 USD in November.
-pub fn request(name: &str, amount: i64) -> ClaimRequest {
-    ClaimRequest {
-        key: key(name),
-        paid_at_ms: NOON,
-        account: "acme".into(),
-        amount: units(amount),
-        asset: Currency::parse("USD").unwrap().into(),
-        limit: units(1_000_000),
-        period: 202_611,
-        purchase: None,
-        payer: None,
+impl Books for Ledger {
+    fn rows(&self, sql: &str) -> Vec<Row> {
+        self.home.rows(sql)
     }
-}
 
-pub fn posting(amount: Units) -> Posting {
-    Posting {
-        agent: "https://signer.example.com".into(),
-        agent_key: Some("poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U".into()),
-        route: "articles".into(),
-        scheme: "deferred",
-        amount,
-        list_amount: amount,
-        table_hash: [7; 32],
-        status: 200,
-        method: "GET".into(),
-        target: "https://shop.example/articles/1?full".into(),
-        evidence: b"\x01 evidence".to_vec(),
-        key: Some(Arc::new(KeyRecord {
-            thumbprint: "poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U".into(),
-            agent: "https://signer.example.com".into(),
-            jwk: r#"{"crv":"Ed25519","kty":"OKP","x":"JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs"}"#.into(),
-            directory_digest: [8; 32],
-        })),
+    fn change(&self, sql: &str) -> u64 {
+        self.home.change(sql)
     }
 }

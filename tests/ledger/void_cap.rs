@@ -10,8 +10,8 @@ use rusqlite::ffi;
 use tollgate::ledger::{
     correction::Rules,
     faults::Faults,
-    read::{Filter, LedgerReader, State},
-    store::{CaptureError, Delivery, Health, Store},
+    read::{Filter, State},
+    store::{CaptureError, Delivery, Store},
 };
 
 use crate::{
@@ -49,11 +49,11 @@ fn cut(ledger: &Ledger, account: &str, names: &[&str]) -> i64 {
 
 fn listed(ledger: &Ledger, state: State) -> usize {
     let filter = Filter { limit: 1000, state: Some(state), ..Filter::default() };
-    LedgerReader::open(&ledger.path()).unwrap().list(&filter).unwrap().len()
+    ledger.reader().list(&filter).unwrap().len()
 }
 
 fn used(ledger: &Ledger) -> i64 {
-    ledger.store().used(&request("", 0)).get()
+    ledger.used(&request("", 0))
 }
 
 #[test]
@@ -67,11 +67,11 @@ fn above_the_cap_the_charge_stands_and_is_listed_until_the_next_day() {
     rules(&ledger, 3);
     assert_eq!(cut(&ledger, "acme", &["g"]), 4);
     assert_eq!(cut(&ledger, "other", &["h"]), 5);
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     assert_eq!(cut(&ledger, "acme", &["i", "j", "k", "l"]), 8);
     // None at all: nothing is reversed without the operator.
     rules(&ledger, 0);
-    ledger.clock.advance(DAY_MS);
+    ledger.advance(DAY_MS);
     assert_eq!(cut(&ledger, "acme", &["m"]), 8);
     audited(&ledger);
 }
@@ -112,7 +112,7 @@ fn what_the_operator_voids_is_not_counted_before_or_after_a_restart() {
     assert_eq!(cut(&ledger, "acme", &["b"]), 8, "one of two is left");
     assert_eq!(cut(&ledger, "acme", &["c"]), 8);
     // Past the cap the operator still may.
-    let cuts = LedgerReader::open(&ledger.path()).unwrap();
+    let cuts = ledger.reader();
     let cuts = cuts.list(&Filter { limit: 9, state: Some(State::Cut), ..Filter::default() }).unwrap();
     void(&ledger, cuts[0].n).unwrap();
     assert_eq!((used(&ledger), listed(&ledger, State::Cut)), (0, 0));
@@ -140,10 +140,7 @@ fn what_the_gateway_withheld_is_voided_whatever_the_cap() {
     unseen.0.store(true, Ordering::Relaxed);
     let refused = ledger.capture(ledger.claim("withheld").unwrap());
     assert!(matches!(refused, Err(CaptureError::Unavailable(_))));
-    while ledger.store().health() != Health::Open {
-        ledger.store().hurry();
-        std::thread::yield_now();
-    }
+    ledger.until_open();
     ledger.close();
     assert_eq!(ledger.number("SELECT count(*) FROM entries WHERE kind = 2"), 2);
     assert_eq!(ledger.number("SELECT sum(used) FROM account_use"), 10);

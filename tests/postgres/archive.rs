@@ -1,7 +1,5 @@
 //! Archives of books on a server, of several writers.
 
-use std::sync::Arc;
-
 use tollgate::{
     clock::Clock,
     ledger::{
@@ -11,20 +9,15 @@ use tollgate::{
         location::Location,
         read::{Filter, LedgerReader},
         report::Days,
-        sqlite::{SqliteOptions, SqliteStore},
+        sqlite::SqliteStore,
         store::{ClaimRequest, Health, Receipt, Store},
     },
 };
 
-use crate::{ledger::*, support::Postgres};
+use crate::{ledger::*, store::open, support::Postgres};
 
 const DAY_MS: u64 = 86_400_000;
 const TODAY: i64 = 20_781;
-
-fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
-    let place = Location::parse(&server.url(), None).unwrap();
-    SqliteStore::open(SqliteOptions { place, ..options("".into(), clock.clone()) }).unwrap()
-}
 
 fn reader(server: &Postgres) -> LedgerReader {
     LedgerReader::open(Location::parse(&server.url(), None).unwrap()).unwrap()

@@ -1,7 +1,5 @@
 //! An audit of books on a server: claims, writers, and what one writer posts about another's.
 
-use std::sync::Arc;
-
 use tollgate::{
     clock::Clock,
     ledger::{
@@ -10,19 +8,13 @@ use tollgate::{
         location::Location,
         read::LedgerReader,
         settling::Intent,
-        sqlite::{SqliteOptions, SqliteStore},
         store::{ClaimRequest, Posting, Store},
     },
     payment::key::PaymentKey,
     wire::amount::Units,
 };
 
-use crate::{ledger::*, support::Postgres};
-
-fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
-    let place = Location::parse(&server.url(), None).unwrap();
-    SqliteStore::open(SqliteOptions { place, ..options("".into(), clock.clone()) }).unwrap()
-}
+use crate::{ledger::*, store::open, support::Postgres};
 
 fn audit(server: &Postgres) -> Option<Finding> {
     let reader = LedgerReader::open(Location::parse(&server.url(), None).unwrap()).unwrap();

@@ -82,13 +82,13 @@ fn every_command_says_the_same_of_a_server_and_of_a_file() {
     let Some(server) = Postgres::start("postgres::every_command") else { return };
     let clock = Clock::manual(NOON);
     let on_server = open(&server, &clock);
-    let on_file = Ledger::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("books.sqlite");
+    let on_file = SqliteStore::open(options((&path).into(), clock)).unwrap();
     live(&on_server);
-    live(on_file.store());
+    live(&on_file);
     on_server.close().unwrap();
-    let path = on_file.path();
-    let mut on_file = on_file;
-    on_file.close();
+    on_file.close().unwrap();
     let (file, url) = (path.to_str().unwrap(), server.url());
     let commands: &[&[&str]] = &[
         &["settle", "--until", "2026-11-25", "--json"],

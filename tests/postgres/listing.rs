@@ -1,7 +1,5 @@
 //! Listings of what several gateways posted.
 
-use std::sync::Arc;
-
 use tollgate::{
     clock::Clock,
     ledger::{
@@ -9,17 +7,12 @@ use tollgate::{
         entry::Kind,
         location::Location,
         read::{Filter, LedgerReader, Listed, State},
-        sqlite::{SqliteOptions, SqliteStore},
+        sqlite::SqliteStore,
         store::{ClaimRequest, Delivery, Outcome, Outcomes, Receipt, Store},
     },
 };
 
-use crate::{ledger::*, support::Postgres};
-
-fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
-    let place = Location::parse(&server.url(), None).unwrap();
-    SqliteStore::open(SqliteOptions { place, ..options("".into(), clock.clone()) }).unwrap()
-}
+use crate::{ledger::*, store::open, support::Postgres};
 
 fn list(server: &Postgres, filter: Filter) -> Vec<Listed> {
     LedgerReader::open(Location::parse(&server.url(), None).unwrap()).unwrap().list(&filter).unwrap()

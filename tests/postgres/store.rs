@@ -25,7 +25,7 @@ use crate::{
 /// A gateway's store over the server.
 pub fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
     let place = Location::parse(&server.url(), None).unwrap();
-    SqliteStore::open(SqliteOptions { place, ..options("".into(), clock.clone()) }).unwrap()
+    SqliteStore::open(options(place, clock.clone())).unwrap()
 }
 
 fn audit(server: &Postgres) -> tollgate::ledger::audit::AuditReport {
@@ -91,6 +91,43 @@ fn a_claim_whose_slot_is_gone_is_not_captured() {
     };
     let receipt = wait(a.capture(next, posting(units(10_000)))).unwrap();
     assert_eq!(receipt.n >> 48, 3);
+    a.close().unwrap();
+    b.close().unwrap();
+    assert_eq!(audit(&server).finding, None);
+}
+
+/// Its slot is still its own, and its chain goes on: only the row of the claim tells.
+#[test]
+fn a_claim_that_was_freed_or_forgotten_is_not_captured() {
+    let Some(server) = Postgres::start("postgres::a_claim_that_was_freed") else { return };
+    let clock = Clock::manual(NOON);
+    let (a, b) = (open(&server, &clock), open(&server, &clock));
+    let freed = wait(a.claim(request("freed", 10_000))).unwrap();
+    let taken = wait(a.claim(request("taken", 10_000))).unwrap();
+    // As after a freeze that was longer than the lease, when nobody has taken the slot.
+    server.sql("UPDATE claims SET hard_until_ms = 0");
+    let other = loop {
+        match wait(b.claim(request("taken", 10_000))) {
+            Ok(other) => break other,
+            Err(error) => assert_eq!(error, ClaimError::InFlight),
+        }
+    };
+    let lost = wait(a.claim(request("lost", 10_000))).unwrap();
+    // As after a crash of the server, which forgets claims of its last second.
+    server.sql(
+        "BEGIN; DELETE FROM claims WHERE state = 'r' AND slot = 1; \
+         UPDATE account_use SET used = 10000; COMMIT",
+    );
+    for claim in [freed, taken, lost] {
+        let error = wait(a.capture(claim, posting(units(10_000)))).unwrap_err();
+        assert!(error.to_string().contains("had run out"), "{error}");
+    }
+    assert_eq!(server.number("SELECT count(*) FROM entries"), 0);
+    wait(b.capture(other, posting(units(10_000)))).unwrap();
+    let again = wait(a.claim(request("freed", 10_000))).unwrap();
+    let receipt = wait(a.capture(again, posting(units(10_000)))).unwrap();
+    assert_eq!(receipt.n >> 48, 1, "it is the same gateway");
+    assert_eq!(server.number("SELECT used FROM account_use"), 20_000);
     a.close().unwrap();
     b.close().unwrap();
     assert_eq!(audit(&server).finding, None);
@@ -279,7 +316,7 @@ fn a_gateway_whose_clock_is_not_the_servers_sells_nothing_and_raises_no_floor() 
     let place = Location::parse(&server.url(), None).unwrap();
     let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
     let clock = Clock::manual(now_ms + 3_600_000);
-    let options = SqliteOptions { place, apart_max_ms: Some(60_000), ..options("".into(), clock) };
+    let options = SqliteOptions { apart_max_ms: Some(60_000), ..options(place, clock) };
     let ahead = SqliteStore::open(options.clone()).unwrap();
     let Health::Closed(why) = ahead.health() else { panic!("it is open") };
     assert!(why.contains("are 3600 s apart") || why.contains("are 3599 s apart"), "{why}");

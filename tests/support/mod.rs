@@ -13,6 +13,7 @@ pub mod past;
 pub mod permit;
 pub mod postgres;
 pub mod random;
+pub mod skipped;
 pub mod wallet;
 
 pub use agent::Agent;
@@ -22,15 +23,7 @@ pub use gateway::Gateway;
 pub use origin::{Origin, Seen};
 pub use postgres::Postgres;
 pub use random::Random;
-
-/// Leaves a line in the list of what did not run, which the test command shows.
-pub fn skipped(test: &str, reason: &str) {
-    eprintln!("skipped {test}: {reason}");
-    if let Some(path) = std::env::var_os("TOLLGATE_TEST_SKIPPED") {
-        let mut list = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
-        std::io::Write::write_all(&mut list, format!("{test}: {reason}\n").as_bytes()).unwrap();
-    }
-}
+pub use skipped::skipped;
 
 /// A gateway before `origin`, with `/paid/*` at 0.01 USD for `agent`'s account `acme`, and free paths besides.
 pub fn paid_site(origin: &Origin, agent: &Agent) -> Gateway {

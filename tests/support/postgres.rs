@@ -31,7 +31,7 @@ impl Postgres {
             super::skipped(test, "no PostgreSQL server is installed (Debian: postgresql)");
             return None;
         };
-        let dir = tempfile::Builder::new().prefix("pg").tempdir().unwrap();
+        let dir = tempfile::Builder::new().prefix("pg").tempdir_in(place()).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let data = dir.path().join("data");
         give_to_its_user(dir.path());
@@ -177,6 +177,14 @@ impl Drop for Postgres {
             let _ = child.wait();
         }
     }
+}
+
+/// In memory where there is plenty: none of these tests takes the machine's power away, and a disk makes them wait for it.
+fn place() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let free = Command::new("df").args(["--output=avail", "-k"]).arg(memory).stderr(Stdio::null()).output();
+    let free = free.ok().and_then(|df| String::from_utf8(df.stdout).ok()?.lines().nth(1)?.trim().parse::<u64>().ok());
+    if free.is_some_and(|kib| kib >= 4 << 20) { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// A new cluster, copied from one that is made once: making it takes seconds.
