@@ -14,8 +14,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use super::shared::Shared;
-use super::store::{CaptureError, Claim, ClaimError, Receipt, Released, Settling, Unavailable};
+use super::store::{CaptureError, Receipt, Unavailable};
 
 /// What a capture resolves to.
 pub(super) type CaptureResult = Result<Receipt, CaptureError>;
@@ -166,98 +165,22 @@ impl<T> Future for Filled<T> {
     }
 }
 
-/// Waits for a capture. Dropped before it has said that the row is on disk, it leaves that to `heir`: somebody owes for what
-/// nobody will be given.
-pub(super) struct Captured<H: FnOnce(Receipt) + Send + 'static> {
-    filled: Filled<CaptureResult>,
+/// Waits for something that somebody must see to. Dropped before it has said so, it leaves the result to `heir`.
+pub(super) struct Lent<T: Send + 'static, H: FnOnce(T) + Send + 'static> {
+    filled: Filled<T>,
     heir: Option<H>,
 }
 
-impl<H: FnOnce(Receipt) + Send + 'static> Captured<H> {
-    pub(super) fn new(filled: Filled<CaptureResult>, heir: H) -> Captured<H> {
-        Captured { filled, heir: Some(heir) }
+impl<T: Send + 'static, H: FnOnce(T) + Send + 'static> Lent<T, H> {
+    pub(super) fn new(filled: Filled<T>, heir: H) -> Lent<T, H> {
+        Lent { filled, heir: Some(heir) }
     }
 }
 
 // Nothing in it is pinned.
-impl<H: FnOnce(Receipt) + Send + 'static> Unpin for Captured<H> {}
+impl<T: Send + 'static, H: FnOnce(T) + Send + 'static> Unpin for Lent<T, H> {}
 
-impl<H: FnOnce(Receipt) + Send + 'static> Future for Captured<H> {
-    type Output = CaptureResult;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<CaptureResult> {
-        let result = Pin::new(&mut self.filled).poll(cx);
-        if result.is_ready() {
-            self.heir = None;
-        }
-        result
-    }
-}
-
-impl<H: FnOnce(Receipt) + Send + 'static> Drop for Captured<H> {
-    fn drop(&mut self) {
-        let Some(heir) = self.heir.take() else { return };
-        self.filled.0.bequeath(Box::new(|result| {
-            if let Ok(receipt) = result {
-                heir(receipt);
-            }
-        }));
-    }
-}
-
-/// Waits for the database to grant a claim that memory has granted. Dropped before, it gives the claim back.
-pub(super) struct Claiming {
-    filled: Filled<Result<(), ClaimError>>,
-    shared: Arc<Shared>,
-    claim: Option<Claim>,
-}
-
-impl Claiming {
-    pub(super) fn new(filled: Filled<Result<(), ClaimError>>, claim: Claim, shared: Arc<Shared>) -> Claiming {
-        Claiming { filled, shared, claim: Some(claim) }
-    }
-}
-
-impl Future for Claiming {
-    type Output = Result<Claim, ClaimError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let granted = std::task::ready!(Pin::new(&mut self.filled).poll(cx));
-        let Some(claim) = self.claim.take() else { return Poll::Pending };
-        Poll::Ready(match granted {
-            Ok(()) => Ok(claim),
-            Err(error) => {
-                self.shared.claims.refused(&claim, &error);
-                Err(error)
-            }
-        })
-    }
-}
-
-impl Drop for Claiming {
-    fn drop(&mut self) {
-        let Some(claim) = self.claim.take() else { return };
-        let shared = self.shared.clone();
-        self.filled.0.bequeath(Box::new(move |granted| match granted {
-            Ok(()) => shared.release(&claim, Released::NotAsked),
-            Err(error) => shared.claims.refused(&claim, &error),
-        }));
-    }
-}
-
-/// Waits for something that must be given back where nobody takes it: dropped before, the result goes to `heir`.
-pub(super) struct Lent<T: Send + 'static> {
-    filled: Filled<T>,
-    heir: Option<Heir<T>>,
-}
-
-impl<T: Send + 'static> Lent<T> {
-    pub(super) fn new(filled: Filled<T>, heir: impl FnOnce(T) + Send + 'static) -> Lent<T> {
-        Lent { filled, heir: Some(Box::new(heir)) }
-    }
-}
-
-impl<T: Send + 'static> Future for Lent<T> {
+impl<T: Send + 'static, H: FnOnce(T) + Send + 'static> Future for Lent<T, H> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -267,47 +190,11 @@ impl<T: Send + 'static> Future for Lent<T> {
     }
 }
 
-impl<T: Send + 'static> Drop for Lent<T> {
+impl<T: Send + 'static, H: FnOnce(T) + Send + 'static> Drop for Lent<T, H> {
     fn drop(&mut self) {
         if let Some(heir) = self.heir.take() {
-            self.filled.0.bequeath(heir);
+            self.filled.0.bequeath(Box::new(heir));
         }
-    }
-}
-
-/// Waits for an intent. Dropped before it has said that it is on disk, or after, without being asked: nobody will settle it
-/// in this hand, so whatever is on disk is left to be resolved.
-pub(super) struct Intended {
-    filled: Filled<CaptureResult>,
-    shared: Arc<Shared>,
-    settling: Option<Settling>,
-}
-
-impl Intended {
-    pub(super) fn new(filled: Filled<CaptureResult>, shared: Arc<Shared>, settling: Settling) -> Intended {
-        Intended { filled, shared, settling: Some(settling) }
-    }
-}
-
-impl Future for Intended {
-    type Output = Result<Settling, CaptureError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let result = std::task::ready!(Pin::new(&mut self.filled).poll(cx));
-        let settling = self.settling.take();
-        Poll::Ready(result.and_then(|_| settling.ok_or(CaptureError::Lost)))
-    }
-}
-
-impl Drop for Intended {
-    fn drop(&mut self) {
-        let Some(settling) = self.settling.take() else { return };
-        let shared = self.shared.clone();
-        self.filled.0.bequeath(Box::new(move |result| {
-            if result.is_ok() {
-                shared.unresolve(settling);
-            }
-        }));
     }
 }
 

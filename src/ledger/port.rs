@@ -4,7 +4,7 @@ use std::{future, sync::Arc};
 
 use super::{
     limits,
-    mailbox::{Answer, Captured, Claiming, Filled, Intended, Lent, Ticket},
+    mailbox::{Answer, Filled, Lent, Ticket},
     postgres::desk::Word,
     queue::{Act, Ask, Job, Redelivery, TurnEnd},
     sqlite::SqliteStore,
@@ -24,7 +24,7 @@ impl Store for SqliteStore {
             (Ok(claim), Some(desk)) => {
                 let ticket = Ticket::new();
                 desk.say(Word::Claim(Box::new(claim.request.clone()), ticket.clone()));
-                Box::pin(Claiming::new(Filled(ticket), claim, self.shared.clone()))
+                Box::pin(self.shared.granted(Filled(ticket), claim))
             }
             (claim, _) => Box::pin(future::ready(claim)),
         }
@@ -50,13 +50,7 @@ impl Store for SqliteStore {
         }
         let (answer, filled) = Answer::new();
         match self.shared.queue.push_capture(Job { claim, posting, act: Act::Capture, answer }) {
-            Ok(()) => {
-                let shared = self.shared.clone();
-                Box::pin(Captured::new(filled, move |receipt: Receipt| {
-                    let (n, delivery) = (receipt.n, Delivery::NotSent);
-                    shared.queue.push_outcome(Outcome { n, delivery, void: true, ms: 0, bytes: 0 });
-                }))
-            }
+            Ok(()) => Box::pin(self.shared.answered(filled)),
             Err((job, unavailable)) => {
                 self.shared.give_back(&job.claim);
                 Box::pin(future::ready(Err(unavailable.into())))
@@ -78,7 +72,7 @@ impl Store for SqliteStore {
         let posting = intent.posting.clone();
         match self.shared.queue.push_capture(Job { claim, posting, act: Act::Intend(intent), answer }) {
             // Whoever drops this future never asks a facilitator: the payment is unresolved only for the look of it.
-            Ok(()) => Box::pin(Intended::new(filled, self.shared.clone(), settling)),
+            Ok(()) => Box::pin(self.shared.intended(filled, settling)),
             Err((job, unavailable)) => {
                 self.shared.give_back(&job.claim);
                 Box::pin(future::ready(Err(unavailable.into())))

@@ -8,7 +8,7 @@ use super::{
     entry::{Entry, EntryNumber, Kind, PostingKey},
     file::Head,
     postgres::{self, bulk},
-    rollup::{self, RollupKey, Rollups, Sums},
+    rollup::{self, RollupKey, Rollups},
     rows,
     sql::{Session, SqlResult, params},
 };
@@ -126,10 +126,11 @@ impl<'t, 'e> Poster<'t, 'e> {
         for (key, sums) in self.rollups.iter() {
             self.transaction.execute(
                 "INSERT INTO rollups (book_day, account, agent, route, scheme, asset, slot, captures, captured, voids, \
-                 voided) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT \
+                 voided, refunds, refunded) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT \
                  (book_day, account, agent, route, scheme, asset, slot) DO UPDATE SET \
                  captures = rollups.captures + excluded.captures, captured = rollups.captured + excluded.captured, \
-                 voids = rollups.voids + excluded.voids, voided = rollups.voided + excluded.voided",
+                 voids = rollups.voids + excluded.voids, voided = rollups.voided + excluded.voided, \
+                 refunds = rollups.refunds + excluded.refunds, refunded = rollups.refunded + excluded.refunded",
                 params![
                     key.book_day,
                     key.account,
@@ -142,31 +143,11 @@ impl<'t, 'e> Poster<'t, 'e> {
                     sums.captured,
                     sums.voids,
                     sums.voided,
+                    sums.refunds,
+                    sums.refunded,
                 ],
             )?;
-            add_refunds(self.transaction, key, sums)?;
         }
         Ok(())
     }
-}
-
-/// Adds refunds, which are rare, to a row that is there.
-fn add_refunds(connection: &Session, key: &RollupKey<&str>, sums: &Sums) -> SqlResult<()> {
-    if (sums.refunds, sums.refunded) == (0, 0) {
-        return Ok(());
-    }
-    let add = "UPDATE rollups SET refunds = refunds + ?8, refunded = refunded + ?9 WHERE book_day = ?1 AND account = ?2 \
-               AND agent = ?3 AND route = ?4 AND scheme = ?5 AND asset = ?6 AND slot = ?7";
-    let values = params![
-        key.book_day,
-        key.account,
-        key.agent,
-        key.route,
-        key.scheme,
-        key.asset,
-        key.slot,
-        sums.refunds,
-        sums.refunded,
-    ];
-    connection.execute(add, values).map(drop)
 }

@@ -46,6 +46,11 @@ impl Settling {
         self.claim.request.key
     }
 
+    /// The same settlement, for whoever takes it over should the first be dropped.
+    pub(super) fn twin(&self) -> Settling {
+        Settling { claim: self.claim.twin(), intent: self.intent.clone() }
+    }
+
     /// What was intended.
     pub fn intent(&self) -> &Intent {
         &self.intent

@@ -14,7 +14,7 @@ use super::{
     clock_rule::ClockRule,
     correction::Rules,
     day::{CreditPeriod, credit_period},
-    mailbox::{Answer, Ticket},
+    mailbox::{Answer, CaptureResult, Filled, Lent, Ticket},
     options::SqliteOptions,
     place::Place,
     postgres::{
@@ -23,7 +23,7 @@ use super::{
     },
     queue::{Ask, Queue, Redelivery, TurnEnd},
     sql::{Session, SqlResult},
-    store::{Claim, Health, Released, Settling, Unresolved},
+    store::{CaptureError, Claim, ClaimError, Delivery, Health, Outcome, Receipt, Released, Settling, Unresolved},
 };
 use crate::{clock::Clock, payment::key::PaymentKey};
 
@@ -173,6 +173,59 @@ impl Shared {
     fn lease_over(&self) -> Option<Arc<str>> {
         let over = self.desk.as_ref().is_some_and(|desk| desk.held().is_over(self.clock.now_ms()));
         over.then(|| "the lease on the ledger's database has run out; it is being renewed".into())
+    }
+
+    /// Waits for a capture. Should nobody wait any longer, its answer was not sent: somebody owes for what he will not be given.
+    pub(super) fn answered(
+        self: &Arc<Self>,
+        filled: Filled<CaptureResult>,
+    ) -> impl Future<Output = CaptureResult> + Send + use<> {
+        let shared = self.clone();
+        Lent::new(filled, move |result: CaptureResult| {
+            if let Ok(Receipt { n, .. }) = result {
+                let delivery = Delivery::NotSent;
+                shared.queue.push_outcome(Outcome { n, delivery, void: true, ms: 0, bytes: 0 });
+            }
+        })
+    }
+
+    /// Waits for the database to grant a claim that memory has granted. Should nobody wait any longer, it is given back.
+    pub(super) fn granted(
+        self: &Arc<Self>,
+        filled: Filled<Result<(), ClaimError>>,
+        claim: Claim,
+    ) -> impl Future<Output = Result<Claim, ClaimError>> + Send + use<> {
+        let (shared, twin) = (self.clone(), claim.twin());
+        let end = move |granted: Result<(), ClaimError>| match granted {
+            Ok(()) => shared.release(&twin, Released::NotAsked),
+            Err(error) => shared.claims.refused(&twin, &error),
+        };
+        let (lent, shared) = (Lent::new(filled, end), self.clone());
+        async move {
+            match lent.await {
+                Ok(()) => Ok(claim),
+                Err(error) => {
+                    shared.claims.refused(&claim, &error);
+                    Err(error)
+                }
+            }
+        }
+    }
+
+    /// Waits for an intent. Should nobody wait any longer, nobody will settle it in this hand, so whatever is on disk is left to
+    /// be resolved.
+    pub(super) fn intended(
+        self: &Arc<Self>,
+        filled: Filled<CaptureResult>,
+        settling: Settling,
+    ) -> impl Future<Output = Result<Settling, CaptureError>> + Send + use<> {
+        let (shared, twin) = (self.clone(), settling.twin());
+        let lent = Lent::new(filled, move |result: CaptureResult| {
+            if result.is_ok() {
+                shared.unresolve(twin);
+            }
+        });
+        async move { lent.await.map(|_| settling) }
     }
 
     /// Gives a claim back: nothing was given.

@@ -19,15 +19,15 @@ use super::{
     correction::Rules,
     faults::{Faults, NoFaults},
     location::Location,
-    mailbox::{Answer, Captured, Filled, Ticket},
+    mailbox::{Answer, Filled, Ticket},
     opening::Opening,
     postgres::desk::Desk,
     queue::{Act, Ask, Job},
     shared::Shared,
     statements::{Mark, MarkError},
     store::{
-        CaptureError, Claim, ClaimRequest, Delivery, Health, Outcome, Outcomes, Posting, Receipt, Settling,
-        StoreFuture, Unavailable,
+        CaptureError, Claim, ClaimRequest, Health, Outcome, Outcomes, Posting, Receipt, Settling, StoreFuture,
+        Unavailable,
     },
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
@@ -232,13 +232,7 @@ impl SqliteStore {
         let (answer, filled) = Answer::new();
         match self.shared.queue.push_capture(Job { claim, posting, act, answer }) {
             Ok(()) if owed => Box::pin(filled),
-            Ok(()) => {
-                let shared = self.shared.clone();
-                Box::pin(Captured::new(filled, move |receipt: Receipt| {
-                    let (n, delivery) = (receipt.n, Delivery::NotSent);
-                    shared.queue.push_outcome(Outcome { n, delivery, void: true, ms: 0, bytes: 0 });
-                }))
-            }
+            Ok(()) => Box::pin(self.shared.answered(filled)),
             Err((job, unavailable)) => {
                 // The row of its intent stays; the payment can be looked up later.
                 if let Act::Settle { intent, .. } | Act::Fail(intent) = job.act {

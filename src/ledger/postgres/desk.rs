@@ -200,6 +200,12 @@ impl Queue {
         waiting.closed.take().is_some()
     }
 
+    /// Waits before the server is tried again; not for one that is to close.
+    fn pause(&self, wait: Duration) {
+        let waiting = self.lock();
+        drop(self.changed.wait_timeout_while(waiting, wait, |waiting| !waiting.closing));
+    }
+
     /// Everything that waits, once something does or it is time to sweep; true when the desk is closing.
     fn take(&self, wait: Duration) -> (VecDeque<Word>, bool) {
         let waiting = self.lock();
@@ -245,7 +251,7 @@ impl Clerk {
                     self.session = None;
                     self.refuse(&mut kept, &reason);
                     if !closing {
-                        thread::sleep(backoff);
+                        self.queue.pause(backoff);
                         backoff = (backoff * 2).min(BACKOFF.1);
                     }
                 }
