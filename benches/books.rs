@@ -21,11 +21,11 @@ use std::{
 use tollgate::{
     clock::Clock,
     ledger::{
+        ledger_store::{LedgerOptions, LedgerStore},
         location::Location,
         mailbox::Mailbox,
         read::LedgerReader,
         report::{By, Days},
-        sqlite::{SqliteOptions, SqliteStore},
         store::{ClaimRequest, Delivery, Outcome, Outcomes as _, Posting, Store},
     },
     payment::key::PaymentKey,
@@ -111,14 +111,14 @@ fn us(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }
 
-fn store(place: Location, sync: bool) -> Arc<SqliteStore> {
+fn store(place: Location, sync: bool) -> Arc<LedgerStore> {
     let clock = Clock::system();
-    SqliteStore::open(SqliteOptions { sync, queue_max: 8192, ..SqliteOptions::offline(place, "UTC".to_owned(), clock) })
+    LedgerStore::open(LedgerOptions { sync, queue_max: 8192, ..LedgerOptions::offline(place, "UTC".to_owned(), clock) })
         .unwrap()
 }
 
 /// Captures a second, and the time that claim and capture take together.
-fn round(store: &Arc<SqliteStore>, waiting: usize) -> (f64, Duration, Duration) {
+fn round(store: &Arc<LedgerStore>, waiting: usize) -> (f64, Duration, Duration) {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();

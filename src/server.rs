@@ -26,8 +26,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Origin};
 use crate::facilitator;
 use crate::identity::{self, Keys, Service};
+use crate::ledger::ledger_store::{APART_MAX_MS, LedgerOptions, LedgerStore, OpenError};
 use crate::ledger::mailbox::Mailbox;
-use crate::ledger::sqlite::{APART_MAX_MS, OpenError, SqliteOptions, SqliteStore};
 use crate::ledger::store::{Health, Store as _};
 use crate::payment::signed::Rules;
 use crate::proxy::answers::Answers;
@@ -51,7 +51,7 @@ pub struct Gateway {
     cores: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
     shared: Arc<Shared>,
-    store: Arc<SqliteStore>,
+    store: Arc<LedgerStore>,
 }
 
 /// How far a gateway has come.
@@ -142,7 +142,7 @@ impl Gateway {
         let tls = origin_tls(&config)?;
         let sockets = listen(&config)?;
         let addresses = sockets.iter().filter_map(|(_, s)| s.first()?.local_addr().ok()).collect();
-        let store = SqliteStore::start(SqliteOptions {
+        let store = LedgerStore::start(LedgerOptions {
             place: config.ledger.location.clone(),
             zone: config.ledger.zone.clone(),
             keys_max: config.ledger.keys_max,
@@ -328,7 +328,7 @@ fn spawn_control(
 }
 
 /// Closes priced routes when the wall clock jumps.
-async fn watch_clock(store: Arc<SqliteStore>) {
+async fn watch_clock(store: Arc<LedgerStore>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     loop {
         every.tick().await;
@@ -337,7 +337,7 @@ async fn watch_clock(store: Arc<SqliteStore>) {
 }
 
 /// Closes priced routes while the ledger's path does not name the open file.
-async fn watch_file(store: Arc<SqliteStore>) {
+async fn watch_file(store: Arc<LedgerStore>) {
     let mut every = tokio::time::interval(Duration::from_secs(1));
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

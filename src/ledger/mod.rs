@@ -1,9 +1,10 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
 //! Pure: [`entry`], [`correction`], [`chain`], [`close`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
-//! [`store`], with [`settling`] for payments that move money at once; its SQLite is [`sqlite`], made of `claims` (memory),
+//! [`store`], with [`settling`] for payments that move money at once. [`ledger_store`] implements it, made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
-//! (one wake a core and batch). [`read`], [`report`] and [`audit`] look at the file of a running gateway without its lock.
+//! (one wake a core and batch), over [`sql`]: a file, or a server that several gateways share ([`postgres`]). [`read`],
+//! [`report`] and [`audit`] look at the books of a running gateway without its lock.
 //! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them.
 
 pub mod archive;
@@ -35,6 +36,7 @@ pub mod outcomes;
 pub mod owed;
 mod place;
 
+pub mod ledger_store;
 mod port;
 mod poster;
 pub mod postgres;
@@ -50,7 +52,6 @@ mod settlements;
 pub mod settling;
 mod shared;
 pub mod sql;
-pub mod sqlite;
 pub mod statements;
 mod steps;
 pub mod store;

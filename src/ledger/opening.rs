@@ -11,11 +11,11 @@ use super::{
     credit::is_before,
     faults::Faults,
     file::{OpenError, Owner},
+    ledger_store::LedgerOptions,
     place::Place,
     settlements,
     shared::Shared,
     sql::SqlResult,
-    sqlite::SqliteOptions,
     store::Unavailable,
     writer::{BACKOFF, Writer},
 };
@@ -29,7 +29,7 @@ const HAND_OVER: Duration = Duration::from_millis(200);
 
 /// A ledger that is not open yet.
 pub(super) struct Opening {
-    pub(super) options: SqliteOptions,
+    pub(super) options: LedgerOptions,
     pub(super) faults: Arc<dyn Faults>,
     pub(super) shared: Arc<Shared>,
 }
@@ -79,7 +79,7 @@ impl Opening {
 
     /// Locks and opens the ledger, checks the end of its chain, and fills memory.
     fn attempt(&self) -> Result<Writer, OpenError> {
-        let SqliteOptions { place, zone, sync, since_ms, .. } = &self.options;
+        let LedgerOptions { place, zone, sync, since_ms, .. } = &self.options;
         let owner = place.file().map(Owner::lock).transpose()?;
         let asked_ms = self.shared.clock.now_ms();
         let books = Books::open(place, zone, *sync, *since_ms, self.faults.clone())?;

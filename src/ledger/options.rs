@@ -9,7 +9,7 @@ pub const APART_MAX_MS: u64 = 60_000;
 
 /// How a ledger is opened.
 #[derive(Clone, Debug)]
-pub struct SqliteOptions {
+pub struct LedgerOptions {
     /// Where it is; made when it is missing.
     pub place: Location,
     /// IANA zone of book days, `UTC`; fixed when the file is made.
@@ -36,10 +36,10 @@ pub struct SqliteOptions {
     pub clock: Clock,
 }
 
-impl SqliteOptions {
+impl LedgerOptions {
     /// For a command that opens the ledger of a gateway that does not run.
-    pub fn offline(place: Location, zone: String, clock: Clock) -> SqliteOptions {
-        SqliteOptions {
+    pub fn offline(place: Location, zone: String, clock: Clock) -> LedgerOptions {
+        LedgerOptions {
             place,
             zone,
             keys_max: usize::MAX,

@@ -3,11 +3,11 @@
 use std::{future, sync::Arc};
 
 use super::{
+    ledger_store::LedgerStore,
     limits,
     mailbox::{Answer, Filled, Lent, Ticket},
     postgres::desk::Word,
     queue::{Act, Ask, Job, Redelivery, TurnEnd},
-    sqlite::SqliteStore,
     store::{
         Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Intent, Look, Order,
         Outcome, Outcomes as _, OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms,
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::payment::key::PaymentKey;
 
-impl Store for SqliteStore {
+impl Store for LedgerStore {
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Result<Claim, ClaimError>> {
         let now_ms = self.shared.clock.now_ms();
         let claim = self.open_now().map_err(ClaimError::from).and_then(|()| self.shared.claims.claim(request, now_ms));

@@ -15,7 +15,7 @@ use super::{
     correction::Rules,
     day::{CreditPeriod, credit_period},
     mailbox::{Answer, CaptureResult, Filled, Lent, Ticket},
-    options::SqliteOptions,
+    options::LedgerOptions,
     place::Place,
     postgres::{
         self,
@@ -75,7 +75,7 @@ pub(super) struct Closed {
 
 impl Shared {
     /// Of a ledger that is not open.
-    pub(super) fn new(options: &SqliteOptions, claims: Arc<Claims>, desk: Option<Desk>) -> Shared {
+    pub(super) fn new(options: &LedgerOptions, claims: Arc<Claims>, desk: Option<Desk>) -> Shared {
         let idle = if desk.is_some() { RENEW_EVERY } else { IDLE };
         Shared {
             clock: options.clock.clone(),

@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 
-use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::ledger_store::LedgerStore;
 use crate::payment::gateway_key::GatewayKey;
 
 /// Longest line that is read.
@@ -64,7 +64,7 @@ impl Drop for Door {
 /// Serves the door until this is dropped. Without one yet, the ledger is still another process's: its door too.
 pub(super) async fn serve(
     door: Option<Door>,
-    store: Arc<SqliteStore>,
+    store: Arc<LedgerStore>,
     file: Option<PathBuf>,
     key: Option<Arc<GatewayKey>>,
 ) {
@@ -116,7 +116,7 @@ fn open(path: &Path) -> io::Result<UnixListener> {
     opened
 }
 
-async fn converse(stream: UnixStream, store: &SqliteStore, key: Option<Arc<GatewayKey>>) -> io::Result<()> {
+async fn converse(stream: UnixStream, store: &LedgerStore, key: Option<Arc<GatewayKey>>) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::MissedTickBehavior;
 
-use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::ledger_store::LedgerStore;
 use crate::ledger::store::{Store as _, Unavailable};
 use crate::payment::quoted::is_quote;
 use crate::payment::terms::{Template, Term, Terms};
@@ -25,13 +25,13 @@ const TTL_MAX_MS: u64 = 3_600_000;
 #[derive(Clone)]
 pub(super) struct LiveTerms {
     pub(super) shared: Arc<Shared>,
-    pub(super) store: Arc<SqliteStore>,
+    pub(super) store: Arc<LedgerStore>,
     own: Vec<Arc<Term>>,
 }
 
 impl LiveTerms {
     /// The terms of the offers of `shared`.
-    pub(super) fn new(shared: Arc<Shared>, store: Arc<SqliteStore>) -> LiveTerms {
+    pub(super) fn new(shared: Arc<Shared>, store: Arc<LedgerStore>) -> LiveTerms {
         let mut own: Vec<Arc<Term>> =
             shared.offers.iter().flatten().flat_map(|o| &o.entries).map(|e| e.term.clone()).collect();
         if shared.config.exact.v1 {

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use serde_json::{Value, json};
 use tollgate::clock::Clock;
 use tollgate::ledger::evidence::WalletEvidence;
+use tollgate::ledger::ledger_store::{LedgerOptions, LedgerStore};
 use tollgate::ledger::location::Location;
-use tollgate::ledger::sqlite::{SqliteOptions, SqliteStore};
 use tollgate::ledger::store::{
     ClaimRequest, Delivery, Intent, Outcome, Outcomes as _, Posting, Purchase, Store as _, StoreFuture,
 };
@@ -123,7 +123,7 @@ fn past(was: Was, facilitator: &Facilitator) -> Past {
     let info = ResourceInfo { url: URL, description: "", mime_type: "" };
     let body = facilitator::request(&payload, &requirements, &info).unwrap().to_string();
     let clock = Clock::manual(then_ms + 1000);
-    let store = SqliteStore::open(SqliteOptions::offline(
+    let store = LedgerStore::open(LedgerOptions::offline(
         Location::File(dir.path().join("tollgate.sqlite")),
         "UTC".into(),
         clock,

@@ -361,7 +361,7 @@ fn a_disk_that_fails_drops_nothing_without_a_note() {
             ledger.close();
             let faults = Arc::new(FailsOnce(AtomicU32::new(step), before));
             ledger.store =
-                Some(tollgate::ledger::sqlite::SqliteStore::open_with_faults(ledger.options(), faults).unwrap());
+                Some(tollgate::ledger::ledger_store::LedgerStore::open_with_faults(ledger.options(), faults).unwrap());
             let mut failed = 0;
             let mut again = |done: Result<u64, ArchiveError>, ledger: &Ledger| match done {
                 Ok(some) => Some(some),

@@ -18,9 +18,9 @@ use tollgate::{
         close::Close,
         closing::CloseError,
         faults::{Faults, NoFaults},
+        ledger_store::LedgerStore,
         location::Location,
         report::{By, Days},
-        sqlite::SqliteStore,
         statements::{Mark, MarkError, Statement, StatementState},
         store::{ClaimRequest, Delivery, Receipt, Store},
     },
@@ -281,7 +281,7 @@ fn child_that_dies_over_a_close() {
     let at = At { before: count("before"), after: count("after"), how: How::Kill };
     let clock = Clock::manual(NOON + DAY_MS);
     let store =
-        SqliteStore::open_with_faults(options(Location::parse(path, None).unwrap(), clock), Arc::new(at)).unwrap();
+        LedgerStore::open_with_faults(options(Location::parse(path, None).unwrap(), clock), Arc::new(at)).unwrap();
     let _ = wait(store.close_days(TODAY + 1, None));
 }
 

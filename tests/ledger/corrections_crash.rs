@@ -14,8 +14,8 @@ use tollgate::{
     ledger::{
         correction::State,
         faults::Faults,
+        ledger_store::LedgerStore,
         location::Location,
-        sqlite::SqliteStore,
         store::{By, ClaimError, CorrectError, Corrected, Order, Store, What},
     },
 };
@@ -74,13 +74,13 @@ fn what(case: &str) -> What {
     }
 }
 
-fn correct(store: &SqliteStore, n: i64, case: &str) -> Option<Result<Corrected, CorrectError>> {
+fn correct(store: &LedgerStore, n: i64, case: &str) -> Option<Result<Corrected, CorrectError>> {
     let order = Order { n, what: what(case), reason: "because".to_owned(), by: By::Operator };
     wait(store.correct(vec![order])).ok().map(|mut results| results.remove(0))
 }
 
 /// Gives all turns at what is owed back.
-fn lapse(store: &SqliteStore) {
+fn lapse(store: &LedgerStore) {
     for _ in 0..3 {
         if let Some(turn) = wait(store.take_owed(key("token"))) {
             store.give_back(turn);
@@ -179,7 +179,7 @@ fn child_that_dies_over_a_correction() {
     let count = |name| AtomicU32::new(u32::from(name == point));
     let at = At { before: count("before"), after: count("after"), kills: true };
     let store =
-        SqliteStore::open_with_faults(options(Location::parse(path, None).unwrap(), Clock::manual(NOON)), Arc::new(at))
+        LedgerStore::open_with_faults(options(Location::parse(path, None).unwrap(), Clock::manual(NOON)), Arc::new(at))
             .unwrap();
     match case {
         "lapsed" => lapse(&store),

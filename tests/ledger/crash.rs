@@ -16,9 +16,9 @@ use tollgate::{
     ledger::{
         entry::{Kind, PostingKey},
         faults::Faults,
+        ledger_store::LedgerStore,
         location::Location,
         read::LedgerReader,
-        sqlite::SqliteStore,
         store::{CaptureError, ClaimError, ClaimRequest, Delivery, Health, Outcome, Outcomes, Released, Store},
     },
 };
@@ -115,7 +115,7 @@ const CHILD: &str = "TOLLGATE_TEST_LEDGER";
 fn child_that_pays_until_it_is_killed() {
     let Ok(path) = std::env::var(CHILD) else { return };
     let clock = Clock::system();
-    let store = SqliteStore::open(options(Location::parse(&path, None).unwrap(), clock.clone())).unwrap();
+    let store = LedgerStore::open(options(Location::parse(&path, None).unwrap(), clock.clone())).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (store, clock) = (&store, &clock);
@@ -185,7 +185,7 @@ fn every_payment_that_was_answered_is_in_the_books_once_after_kill_9() {
         assert!(stored >= floor);
         home.bury();
     }
-    let store = SqliteStore::open(options(home.location(), Clock::system())).unwrap();
+    let store = LedgerStore::open(options(home.location(), Clock::system())).unwrap();
     for (name, (n, paid_at_ms)) in &acks {
         let again = ClaimRequest { paid_at_ms: *paid_at_ms, limit: units(i64::MAX / 4), ..request(name, 10) };
         let key = again.key;

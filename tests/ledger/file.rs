@@ -3,18 +3,18 @@
 use std::{fs, os::unix::fs::PermissionsExt, sync::Arc};
 
 use tollgate::ledger::{
+    ledger_store::{LedgerOptions, LedgerStore, OpenError},
     location::Location,
     read::LedgerReader,
-    sqlite::{OpenError, SqliteOptions, SqliteStore},
 };
 
 use crate::support::*;
 
-fn open(options: SqliteOptions) -> Result<Arc<SqliteStore>, OpenError> {
-    SqliteStore::open(options)
+fn open(options: LedgerOptions) -> Result<Arc<LedgerStore>, OpenError> {
+    LedgerStore::open(options)
 }
 
-fn refused(options: SqliteOptions) -> OpenError {
+fn refused(options: LedgerOptions) -> OpenError {
     open(options).map(|_| ()).unwrap_err()
 }
 
@@ -89,7 +89,7 @@ fn a_place_that_cannot_be_written_and_a_zone_that_is_none_are_named() {
     let nowhere = options(Location::File(ledger.dir().join("missing/books.sqlite")), ledger.clock.clone());
     assert!(matches!(refused(nowhere), OpenError::Io { .. }));
     ledger.close();
-    let zone = |name: &str| SqliteOptions { zone: name.to_owned(), ..ledger.options() };
+    let zone = |name: &str| LedgerOptions { zone: name.to_owned(), ..ledger.options() };
     assert!(matches!(refused(zone("Europe/Nowhere")), OpenError::NoSuchZone(_)));
     let error = refused(zone("Europe/Berlin"));
     assert!(matches!(&error, OpenError::Zone { found, .. } if found == "UTC"), "{error}");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use rusqlite::Connection;
 use tempfile::TempDir;
-use tollgate::ledger::{location::Location, sqlite::SqliteStore, store::ClaimRequest};
+use tollgate::ledger::{ledger_store::LedgerStore, location::Location, store::ClaimRequest};
 
 use crate::support::{Books, Ledger, Row};
 
@@ -37,7 +37,7 @@ impl Home {
         self.path().to_str().unwrap().to_owned()
     }
 
-    pub fn used(&self, store: &SqliteStore, request: &ClaimRequest) -> i64 {
+    pub fn used(&self, store: &LedgerStore, request: &ClaimRequest) -> i64 {
         store.used(request).get()
     }
 

@@ -10,8 +10,8 @@ use std::{
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 use tollgate::ledger::{
+    ledger_store::LedgerStore,
     location::Location,
-    sqlite::SqliteStore,
     store::{ClaimRequest, Store},
 };
 
@@ -72,7 +72,7 @@ impl Home {
     }
 
     /// The database counts it.
-    pub fn used(&self, store: &SqliteStore, request: &ClaimRequest) -> i64 {
+    pub fn used(&self, store: &LedgerStore, request: &ClaimRequest) -> i64 {
         // Asked after everything that was said before: when there is an answer, that has arrived.
         wait(store.unresolved()).unwrap();
         let (account, asset, period) = (&request.account, request.asset.as_str(), request.period);

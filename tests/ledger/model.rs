@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use tollgate::ledger::{
-    sqlite::SqliteStore,
+    ledger_store::LedgerStore,
     store::{Claim, ClaimError, ClaimRequest, Delivery, Look, Released, Store},
 };
 
@@ -122,8 +122,8 @@ impl Model {
     /// Claims and release counts are forgotten, captures are not.
     fn restart(&mut self, ledger: &mut Ledger) {
         ledger.store.take().unwrap().close().unwrap();
-        let options = tollgate::ledger::sqlite::SqliteOptions { sync: false, ..ledger.options() };
-        ledger.store = Some(SqliteStore::open(options).unwrap());
+        let options = tollgate::ledger::ledger_store::LedgerOptions { sync: false, ..ledger.options() };
+        ledger.store = Some(LedgerStore::open(options).unwrap());
         self.0.retain(|_, payment| matches!(payment, Payment::Captured { .. }));
         for payment in self.0.values_mut() {
             if let Payment::Captured { this_process, .. } = payment {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use tollgate::{
     clock::Clock,
     ledger::{
+        ledger_store::{LedgerOptions, LedgerStore},
         location::Location,
-        sqlite::{SqliteOptions, SqliteStore},
         store::{ClaimRequest, KeyRecord, Posting, Store, StoreFuture},
     },
     payment::key::PaymentKey,
@@ -17,8 +17,8 @@ use tollgate::{
 /// 24 November 2026, 12:00 UTC.
 pub const NOON: u64 = 1_795_521_600_000;
 
-pub fn options(place: Location, clock: Clock) -> SqliteOptions {
-    SqliteOptions {
+pub fn options(place: Location, clock: Clock) -> LedgerOptions {
+    LedgerOptions {
         place,
         zone: "UTC".to_owned(),
         keys_max: 100_000,
@@ -38,7 +38,7 @@ pub fn wait<T>(future: StoreFuture<T>) -> T {
 }
 
 /// Until what was said before has been heard: where claims are counted, and then where postings are made.
-pub fn heard(store: &SqliteStore) {
+pub fn heard(store: &LedgerStore) {
     let _ = wait(store.unresolved());
     let _ = wait(store.recent_terms(0));
 }

@@ -8,9 +8,9 @@ use tollgate::{
     ledger::{
         audit::AuditReport,
         faults::{Faults, NoFaults},
+        ledger_store::{LedgerOptions, LedgerStore, OpenError},
         location::Location,
         read::LedgerReader,
-        sqlite::{OpenError, SqliteOptions, SqliteStore},
         store::{CaptureError, Claim, ClaimError, ClaimRequest, Delivery, Health, Outcome, Outcomes, Receipt, Store},
     },
 };
@@ -22,7 +22,7 @@ pub use crate::rechain::{Books, Row, bytes, literal};
 pub struct Ledger {
     pub home: Home,
     pub clock: Clock,
-    pub store: Option<Arc<SqliteStore>>,
+    pub store: Option<Arc<LedgerStore>>,
 }
 
 impl Ledger {
@@ -34,11 +34,11 @@ impl Ledger {
         Ledger::with(faults, |_| {})
     }
 
-    pub fn with(faults: Arc<dyn Faults>, change: impl FnOnce(&mut SqliteOptions)) -> Ledger {
+    pub fn with(faults: Arc<dyn Faults>, change: impl FnOnce(&mut LedgerOptions)) -> Ledger {
         let mut ledger = Ledger { home: Home::new(), clock: Clock::manual(NOON), store: None };
         let mut options = ledger.options();
         change(&mut options);
-        ledger.store = Some(SqliteStore::open_with_faults(options, faults).unwrap());
+        ledger.store = Some(LedgerStore::open_with_faults(options, faults).unwrap());
         ledger
     }
 
@@ -46,11 +46,11 @@ impl Ledger {
         self.home.location()
     }
 
-    pub fn options(&self) -> SqliteOptions {
+    pub fn options(&self) -> LedgerOptions {
         options(self.location(), self.clock.clone())
     }
 
-    pub fn store(&self) -> &SqliteStore {
+    pub fn store(&self) -> &LedgerStore {
         self.store.as_ref().unwrap()
     }
 
@@ -62,7 +62,7 @@ impl Ledger {
 
     pub fn reopen(&mut self) -> Result<(), OpenError> {
         self.close();
-        self.store = Some(SqliteStore::open(self.options())?);
+        self.store = Some(LedgerStore::open(self.options())?);
         Ok(())
     }
 

@@ -6,10 +6,10 @@ use tollgate::{
         archive::{Drops, read::summary, write::Order as Make},
         audit::{AuditOptions, AuditReport},
         correction::{By, Order, What},
+        ledger_store::LedgerStore,
         location::Location,
         read::{Filter, LedgerReader},
         report::Days,
-        sqlite::SqliteStore,
         store::{ClaimRequest, Health, Receipt, Store},
     },
 };
@@ -24,13 +24,13 @@ fn reader(server: &Postgres) -> LedgerReader {
 }
 
 /// A clock that jumps ends a lease; it is renewed each second.
-fn until_open(store: &SqliteStore) {
+fn until_open(store: &LedgerStore) {
     while store.health() != Health::Open {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 
-fn buy(store: &SqliteStore, name: &str, now_ms: u64) -> Receipt {
+fn buy(store: &LedgerStore, name: &str, now_ms: u64) -> Receipt {
     let limit = units(i64::MAX / 4);
     let claim = wait(store.claim(ClaimRequest { paid_at_ms: now_ms, limit, ..request(name, 10) })).unwrap();
     wait(store.capture(claim, posting(units(10)))).unwrap()

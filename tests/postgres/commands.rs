@@ -3,8 +3,8 @@
 use tollgate::{
     clock::Clock,
     ledger::{
+        ledger_store::LedgerStore,
         settling::Intent,
-        sqlite::SqliteStore,
         store::{ClaimRequest, Delivery, Outcome, Outcomes as _, Posting, Purchase, Released, Store},
     },
     wire::amount::Units,
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Sells, gives back, settles, owes and leaves in doubt, always in the same order.
-fn live(store: &SqliteStore) {
+fn live(store: &LedgerStore) {
     let pay = |name: &str, account: &str, amount: i64| {
         let claim = wait(store.claim(ClaimRequest { account: account.into(), ..request(name, amount) })).unwrap();
         wait(store.capture(claim, posting(units(amount)))).unwrap()
@@ -84,7 +84,7 @@ fn every_command_says_the_same_of_a_server_and_of_a_file() {
     let on_server = open(&server, &clock);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("books.sqlite");
-    let on_file = SqliteStore::open(options((&path).into(), clock)).unwrap();
+    let on_file = LedgerStore::open(options((&path).into(), clock)).unwrap();
     live(&on_server);
     live(&on_file);
     on_server.close().unwrap();

@@ -5,9 +5,9 @@ use tollgate::{
     ledger::{
         correction::{By, Order, What},
         entry::Kind,
+        ledger_store::LedgerStore,
         location::Location,
         read::{Filter, LedgerReader, Listed, State},
-        sqlite::SqliteStore,
         store::{ClaimRequest, Delivery, Outcome, Outcomes, Receipt, Store},
     },
 };
@@ -18,7 +18,7 @@ fn list(server: &Postgres, filter: Filter) -> Vec<Listed> {
     LedgerReader::open(Location::parse(&server.url(), None).unwrap()).unwrap().list(&filter).unwrap()
 }
 
-fn buy(store: &SqliteStore, name: &str, now_ms: u64) -> Receipt {
+fn buy(store: &LedgerStore, name: &str, now_ms: u64) -> Receipt {
     let limit = units(i64::MAX / 4);
     let claim = wait(store.claim(ClaimRequest { paid_at_ms: now_ms, limit, ..request(name, 10) })).unwrap();
     wait(store.capture(claim, posting(units(10)))).unwrap()

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use tollgate::{
     clock::Clock,
     ledger::{
+        ledger_store::{LedgerOptions, LedgerStore},
         location::Location,
         read::LedgerReader,
         settling::Intent,
-        sqlite::{SqliteOptions, SqliteStore},
         store::{
             CaptureError, ClaimError, ClaimRequest, Delivery, Health, Outcome, Outcomes, Posting, Purchase, Released,
             Store,
@@ -23,9 +23,9 @@ use crate::{
 };
 
 /// A gateway's store over the server.
-pub fn open(server: &Postgres, clock: &Clock) -> Arc<SqliteStore> {
+pub fn open(server: &Postgres, clock: &Clock) -> Arc<LedgerStore> {
     let place = Location::parse(&server.url(), None).unwrap();
-    SqliteStore::open(options(place, clock.clone())).unwrap()
+    LedgerStore::open(options(place, clock.clone())).unwrap()
 }
 
 fn audit(server: &Postgres) -> tollgate::ledger::audit::AuditReport {
@@ -316,14 +316,14 @@ fn a_gateway_whose_clock_is_not_the_servers_sells_nothing_and_raises_no_floor() 
     let place = Location::parse(&server.url(), None).unwrap();
     let now_ms = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
     let clock = Clock::manual(now_ms + 3_600_000);
-    let options = SqliteOptions { apart_max_ms: Some(60_000), ..options(place, clock) };
-    let ahead = SqliteStore::open(options.clone()).unwrap();
+    let options = LedgerOptions { apart_max_ms: Some(60_000), ..options(place, clock) };
+    let ahead = LedgerStore::open(options.clone()).unwrap();
     let Health::Closed(why) = ahead.health() else { panic!("it is open") };
     assert!(why.contains("are 3600 s apart") || why.contains("are 3599 s apart"), "{why}");
     assert!(matches!(wait(ahead.claim(request("a", 1))), Err(ClaimError::Unavailable(_))));
     ahead.close().unwrap();
     assert_eq!(server.number("SELECT replay_floor_ms FROM book"), 0);
-    let right = SqliteStore::open(SqliteOptions { clock: Clock::manual(now_ms), ..options }).unwrap();
+    let right = LedgerStore::open(LedgerOptions { clock: Clock::manual(now_ms), ..options }).unwrap();
     assert_eq!(right.health(), Health::Open);
     let mut request = request("a", 1);
     request.paid_at_ms = now_ms;

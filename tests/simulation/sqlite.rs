@@ -19,9 +19,9 @@ use tempfile::TempDir;
 use tollgate::{
     clock::Clock,
     ledger::{
+        ledger_store::{LedgerOptions, LedgerStore},
         location::Location,
         read::LedgerReader,
-        sqlite::{SqliteOptions, SqliteStore},
         store::{ClaimRequest, Health, Store},
     },
     payment::key::PaymentKey,
@@ -46,7 +46,7 @@ impl Wake for Unpark {
 }
 
 struct Process {
-    store: Arc<SqliteStore>,
+    store: Arc<LedgerStore>,
     disk: Arc<Disk>,
     reader: Connection,
 }
@@ -78,7 +78,7 @@ impl SqliteStores {
     }
 
     fn start(&mut self) {
-        let options = SqliteOptions {
+        let options = LedgerOptions {
             place: Location::File(self.path()),
             zone: "UTC".to_owned(),
             keys_max: 1_000,
@@ -93,7 +93,7 @@ impl SqliteStores {
             secret_prints: String::new(),
         };
         let disk = Arc::new(Disk::new());
-        let store = SqliteStore::open_with_faults(options, disk.clone()).unwrap();
+        let store = LedgerStore::open_with_faults(options, disk.clone()).unwrap();
         let reader = Connection::open_with_flags(self.path(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         self.process = Some(Process { store, disk, reader });
     }

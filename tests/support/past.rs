@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tollgate::clock::Clock;
+use tollgate::ledger::ledger_store::{LedgerOptions, LedgerStore};
 use tollgate::ledger::location::Location;
 use tollgate::ledger::settling::Intent;
-use tollgate::ledger::sqlite::{SqliteOptions, SqliteStore};
 use tollgate::ledger::store::{ClaimRequest, Delivery, Outcome, Outcomes as _, Posting, Purchase, Store};
 use tollgate::payment::key::PaymentKey;
 use tollgate::wire::amount::{Asset, Units};
@@ -22,7 +22,7 @@ pub fn day(before_today: u64) -> String {
 
 struct Past {
     runtime: tokio::runtime::Runtime,
-    store: Arc<SqliteStore>,
+    store: Arc<LedgerStore>,
     clock: Clock,
 }
 
@@ -96,9 +96,9 @@ fn posting(route: &str, scheme: &'static str, units: i64) -> Posting {
 pub fn ledger(dir: &Path) {
     let now_ms = Clock::system().now_ms();
     let clock = Clock::manual(now_ms - now_ms % DAY_MS - 3 * DAY_MS);
-    let options = SqliteOptions::offline(Location::File(dir.join("tollgate.sqlite")), "UTC".to_owned(), clock.clone());
+    let options = LedgerOptions::offline(Location::File(dir.join("tollgate.sqlite")), "UTC".to_owned(), clock.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let past = Past { runtime, store: SqliteStore::open(options).unwrap(), clock };
+    let past = Past { runtime, store: LedgerStore::open(options).unwrap(), clock };
     past.buy("acme", "articles", 2_500_000);
     let cut = past.buy("acme", "articles", 750_000);
     past.buy("acme", "news <b>", 100_000);

@@ -11,8 +11,8 @@ use crate::cli::Exit;
 use crate::cli::output::{counted, error, say};
 use crate::clock::Clock;
 use crate::ledger::audit::{AuditOptions, AuditReport};
+use crate::ledger::ledger_store::OpenError;
 use crate::ledger::read::ReadError;
-use crate::ledger::sqlite::OpenError;
 use crate::wire::jwk::{Jwk, PublicKey, signing_key};
 
 /// Prove the books: every link of the chain, every sum, recomputed from the file alone.

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::ledger::ledger_store::{LedgerOptions, LedgerStore, OpenError};
 use crate::ledger::location::Location;
-use crate::ledger::sqlite::{OpenError, SqliteOptions, SqliteStore};
 use crate::payment::gateway_key::GatewayKey;
 use crate::server::admin::{self, orders};
 
@@ -36,7 +36,7 @@ pub(super) fn order(ledger: &Location, zone: &str, config: Option<&Config>, orde
         {
             return ask(stream, order);
         }
-        match SqliteStore::open(SqliteOptions::offline(ledger.clone(), zone.to_owned(), Clock::system())) {
+        match LedgerStore::open(LedgerOptions::offline(ledger.clone(), zone.to_owned(), Clock::system())) {
             Ok(store) => {
                 store.set_rules(config.map(orders::ledger_rules).unwrap_or_default());
                 return carry_out(&store, config, order);
@@ -65,7 +65,7 @@ fn ask(mut stream: UnixStream, order: &Value) -> Result<Value, String> {
 }
 
 /// No gateway runs: the ledger's lock is ours for a moment.
-fn carry_out(store: &SqliteStore, config: Option<&Config>, order: &Value) -> Result<Value, String> {
+fn carry_out(store: &LedgerStore, config: Option<&Config>, order: &Value) -> Result<Value, String> {
     let answer = gateway_key(config).and_then(|key| {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
         runtime.block_on(orders::carry_out(order, store, key.map(Arc::new)))

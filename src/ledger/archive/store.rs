@@ -6,9 +6,9 @@ use super::{ArchiveError, Drops, Summary};
 use crate::ledger::{
     batch::BatchError,
     books::Books,
+    ledger_store::LedgerStore,
     mailbox::{Filled, Ticket},
     queue::Ask,
-    sqlite::SqliteStore,
     store::StoreFuture,
 };
 
@@ -21,7 +21,7 @@ pub(in crate::ledger) enum ArchiveAsk {
 /// Who waits for it: how many rows were dropped.
 pub(in crate::ledger) type ArchiveTicket = Arc<Ticket<Result<u64, ArchiveError>>>;
 
-impl SqliteStore {
+impl LedgerStore {
     /// Notes an archive that was made and verified: from here on what it has counts as dropped. Twice is once.
     pub fn note_archive(&self, summary: Summary, drops: Drops) -> StoreFuture<Result<u64, ArchiveError>> {
         self.ask_archive(ArchiveAsk::Note(Box::new(summary), drops))

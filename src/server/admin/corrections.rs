@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 
 use super::orders::text;
 use crate::ledger::correction::{Seen, State};
-use crate::ledger::sqlite::SqliteStore;
+use crate::ledger::ledger_store::LedgerStore;
 use crate::ledger::store::{By, CorrectError, Corrected, Order, Store as _, What};
 use crate::wire::amount::Units;
 
-pub(super) async fn void(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+pub(super) async fn void(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     let seen = |(slot, batch): (&String, &Value)| Some((slot.parse().ok()?, batch.as_i64()?));
     let unproven_since = match &order["unproven_since"] {
         Value::Object(batches) => {
@@ -50,7 +50,7 @@ pub(super) async fn void(order: &Value, store: &SqliteStore) -> Result<Value, St
     Ok(json!({"answers": answers.collect::<Vec<_>>()}))
 }
 
-pub(super) async fn refund(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+pub(super) async fn refund(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     let amount = match &order["units"] {
         Value::Null => None,
         units => Some(units.as_i64().and_then(Units::new).ok_or("expected `units` to be a count of ledger units")?),
@@ -66,7 +66,7 @@ pub(super) async fn refund(order: &Value, store: &SqliteStore) -> Result<Value, 
     one(order, What::Refund { reference: text(order, "reference"), amount, state }, store).await
 }
 
-pub(super) async fn dispute(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+pub(super) async fn dispute(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     let what = match order["end"].as_str() {
         None => What::Dispute,
         Some("upheld") => What::Uphold,
@@ -76,7 +76,7 @@ pub(super) async fn dispute(order: &Value, store: &SqliteStore) -> Result<Value,
     one(order, what, store).await
 }
 
-async fn one(order: &Value, what: What, store: &SqliteStore) -> Result<Value, String> {
+async fn one(order: &Value, what: What, store: &LedgerStore) -> Result<Value, String> {
     let n = text(order, "entry").parse().map_err(|_| "expected `entry` to be an entry's number")?;
     let order = Order { n, what, reason: text(order, "reason"), by: By::Operator };
     let results = post(store, vec![order]).await?;
@@ -90,7 +90,7 @@ async fn one(order: &Value, what: What, store: &SqliteStore) -> Result<Value, St
         "void": done.void_n.map(|n| n.to_string()), "at_once": at_once, "posted": !done.was}))
 }
 
-async fn post(store: &SqliteStore, orders: Vec<Order>) -> Result<Vec<Result<Corrected, CorrectError>>, String> {
+async fn post(store: &LedgerStore, orders: Vec<Order>) -> Result<Vec<Result<Corrected, CorrectError>>, String> {
     let results = store.correct(orders).await;
     results.map_err(|unavailable| format!("{unavailable}; look at the entry before you order it again"))
 }

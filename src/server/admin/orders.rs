@@ -20,8 +20,8 @@ use crate::config::Config;
 use crate::ledger::archive::{self, Drops};
 use crate::ledger::correction::Rules;
 use crate::ledger::day::{day_text, days_since_1970};
+use crate::ledger::ledger_store::LedgerStore;
 use crate::ledger::resolve::{Resolution, resolve};
-use crate::ledger::sqlite::SqliteStore;
 use crate::ledger::statements::{Mark, StatementState};
 use crate::payment::gateway_key::GatewayKey;
 use crate::payment::key::PaymentKey;
@@ -30,7 +30,7 @@ use crate::payment::key::PaymentKey;
 ///
 /// # Errors
 /// Says why not; nothing has changed, or it says what is not known.
-pub async fn carry_out(order: &Value, store: &SqliteStore, key: Option<Arc<GatewayKey>>) -> Result<Value, String> {
+pub async fn carry_out(order: &Value, store: &LedgerStore, key: Option<Arc<GatewayKey>>) -> Result<Value, String> {
     match order["do"].as_str() {
         Some("resolve") => end_payment(order, store).await,
         Some("settle") => settle(order, store, key).await,
@@ -59,7 +59,7 @@ pub(super) fn text(order: &Value, name: &str) -> String {
     order[name].as_str().unwrap_or_default().to_owned()
 }
 
-async fn end_payment(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+async fn end_payment(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     let now_ms = store.now_ms();
     let key = PaymentKey::from_hex(&text(order, "payment")).ok_or("expected `payment` to be a payment key in hex")?;
     let moved = order["moved"].as_bool().ok_or("expected `moved` to be true or false")?;
@@ -75,7 +75,7 @@ async fn end_payment(order: &Value, store: &SqliteStore) -> Result<Value, String
     Ok(json!({"n": receipt.n.to_string()}))
 }
 
-async fn settle(order: &Value, store: &SqliteStore, key: Option<Arc<GatewayKey>>) -> Result<Value, String> {
+async fn settle(order: &Value, store: &LedgerStore, key: Option<Arc<GatewayKey>>) -> Result<Value, String> {
     let until: jiff::civil::Date =
         text(order, "until").parse().map_err(|_| "expected `until` to be a day, 2026-12-01")?;
     let close = store.close_days(days_since_1970(until), key).await.map_err(|e| e.to_string())?;
@@ -83,7 +83,7 @@ async fn settle(order: &Value, store: &SqliteStore, key: Option<Arc<GatewayKey>>
     Ok(json!({"until": day_text(close.until)}))
 }
 
-async fn mark(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+async fn mark(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     let number = order["number"].as_i64().ok_or("expected `number` to be a statement's number")?;
     let state = StatementState::from_name(&text(order, "state"));
     let state = state.ok_or("expected `state` to be `sent`, `paid` or `disputed`")?;
@@ -94,7 +94,7 @@ async fn mark(order: &Value, store: &SqliteStore) -> Result<Value, String> {
 }
 
 /// Whoever orders it has read the archive through; here its end is enough, which has what the ledger keeps of it.
-async fn archive(order: &Value, store: &SqliteStore) -> Result<Value, String> {
+async fn archive(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     let drops = Drops::from_name(&text(order, "drop")).filter(|drops| *drops != Drops::Nothing);
     let drops = drops.ok_or("expected `drop` to be `evidence` or `rows`")?;
     let file = text(order, "file");

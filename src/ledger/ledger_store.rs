@@ -34,36 +34,36 @@ use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
 pub use super::{
     file::OpenError,
-    options::{APART_MAX_MS, SqliteOptions},
+    options::{APART_MAX_MS, LedgerOptions},
 };
 
-/// How long [`SqliteStore::start`] waits for the first attempt: a disk may hang, a memory of millions takes its time.
+/// How long [`LedgerStore::start`] waits for the first attempt: a disk may hang, a memory of millions takes its time.
 const START_WAIT: Duration = Duration::from_secs(5);
-/// How long [`SqliteStore::close`] waits for the disk.
+/// How long [`LedgerStore::close`] waits for the disk.
 const CLOSE_WAIT: Duration = Duration::from_secs(10);
 
 /// The ledger, a file or a database. Owns the map of live and captured payments; its writer thread owns the connection.
-pub struct SqliteStore {
+pub struct LedgerStore {
     pub(super) shared: Arc<Shared>,
     path: PathBuf,
     ended: Arc<(Mutex<bool>, Condvar)>,
 }
 
-impl SqliteStore {
+impl LedgerStore {
     /// Locks and opens the file, checks the end of its chain, loads what is above the replay floor, starts the writer.
     ///
     /// # Errors
     /// [`OpenError`] says what is wrong with the file and whose move it is.
-    pub fn open(options: SqliteOptions) -> Result<Arc<SqliteStore>, OpenError> {
-        SqliteStore::open_with_faults(options, Arc::new(NoFaults))
+    pub fn open(options: LedgerOptions) -> Result<Arc<LedgerStore>, OpenError> {
+        LedgerStore::open_with_faults(options, Arc::new(NoFaults))
     }
 
-    /// [`SqliteStore::open`] with a disk that fails where a test says.
+    /// [`LedgerStore::open`] with a disk that fails where a test says.
     ///
     /// # Errors
-    /// As [`SqliteStore::open`].
-    pub fn open_with_faults(options: SqliteOptions, faults: Arc<dyn Faults>) -> Result<Arc<SqliteStore>, OpenError> {
-        let (store, first) = SqliteStore::spawn(options, faults, false)?;
+    /// As [`LedgerStore::open`].
+    pub fn open_with_faults(options: LedgerOptions, faults: Arc<dyn Faults>) -> Result<Arc<LedgerStore>, OpenError> {
+        let (store, first) = LedgerStore::spawn(options, faults, false)?;
         // Without an answer the thread has panicked, and told why.
         first.recv().unwrap_or_else(|_| Err(store.panicked()))?;
         Ok(store)
@@ -75,8 +75,8 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`OpenError`] of every other kind.
-    pub fn start(options: SqliteOptions) -> Result<Arc<SqliteStore>, OpenError> {
-        let (store, first) = SqliteStore::spawn(options, Arc::new(NoFaults), true)?;
+    pub fn start(options: LedgerOptions) -> Result<Arc<LedgerStore>, OpenError> {
+        let (store, first) = LedgerStore::spawn(options, Arc::new(NoFaults), true)?;
         match first.recv_timeout(START_WAIT) {
             Ok(told) => told?,
             Err(RecvTimeoutError::Disconnected) => return Err(store.panicked()),
@@ -90,10 +90,10 @@ impl SqliteStore {
 
     #[allow(clippy::type_complexity, reason = "said once")]
     fn spawn(
-        options: SqliteOptions,
+        options: LedgerOptions,
         faults: Arc<dyn Faults>,
         patient: bool,
-    ) -> Result<(Arc<SqliteStore>, Receiver<Result<(), OpenError>>), OpenError> {
+    ) -> Result<(Arc<LedgerStore>, Receiver<Result<(), OpenError>>), OpenError> {
         let path = options.place.shown();
         let io = |error: std::io::Error| OpenError::Io { path: path.clone(), what: error.to_string() };
         let claims = Arc::new(Claims::new(options.keys_max, 0, options.place.file().is_none()));
@@ -106,7 +106,7 @@ impl SqliteStore {
             }
         };
         let shared = Arc::new(Shared::new(&options, claims, desk));
-        let store = Arc::new(SqliteStore { shared: shared.clone(), path: path.clone(), ended: Arc::default() });
+        let store = Arc::new(LedgerStore { shared: shared.clone(), path: path.clone(), ended: Arc::default() });
         // Without capacity: what is sent was received, or the sender is told that nobody waits any longer.
         let (first, told) = mpsc::sync_channel(0);
         let opening = Opening { options, faults, shared };
@@ -254,13 +254,13 @@ impl SqliteStore {
     }
 }
 
-impl Drop for SqliteStore {
+impl Drop for LedgerStore {
     fn drop(&mut self) {
         self.shared.queue.close();
     }
 }
 
-impl Outcomes for SqliteStore {
+impl Outcomes for LedgerStore {
     fn outcome(&self, outcome: Outcome) {
         self.shared.queue.push_outcome(outcome);
         // Whoever was not given what was bought may be back in a moment.
