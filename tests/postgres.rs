@@ -34,3 +34,6 @@ mod commands;
 
 #[path = "postgres/secrets.rs"]
 mod secrets;
+
+#[path = "postgres/bounds.rs"]
+mod bounds;

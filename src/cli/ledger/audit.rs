@@ -41,7 +41,9 @@ With --archive the links of what was dropped are read there, back to the chain's
 their archives said that they add up to stands in the ledger, and the audit says how many entries that is.
 
 What no audit can prove: the reasons and times of statements' later steps (closed, sent, paid, disputed), when keys were seen and
-terms were loaded, and what was only observed. Nothing covers them; it is looked at whether they can be.
+terms were loaded, and what was only observed. Nothing covers them; it is looked at whether they can be. Nor that the latest
+closes are there: whoever takes them out with all of their statements, and opens their days again, leaves books that are whole.
+The statements that were sent are the proof then: each has its number, its days and the head.
 
 With --json one object:
   ok           true or false
