@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = config::parse(&toml, "embedded.toml", files.path(), std::iter::empty())
         .map_err(|errors| errors.render(false))?;
     let gateway = Gateway::start(config)?;
-    let address = gateway.addresses()[0];
+    let address = gateway.addresses().next().expect("it listens");
 
     println!("GET / is free:\n{}\n", get(address, "/")?);
     println!("GET /articles/1 has a price:\n{}", get(address, "/articles/1")?);

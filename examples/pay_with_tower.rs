@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         None => {
             let site = Site::start().await?;
-            let url = format!("http://{}/articles/1", site.gateway.addresses()[0]);
+            let url = format!("http://{}/articles/1", site.gateway.addresses().next().expect("it listens"));
             let bought = buy(site.agent, &url).await;
             tokio::task::spawn_blocking(|| site.gateway.drain()).await?;
             bought

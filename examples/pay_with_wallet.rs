@@ -49,7 +49,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::spawn(serve_origin(origin));
     // Starting and draining block: not for a thread that serves.
     let gateway = tokio::task::spawn_blocking(|| Gateway::start(config)).await??;
-    let bought = buy(&format!("http://{}/articles/1", gateway.addresses()[0])).await;
+    let bought = buy(&format!("http://{}/articles/1", gateway.addresses().next().expect("it listens"))).await;
     tokio::task::spawn_blocking(|| gateway.drain()).await?;
     bought
 }

@@ -86,7 +86,7 @@ impl HttpClient {
     /// # Errors
     /// Says what is wrong with the file.
     pub fn new(ca_file: Option<&Path>) -> Result<HttpClient, String> {
-        Ok(HttpClient { tls: tls::client(ca_file)?, deadlines: Deadlines::default() })
+        Ok(HttpClient { tls: tls::client::http(ca_file)?, deadlines: Deadlines::default() })
     }
 
     /// With other deadlines.

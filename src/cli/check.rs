@@ -75,7 +75,7 @@ fn summary(path: &Path, config: &Config) -> String {
     if config.exact.sandbox {
         line("SANDBOX", "ON: token payments are settled on paper, no money moves".to_owned());
     }
-    for address in &config.server.listen {
+    for address in config.server.places() {
         let public = config.server.public_url.as_ref().map_or_else(String::new, |url| {
             format!(", known as {}://{}", if url.https { "https" } else { "http" }, url.authority)
         });
@@ -139,7 +139,7 @@ fn summary_json(config: &Config) -> Value {
     let origins: Vec<Value> =
         config.origins.iter().map(|origin| json!({ "name": &*origin.name, "url": origin_url(origin) })).collect();
     json!({
-        "listen": config.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "listen": config.server.places().map(ToString::to_string).collect::<Vec<_>>(),
         "origins": origins,
         "routes": routes,
         "sandbox": config.exact.sandbox,
@@ -204,6 +204,9 @@ fn accepts_json(config: &Config, route: &Route) -> Value {
 }
 
 fn origin_url(origin: &config::Origin) -> String {
+    if let Some(socket) = &origin.socket {
+        return format!("unix:{}", socket.display());
+    }
     let scheme = if origin.https { "https" } else { "http" };
     match origin.host.contains(':') {
         true => format!("{scheme}://[{}]:{}", origin.host, origin.port),

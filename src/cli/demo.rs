@@ -145,7 +145,7 @@ fn start() -> Result<Running, String> {
     let config = config.map_err(|errors| errors.render(color()))?;
     let ledger = config.ledger.location.shown();
     let gateway = Gateway::start(config).map_err(|failure| failure.to_string())?;
-    let listening = *gateway.addresses().first().ok_or("the gateway listens nowhere")?;
+    let listening = gateway.addresses().next().ok_or("the gateway listens nowhere")?;
     let stage = Stage { site, gateway: listening, agent, wallet, ledger };
     let (key_file, wallet_file) = (key_file.display().to_string(), wallet_file.display().to_string());
     Ok(Running { gateway, stage, key_file, wallet_file, scratch })

@@ -3,16 +3,22 @@
 use std::path::PathBuf;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use super::output::{counted, error, note, say};
 use super::{Exit, color};
-use crate::config::{self, Config, Options};
+use crate::config::{self, Config, ConfigErrors, Options};
 use crate::server::Gateway;
 
 /// Serve: the gateway itself.
 ///
 /// TERM or interrupt drains: no new connections, open exchanges end within `server.drain_seconds`, the books are closed. A
 /// second signal ends at once: answers under way are broken off, outcomes that are not written stay `unproven`.
+///
+/// HUP reads the configuration again, with the files that it names. Connections stay open and offers that are out stay good.
+/// All of it is taken over or, when something is wrong with it, nothing; the log says which.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tollgate run -c tollgate.toml\n  tollgate run --sandbox            try token payments on paper\n  \
@@ -29,14 +35,14 @@ pub struct Run {
 
 impl Run {
     pub(super) fn run(self) -> Exit {
-        let config = match config::load_with(&self.config, std::env::vars(), Options { sandbox: self.sandbox }) {
+        let config = match self.load() {
             Ok(config) => config,
             Err(errors) => {
                 note(&errors.render(color()));
                 return Exit::Unusable;
             }
         };
-        start_logging(&config);
+        let filter = start_logging(&config);
         if let Some(warnings) = &config.warnings {
             note(&warnings.render(color()));
         }
@@ -56,7 +62,7 @@ impl Run {
                 return Exit::Unusable;
             }
         };
-        let listening: Vec<String> = gateway.addresses().iter().map(|a| format!("http://{a}")).collect();
+        let listening: Vec<String> = gateway.endpoints().iter().map(ToString::to_string).collect();
         // The line that scripts wait for.
         say(&format!(
             "tollgate {} listens on {} ({}{sandbox})\n",
@@ -64,10 +70,12 @@ impl Run {
             listening.join(", "),
             counted(priced, "priced route", "priced routes")
         ));
-        signals.wait();
+        while signals.wait() == Heard::Reload {
+            self.reload(&gateway, &filter);
+        }
         tracing::info!("draining");
         std::thread::spawn(move || {
-            signals.wait();
+            signals.wait_for_end();
             tracing::warn!("a second signal: the drain is cut short, what is open is broken off");
             // Exit code of a shell for a second interrupt.
             std::process::exit(130);
@@ -76,46 +84,96 @@ impl Run {
         tracing::info!("stopped");
         Exit::Done
     }
+
+    fn load(&self) -> Result<Config, ConfigErrors> {
+        config::load_with(&self.config, std::env::vars(), Options { sandbox: self.sandbox })
+    }
+
+    /// Another configuration, or the old one and the reason.
+    fn reload(&self, gateway: &Gateway, filter: &Filter) {
+        let config = match self.load() {
+            Ok(config) => config,
+            Err(errors) => {
+                note(&errors.render(color()));
+                tracing::error!("the configuration can't be used, see above; the one before stays");
+                return;
+            }
+        };
+        if let Some(warnings) = &config.warnings {
+            note(&warnings.render(color()));
+        }
+        let log = config.telemetry.log.clone();
+        match gateway.reload(config) {
+            Ok(()) => {
+                if let Ok(next) = EnvFilter::try_new(&log) {
+                    let _ = filter.reload(next);
+                }
+                tracing::info!("the configuration was read again");
+            }
+            Err(error) => tracing::error!(%error, "the configuration is not taken over; the one before stays"),
+        }
+    }
 }
 
-/// TERM and interrupt, heard from the moment that this exists.
+/// What may be logged; exchanged by a reload.
+type Filter = reload::Handle<EnvFilter, Registry>;
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// HUP.
+    Reload,
+    /// TERM, interrupt.
+    End,
+}
+
+/// Signals, heard from the moment that this exists.
 pub(super) struct Signals {
     runtime: tokio::runtime::Runtime,
     term: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     /// Begins to hear. Before the line that scripts wait for: what comes after it must be heard.
     pub(super) fn listen() -> std::io::Result<Signals> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (term, interrupt) = {
+        let (term, interrupt, hangup) = {
             let _guard = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
         };
-        Ok(Signals { runtime, term, interrupt })
+        Ok(Signals { runtime, term, interrupt, hangup })
     }
 
     /// Waits for the next.
-    pub(super) fn wait(&mut self) {
-        let Signals { runtime, term, interrupt } = self;
+    pub(super) fn wait(&mut self) -> Heard {
+        let Signals { runtime, term, interrupt, hangup } = self;
         runtime.block_on(async {
             tokio::select! {
-                _ = term.recv() => {}
-                _ = interrupt.recv() => {}
+                _ = term.recv() => Heard::End,
+                _ = interrupt.recv() => Heard::End,
+                _ = hangup.recv() => Heard::Reload,
             }
-        });
+        })
+    }
+
+    /// Waits for one that ends.
+    pub(super) fn wait_for_end(&mut self) {
+        while self.wait() != Heard::End {}
     }
 }
 
-fn start_logging(config: &Config) {
-    use tracing_subscriber::EnvFilter;
+fn start_logging(config: &Config) -> Filter {
     // `check` refused filters that do not parse.
     let filter = EnvFilter::try_new(&config.telemetry.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color());
+    let (filter, handle) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(color());
+    let registry = tracing_subscriber::registry().with(filter);
     if config.telemetry.json {
-        builder.json().init();
+        registry.with(lines.json()).init();
     } else {
-        builder.init();
+        registry.with(lines).init();
     }
+    handle
 }

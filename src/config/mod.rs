@@ -4,8 +4,10 @@
 //! type is an error at its line, rather than something that the `config` crate would coerce), laid under the
 //! environment by `config`, and checked for sense. All problems are reported together.
 
+mod accounts;
 mod check;
 mod environment;
+mod listen;
 mod masked;
 mod model;
 mod read;
@@ -18,7 +20,9 @@ use std::{borrow::Cow, ops::Range, path::Path};
 
 use toml::de::DeTable;
 
+pub use accounts::{Account, AgentPattern, Identity, Operator, Period, Pin};
 pub use environment::Options;
+pub use listen::{Certificate, ForwardedFields, Listen, ServerTls, Trust};
 pub use model::*;
 pub use reference::reference;
 pub use report::ConfigErrors;

@@ -1,13 +1,13 @@
 //! The checked configuration: what the rest of the program reads. Every value here is valid and complete.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::ConfigErrors;
+use super::{Account, ConfigErrors, Identity, Listen, Operator, ServerTls, Trust};
 use crate::{
     ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
     pricing::{Selector, Selectors, Table},
-    wire::amount::{Asset, Money, Units},
+    wire::amount::{Asset, Money},
 };
 
 /// A whole, valid configuration.
@@ -57,8 +57,12 @@ pub struct Config {
 /// `[server]`: where and within which limits clients are served.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// `listen`: addresses, port 0 for any free one. Default `["127.0.0.1:8402"]`.
-    pub listen: Vec<SocketAddr>,
+    /// `listen`: where plain HTTP is served. Default `["127.0.0.1:8402"]`.
+    pub listen: Vec<Listen>,
+    /// `[server.tls]`
+    pub tls: Option<ServerTls>,
+    /// Who is believed about clients.
+    pub trust: Trust,
     /// `public_url`: the origin (scheme and authority) that clients use, `https://example.com`.
     pub public_url: Option<PublicUrl>,
     /// `hosts`: hosts served besides those of `public_url` and of routes. None anywhere: every valid host is served.
@@ -71,6 +75,13 @@ pub struct Server {
     pub cors: bool,
     /// `[server.limits]`
     pub limits: Limits,
+}
+
+impl Server {
+    /// Every place that connections are accepted at.
+    pub fn places(&self) -> impl Iterator<Item = &Listen> {
+        self.listen.iter().chain(self.tls.iter().flat_map(|tls| &tls.listen))
+    }
 }
 
 /// Scheme and authority as clients see them.
@@ -108,12 +119,14 @@ pub struct Limits {
 }
 
 /// `[origin]`, `[origins.NAME]`: a server that the gateway forwards to.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// `default`, or NAME.
     pub name: Arc<str>,
     /// True for `https://`.
     pub https: bool,
+    /// `unix:PATH` in `url`: a Unix socket, with HTTP; then `host` is `localhost`.
+    pub socket: Option<PathBuf>,
     /// Host of `url`: a name or an IP address (IPv6 without brackets).
     pub host: String,
     /// Port of `url`, or the scheme's default.
@@ -227,89 +240,6 @@ pub struct Facilitator {
     pub ca_file: Option<PathBuf>,
     /// `idempotent` (false): a second `/settle` of one payment is safe and says what became of the first.
     pub idempotent: bool,
-}
-
-/// `[identity]`
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// `allow`: agents whose directories may be fetched: `https://signer.example.com`, `https://*.example.com`, `any`.
-    /// Agents named by accounts are allowed too.
-    pub allow: Vec<AgentPattern>,
-    /// `skew_seconds` (30, at most 300).
-    pub skew: Duration,
-    /// `allow_test_keys` (false): accept the published test keys of RFC 9421.
-    pub allow_test_keys: bool,
-    /// `ca_file`: PEM roots that replace the built-in ones for directories.
-    pub ca_file: Option<PathBuf>,
-    /// `fetch_seconds` (3): the whole fetch of a directory.
-    pub fetch: Duration,
-    /// `directory_bytes` (65536).
-    pub directory_bytes: usize,
-    /// `directory_keys` (32).
-    pub directory_keys: usize,
-    /// `directories` (1024): agents kept in memory.
-    pub directories: usize,
-    /// `[[identity.pins]]`: `agent`, `jwk` (inline table `{ kty = "OKP", crv = "Ed25519", x = "…" }`).
-    pub pins: Vec<Pin>,
-}
-
-/// Agents that may be admitted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentPattern {
-    /// Every `https` agent at a public address.
-    Any,
-    /// Exactly this origin, normalised: `https://signer.example.com`, `http://127.0.0.1:9000`. Only this form may be plain
-    /// HTTP or at a private address.
-    Exact(String),
-    /// `https://*.example.com`: any host below; holds `.example.com`.
-    Below(String),
-}
-
-/// A key that the operator vouches for.
-#[derive(Clone, Debug)]
-pub struct Pin {
-    /// The agent's origin, normalised.
-    pub agent: String,
-    /// The key: canonical JSON of a JWK that was checked to be usable.
-    pub jwk: String,
-}
-
-/// `[[accounts]]`: who owes what is bought.
-#[derive(Clone, Debug)]
-pub struct Account {
-    /// `name`, unique.
-    pub name: Arc<str>,
-    /// `agents`, at least one; each belongs to one account. Where patterns overlap, the most specific account wins: exact,
-    /// then the longest [`AgentPattern::Below`], then any.
-    pub agents: Vec<AgentPattern>,
-    /// `credit`, with its currency: `"100 USD"`.
-    pub credit: Money,
-    /// `period` (`"month"`).
-    pub period: Period,
-    /// `blocked` (false): refuse at once.
-    pub blocked: bool,
-    /// `address`: for its statements, of one or more lines.
-    pub address: Option<String>,
-}
-
-/// `[operator]`: who sells, for statements.
-#[derive(Clone, Debug, Default)]
-pub struct Operator {
-    /// `name`
-    pub name: Option<String>,
-    /// `address`, of one or more lines.
-    pub address: Option<String>,
-    /// `email`
-    pub email: Option<String>,
-}
-
-/// How often credit starts anew, at midnight UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Period {
-    /// Each day.
-    Day,
-    /// Each month.
-    Month,
 }
 
 /// `[[routes]]`
@@ -487,12 +417,5 @@ impl ChargeOn {
             ChargeOn::Success => (200..300).contains(&status),
             ChargeOn::These(list) => list.contains(&status),
         }
-    }
-}
-
-impl Account {
-    /// The limit in ledger units.
-    pub fn limit(&self) -> Units {
-        self.credit.units
     }
 }

@@ -26,6 +26,7 @@ pub fn reference() -> String {
 fn section(out: &mut String, key: &Key, path: &str, mark: &str) {
     let path = if path.is_empty() { key.name.to_owned() } else { format!("{path}.{}", key.name) };
     let (keys, header, mark) = match key.kind {
+        Kind::Table(keys) if key.name == "tls" => (keys, format!("[{path}]"), "## "),
         Kind::Table(keys) => (keys, format!("[{path}]"), mark),
         Kind::List(keys) if key.name == "pins" => (keys, format!("[[{path}]]"), "## "),
         Kind::List(keys) => (keys, format!("[[{path}]]"), mark),

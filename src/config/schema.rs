@@ -107,7 +107,8 @@ const ROUTES_DOC: &str = "What costs what. The most specific host wins, then the
                           segments, then the longest prefix). No route: free.";
 
 const SERVER: &[Key] = &[
-    key("listen", Kind::Texts(&["127.0.0.1:8402"]), "Addresses to listen on; port 0 takes any free one."),
+    key("listen", Kind::Texts(&["127.0.0.1:8402"]), LISTEN_DOC),
+    key("tls", Kind::Table(TLS), "HTTPS, beside plain HTTP: HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3."),
     optional(
         "public_url",
         "\"https://example.com\"",
@@ -125,6 +126,23 @@ const SERVER: &[Key] = &[
         example: "4",
         doc: "Runtimes, each with a listener of its own. Default: one for each core that the process may use.",
     },
+    key(
+        "trusted_proxies",
+        Kind::Texts(&[]),
+        "Addresses and networks in front of the gateway that are believed about their clients: `10.0.0.0/8`, `::1`; `unix` for \
+         whoever comes through a Unix socket.",
+    ),
+    key(
+        "forwarded_fields",
+        Kind::Choice { of: &["x-forwarded", "forwarded"], default: "x-forwarded" },
+        "Which fields they set: X-Forwarded-For, -Proto and -Host, or Forwarded (RFC 7239). The others are ignored, as is \
+         everybody else's.",
+    ),
+    key(
+        "proxy_protocol",
+        Kind::Flag(false),
+        "Their connections begin with a header of the PROXY protocol (version 1 or 2); one without is closed.",
+    ),
     count("drain_seconds", 10, 0, 3600, "How long open exchanges may take after TERM."),
     key(
         "cors",
@@ -132,6 +150,34 @@ const SERVER: &[Key] = &[
         "Answer preflights on priced routes, and put CORS fields on the gateway's own answers.",
     ),
     key("limits", Kind::Table(LIMITS), "What one client, or all together, may cost."),
+];
+
+const LISTEN_DOC: &str = "Where to listen: an address with port (0 takes any free one), `unix:PATH` for a Unix socket, `systemd` for \
+                          sockets that the service manager passes, `systemd:NAME` for those of a FileDescriptorName.";
+
+const TLS: &[Key] = &[
+    key("listen", Kind::Texts(&["127.0.0.1:8443"]), LISTEN_DOC),
+    key(
+        "certificates",
+        Kind::List(CERTIFICATE),
+        "Chosen by the names in the certificate; the first one where none fits. Files that change are read again within ten \
+         seconds; one that can't be used is told of in the log, and the old one stays.",
+    ),
+];
+
+const CERTIFICATE: &[Key] = &[
+    required(
+        "cert_file",
+        Kind::Text(None),
+        "\"/etc/letsencrypt/live/example.com/fullchain.pem\"",
+        "PEM: the server's certificate, then those that lead to a root.",
+    ),
+    required(
+        "key_file",
+        Kind::Text(None),
+        "\"/etc/letsencrypt/live/example.com/privkey.pem\"",
+        "PEM: the certificate's private key.",
+    ),
 ];
 
 const LIMITS: &[Key] = &[
@@ -160,7 +206,12 @@ const LIMITS: &[Key] = &[
 ];
 
 const ORIGIN: &[Key] = &[
-    required("url", Kind::Text(None), "\"http://127.0.0.1:8080\"", "Scheme, host and port, without a path."),
+    required(
+        "url",
+        Kind::Text(None),
+        "\"http://127.0.0.1:8080\"",
+        "Scheme, host and port, without a path; `unix:PATH` for a Unix socket.",
+    ),
     optional("ca_file", "\"origin-ca.pem\"", "PEM roots that replace the built-in ones."),
     key(
         "host_header",

@@ -122,7 +122,7 @@ impl Http {
         }
         let (default_port, tls) = match uri.scheme_str() {
             Some("http") => (80, None),
-            Some("https") => (443, Some(tls.map_or_else(|| tls::client(None), Ok).map_err(UrlError::Tls)?)),
+            Some("https") => (443, Some(tls.map_or_else(|| tls::client::http(None), Ok).map_err(UrlError::Tls)?)),
             _ => return Err(UrlError::Form),
         };
         let authorization = authorization.map(|mut value| {

@@ -187,6 +187,11 @@ impl LedgerStore {
         self.shared.set_rules(rules);
     }
 
+    /// Fingerprints of the keys that seal offers from now on.
+    pub fn set_secret_prints(&self, prints: String) {
+        self.shared.set_secret_prints(prints);
+    }
+
     /// Payments in memory.
     pub fn keys_held(&self) -> usize {
         self.shared.claims.held()

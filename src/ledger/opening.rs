@@ -102,8 +102,9 @@ impl Opening {
             (Some(lease), Some(desk)) => {
                 self.shared.claims.raise_floor(books.floor_ms());
                 self.shared.compare_clocks(&books.connection).map_err(|error| place.error(&error))?;
-                if !self.shared.secret_prints.is_empty() {
-                    let published = lease.publish(&books.connection, &self.shared.secret_prints);
+                let prints = self.shared.secret_prints();
+                if !prints.is_empty() {
+                    let published = lease.publish(&books.connection, &prints);
                     published.map_err(|error| place.error(&error))?;
                 }
                 desk.held().set(lease, asked_ms);

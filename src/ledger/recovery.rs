@@ -64,8 +64,9 @@ impl Writer {
         }
         match (self.books.lease, &self.shared.desk) {
             (Some(lease), Some(desk)) => {
-                if self.books.slot != slot && !self.shared.secret_prints.is_empty() {
-                    lease.publish(&self.books.connection, &self.shared.secret_prints).map_err(failed)?;
+                if self.books.slot != slot {
+                    // Told with the next renewal.
+                    self.published = None;
                 }
                 desk.held().set(lease, asked_ms);
             }

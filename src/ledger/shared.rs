@@ -54,7 +54,7 @@ pub(super) struct Shared {
     /// Longest ttl of an offer that may be presented.
     pub(super) ttl_max_ms: AtomicU64,
     pub(super) skew_ms: u64,
-    pub(super) secret_prints: String,
+    secret_prints: Mutex<String>,
     pub(super) apart_max_ms: Option<u64>,
     /// Who speaks with the server about claims, where the ledger is on one.
     pub(super) desk: Option<Desk>,
@@ -94,7 +94,7 @@ impl Shared {
             rules: Mutex::default(),
             ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
             skew_ms: options.skew_ms,
-            secret_prints: options.secret_prints.clone(),
+            secret_prints: Mutex::new(options.secret_prints.clone()),
             apart_max_ms: options.apart_max_ms,
             desk,
             at_disk_ms: AtomicU64::new(0),
@@ -122,6 +122,15 @@ impl Shared {
 
     pub(super) fn set_rules(&self, rules: Rules) {
         *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// Fingerprints of the keys that seal offers; empty where nobody compares them.
+    pub(super) fn secret_prints(&self) -> String {
+        self.secret_prints.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_secret_prints(&self, prints: String) {
+        *self.secret_prints.lock().unwrap_or_else(PoisonError::into_inner) = prints;
     }
 
     pub(super) fn check_clock(&self) {

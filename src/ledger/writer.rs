@@ -53,6 +53,8 @@ pub(super) struct Writer {
     next_shard: usize,
     /// Why offers of one gateway are refused by another, as the log has said.
     pub(super) peers: Option<String>,
+    /// What the other gateways were told of the keys that seal offers.
+    pub(super) published: Option<String>,
     /// When the lease was looked at last.
     pub(super) looked: Instant,
 }
@@ -75,6 +77,7 @@ impl Writer {
             doubt,
             next_shard,
             peers: None,
+            published: None,
             looked: Instant::now(),
         }
     }

@@ -304,8 +304,8 @@ impl Served {
     pub fn enter(core: &Rc<Core>, meter: &Rc<Meter>) -> Option<Served> {
         meter.enter();
         let served = Served { core: core.clone(), meter: meter.clone(), answer: meter.follow() };
-        let in_flight = core.in_flight.get() + 1;
-        core.in_flight.set(in_flight);
+        let in_flight = core.thread.in_flight.get() + 1;
+        core.thread.in_flight.set(in_flight);
         (in_flight <= core.in_flight_max).then_some(served)
     }
 }
@@ -323,7 +323,7 @@ impl Drop for Served {
         if let Some(answer) = self.answer {
             self.meter.unfollow(answer);
         }
-        self.core.in_flight.set(self.core.in_flight.get().saturating_sub(1));
+        self.core.thread.in_flight.set(self.core.thread.in_flight.get().saturating_sub(1));
         self.meter.leave();
     }
 }

@@ -1,7 +1,8 @@
-//! One client connection: HTTP/1.1 or HTTP/2 (prior knowledge), limits, deadlines, drain.
+//! One client connection: HTTP/1.1 or HTTP/2, plain (by prior knowledge) or through TLS (by ALPN); limits, deadlines, drain.
 
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -10,12 +11,14 @@ use http::{HeaderValue, Request};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use tokio::net::TcpStream;
+use hyper_util::rt::TokioIo;
+use tokio_rustls::TlsAcceptor;
 
-use super::core::Core;
-use super::io::{ClientIo, Sniffed};
+use super::core::{Core, Thread};
+use super::io::{ClientIo, ClientStream, Sniffed};
 use super::meter::{Expired, Meter};
-use super::stack;
+use super::socket::Socket;
+use super::{proxy_header, stack};
 use crate::config::Limits;
 
 /// The client end of a connection.
@@ -24,18 +27,35 @@ pub struct Client {
     pub meter: Rc<Meter>,
     /// HTTP/2: several requests share it.
     pub multiplexed: bool,
+    /// Its address; none where it came through a Unix socket and nobody trusted says more.
+    pub ip: Option<IpAddr>,
+    /// The same as a field's value; `unknown` for none (RFC 7239 §6.2).
     address: HeaderValue,
+    /// It came by HTTPS, or a trusted proxy says so.
+    https: bool,
 }
 
 impl Client {
+    fn new(meter: Rc<Meter>, multiplexed: bool, ip: Option<IpAddr>, https: bool) -> Client {
+        // Digits, points and colons: always a valid field value.
+        let address = ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
+        let address = address.unwrap_or_else(|| HeaderValue::from_static("unknown"));
+        Client { meter, multiplexed, ip, address, https }
+    }
+
+    /// The client behind this one, which is a trusted proxy, as far as it tells.
+    pub fn behind(&self, ip: Option<IpAddr>, https: Option<bool>) -> Client {
+        Client::new(self.meter.clone(), self.multiplexed, ip.or(self.ip), https.unwrap_or(self.https))
+    }
+
     /// The peer's address, for `X-Forwarded-For`.
     pub fn address_value(&self) -> HeaderValue {
         self.address.clone()
     }
 
-    /// Whether the client sees us as `https`: what the operator says, else what the socket is.
+    /// Whether the client sees us as `https`: what the operator says, else a trusted proxy, else what the socket is.
     pub fn https(&self, core: &Core) -> bool {
-        core.shared.config.server.public_url.as_ref().is_some_and(|url| url.https)
+        core.shared.config.server.public_url.as_ref().map_or(self.https, |url| url.https)
     }
 
     /// `http` or `https`.
@@ -44,41 +64,66 @@ impl Client {
     }
 }
 
-/// Serves a connection until it ends.
-pub async fn serve(core: Rc<Core>, mut socket: TcpStream, peer: SocketAddr) {
-    let limits = &core.shared.config.server.limits;
-    let meter = Meter::new(&core.ticker, limits);
-    let mut sniffed = Sniffed::default();
-    // Silence before the first byte counts against the head's deadline, too.
-    let sniffing = Box::pin(sniffed.read(&mut socket));
-    let sniffed_in_time = tokio::select! {
-        sniffed = core.ticker.timeout(limits.header, sniffing) => sniffed,
-        // Nothing was asked yet.
-        () = core.drain.notified() => return,
+/// Serves a connection until it ends; `tls` for one of HTTPS.
+pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
+    let limits = &core.shared.config.server.limits.clone();
+    let thread = &core.thread.clone();
+    let meter = Meter::new(&thread.ticker, limits);
+    let opened = {
+        // Silence before the first byte counts against the head's deadline, too.
+        let opening = Box::pin(open(core, &meter, socket, tls));
+        tokio::select! {
+            opened = thread.ticker.timeout(limits.header, opening) => opened,
+            // Nothing was asked yet.
+            () = thread.drain.notified() => return,
+        }
     };
-    let Ok(Ok(multiplexed)) = sniffed_in_time else { return };
-    if multiplexed {
+    let Ok(Ok((stream, client))) = opened else { return };
+    if client.multiplexed {
         meter.set_multiplexed();
     }
-    let ip = match peer.ip() {
-        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(IpAddr::V6(v6), IpAddr::V4),
-        v4 => v4,
-    };
-    // Digits, points and colons: always a valid field value.
-    let address = HeaderValue::try_from(ip.to_string()).unwrap_or_else(|_| HeaderValue::from_static("unknown"));
-    let client = Rc::new(Client { meter: meter.clone(), multiplexed, address });
-    let io = ClientIo::new(socket, sniffed, meter.clone(), core.ticker.timer());
+    let io = TokioIo::new(stream);
+    let multiplexed = client.multiplexed;
+    let client = Rc::new(client);
     let service = {
-        let core = core.clone();
-        service_fn(move |request: Request<Incoming>| stack::serve(core.clone(), client.clone(), request))
+        let thread = thread.clone();
+        service_fn(move |request: Request<Incoming>| stack::serve(thread.clone(), client.clone(), request))
     };
     if multiplexed {
         let mut connection = pin!(http2_builder(limits).serve_connection(io, service));
-        drive(&core, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
+        drive(thread, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
     } else {
         let mut connection = pin!(http1_builder(limits).serve_connection(io, service));
-        drive(&core, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
+        drive(thread, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
     }
+}
+
+/// What comes before HTTP: a trusted proxy's header, TLS, the bytes that tell HTTP/1.1 from HTTP/2.
+async fn open(
+    core: Rc<Core>,
+    meter: &Rc<Meter>,
+    mut socket: Socket,
+    tls: Option<TlsAcceptor>,
+) -> io::Result<(ClientStream, Client)> {
+    let trust = &core.shared.config.server.trust;
+    let mut ip = socket.peer();
+    if trust.proxy_protocol && trust.includes(ip) {
+        ip = proxy_header::read(&mut socket).await?.or(ip);
+    }
+    let https = tls.is_some();
+    let linger = core.thread.ticker.timer();
+    let client = |multiplexed| Client::new(meter.clone(), multiplexed, ip, https);
+    let Some(tls) = tls else {
+        let mut sniffed = Sniffed::default();
+        let multiplexed = sniffed.read(&mut socket).await?;
+        let io = ClientIo::new(socket, sniffed, meter.clone(), linger);
+        return Ok((ClientStream::Plain(io), client(multiplexed)));
+    };
+    let io = ClientIo::new(socket, Sniffed::default(), meter.clone(), linger);
+    let stream = tls.accept(io).await.inspect_err(|error| tracing::debug!(%error, "no TLS"))?;
+    // Only ALPN tells: HTTP/2 without it is none (RFC 9113 §3.2).
+    let multiplexed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok((ClientStream::Tls(Box::new(stream)), client(multiplexed)))
 }
 
 fn http1_builder(limits: &Limits) -> http1::Builder {
@@ -110,15 +155,15 @@ fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
 
 /// Runs a connection to its end or its deadline; when the gateway drains, it ends after its answers.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
-    core: &Core,
+    thread: &Thread,
     meter: &Meter,
     mut connection: Pin<&mut C>,
     shutdown: impl Fn(Pin<&mut C>),
 ) {
-    let mut drain = pin!(core.drain.notified());
+    let mut drain = pin!(thread.drain.notified());
     let mut draining = false;
     std::future::poll_fn(|cx| {
-        if !draining && (core.draining.get() || drain.as_mut().poll(cx).is_ready()) {
+        if !draining && (thread.draining.get() || drain.as_mut().poll(cx).is_ready()) {
             draining = true;
             shutdown(connection.as_mut());
         }

@@ -69,29 +69,37 @@ pub struct Accounts {
     any: Option<usize>,
 }
 
-/// One core.
+/// A core with the configuration of the moment: what a request is served by from its beginning to its end.
 pub struct Core {
     /// What all cores share.
     pub shared: Arc<Shared>,
-    /// Deadlines.
-    pub ticker: Rc<Ticker>,
     /// A pool for each origin.
     pub pools: Vec<Rc<OriginPool>>,
+    /// The most requests that may be served at a time.
+    pub in_flight_max: usize,
+    /// The most connections that may be open.
+    pub connections_max: usize,
+    /// What stays, whatever the configuration.
+    pub thread: Rc<Thread>,
+}
+
+/// What belongs to a core's thread.
+pub struct Thread {
+    /// Deadlines.
+    pub ticker: Rc<Ticker>,
     /// Requests being served.
     pub in_flight: Cell<usize>,
-    /// The most that may be.
-    pub in_flight_max: usize,
     /// Exchanges of paid requests that have not ended; some outlive their connection.
     pub exchanges: Cell<usize>,
     /// Open connections.
     pub connections: Cell<usize>,
-    /// The most that may be.
-    pub connections_max: usize,
     /// True once the gateway drains: connections end after their answer.
     pub draining: Cell<bool>,
     /// Told when `draining` becomes true.
     pub drain: tokio::sync::Notify,
     random: RefCell<Random>,
+    /// What new requests are served by; none once the core has stopped.
+    current: RefCell<Option<Rc<Core>>>,
 }
 
 /// Random bytes from the system, fetched a page at a time.
@@ -223,23 +231,45 @@ impl Accounts {
 }
 
 impl Core {
-    /// A core over the shared snapshot.
-    pub fn new(shared: Arc<Shared>, pools: Vec<Rc<OriginPool>>, ticker: Rc<Ticker>) -> Rc<Core> {
+    /// A core over a snapshot.
+    pub fn new(shared: Arc<Shared>, pools: Vec<Rc<OriginPool>>, thread: Rc<Thread>) -> Rc<Core> {
         let cores = shared.config.server.cores.max(1);
         let limits = &shared.config.server.limits;
         Rc::new(Core {
             in_flight_max: limits.requests_in_flight.div_ceil(cores),
             connections_max: limits.connections.div_ceil(cores),
             shared,
-            ticker,
             pools,
+            thread,
+        })
+    }
+}
+
+impl Thread {
+    /// A thread that serves nothing yet.
+    pub fn new() -> Rc<Thread> {
+        Rc::new(Thread {
+            ticker: Ticker::new(),
             in_flight: Cell::new(0),
             exchanges: Cell::new(0),
             connections: Cell::new(0),
             draining: Cell::new(false),
             drain: tokio::sync::Notify::new(),
             random: RefCell::new(Random { bytes: vec![0; 4096], used: 4096 }),
+            current: RefCell::new(None),
         })
+    }
+
+    /// What a request that comes now is served by.
+    pub fn core(&self) -> Option<Rc<Core>> {
+        self.current.borrow().clone()
+    }
+
+    /// New requests are served by this from now on; those under way stay with what they began with.
+    pub fn serve_by(&self, core: Option<Rc<Core>>) {
+        // Dropped behind the borrow: it may be the last that holds its connections.
+        let before = self.current.replace(core);
+        drop(before);
     }
 
     /// Fresh random bytes; `None` if the system has none to give.

@@ -26,7 +26,7 @@ pub async fn request_body(core: &Core, request: Request<Incoming>) {
         return;
     }
     let reading = Box::pin(read_away(request.into_body()));
-    let _ = core.ticker.timeout(TIME_MAX, reading).await;
+    let _ = core.thread.ticker.timeout(TIME_MAX, reading).await;
 }
 
 async fn read_away(mut body: Incoming) {

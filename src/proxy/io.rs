@@ -1,4 +1,5 @@
-//! A client's socket: replays the bytes that told HTTP/1.1 from HTTP/2, and tells the meter what moves.
+//! A client's socket: replays the bytes that told HTTP/1.1 from HTTP/2, and tells the meter what moves. Under TLS it is what
+//! the encrypted bytes go through: only those tell what a client has taken.
 
 use std::io;
 use std::pin::Pin;
@@ -6,12 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
 
 use super::meter::Meter;
+use super::socket::Socket;
 use super::ticker::Timer;
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
@@ -20,7 +20,7 @@ pub const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A client's socket under its meter.
 #[derive(Debug)]
 pub struct ClientIo {
-    socket: TokioIo<TcpStream>,
+    socket: Socket,
     /// Bytes read while sniffing and not yet handed on.
     sniffed: Sniffed,
     meter: Rc<Meter>,
@@ -52,7 +52,7 @@ impl Sniffed {
     ///
     /// # Errors
     /// When the socket fails or ends before a byte.
-    pub async fn read(&mut self, socket: &mut TcpStream) -> io::Result<bool> {
+    pub async fn read(&mut self, socket: &mut Socket) -> io::Result<bool> {
         loop {
             let read = usize::from(self.end);
             if self.bytes[..read] != H2_PREFACE[..read] {
@@ -73,16 +73,16 @@ impl Sniffed {
 
 impl ClientIo {
     /// Puts a socket and what was read of it under a meter.
-    pub fn new(socket: TcpStream, sniffed: Sniffed, meter: Rc<Meter>, linger: Timer) -> ClientIo {
-        ClientIo { socket: TokioIo::new(socket), sniffed, meter, linger: Linger { timer: linger, left: None } }
+    pub fn new(socket: Socket, sniffed: Sniffed, meter: Rc<Meter>, linger: Timer) -> ClientIo {
+        ClientIo { socket, sniffed, meter, linger: Linger { timer: linger, left: None } }
     }
 
     /// Reads and drops what the client still sends; ready at its end, or when it had its time.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut scrap = [0; 4096];
         loop {
-            let mut buf = tokio::io::ReadBuf::new(&mut scrap);
-            let read = Pin::new(self.socket.inner_mut()).poll_read(cx, &mut buf);
+            let mut buf = ReadBuf::new(&mut scrap);
+            let read = Pin::new(&mut self.socket).poll_read(cx, &mut buf);
             let n = match read {
                 Poll::Pending => return self.linger.timer.poll_due(cx).map(Ok),
                 Poll::Ready(Err(_)) => 0,
@@ -111,8 +111,8 @@ impl Drop for ClientIo {
     }
 }
 
-impl Read for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+impl AsyncRead for ClientIo {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let (start, end) = (usize::from(self.sniffed.start), usize::from(self.sniffed.end));
         if start < end {
             let n = (end - start).min(buf.remaining());
@@ -126,7 +126,7 @@ impl Read for ClientIo {
     }
 }
 
-impl Write for ClientIo {
+impl AsyncWrite for ClientIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, buf);
         self.wrote(&result);
@@ -160,5 +160,59 @@ impl Write for ClientIo {
             self.linger.timer.arm(LINGER_TIME);
         }
         self.poll_linger(cx)
+    }
+}
+
+/// What HTTP is spoken over.
+#[derive(Debug)]
+pub enum ClientStream {
+    /// As it is.
+    Plain(ClientIo),
+    /// Through TLS.
+    Tls(Box<TlsStream<ClientIo>>),
+}
+
+/// Does the same with either.
+macro_rules! either {
+    ($self:expr, $stream:ident => $done:expr) => {
+        match $self.get_mut() {
+            ClientStream::Plain($stream) => $done,
+            ClientStream::Tls($stream) => $done,
+        }
+    };
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_read(cx, buf))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write(cx, buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            ClientStream::Plain(stream) => stream.is_write_vectored(),
+            ClientStream::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

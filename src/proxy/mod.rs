@@ -1,6 +1,8 @@
 //! A request's way, from socket to origin and back; modules in this order.
 
 pub mod listener;
+pub mod proxy_header;
+pub mod socket;
 
 pub mod connection;
 pub mod io;
@@ -9,6 +11,7 @@ pub mod ticker;
 
 pub mod stack;
 
+pub mod forwarded;
 pub mod framing;
 pub mod target;
 

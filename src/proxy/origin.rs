@@ -1,4 +1,4 @@
-//! A core's connections to one origin: HTTP/1.1 over TCP or TLS, kept open and used again, last in first out.
+//! A core's connections to one origin: HTTP/1.1 over TCP, TLS or a Unix socket, kept open and used again, last in first out.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,10 +8,11 @@ use std::sync::Arc;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
+use super::socket::Socket;
 use super::ticker::{Elapsed, Ticker, Timer};
 use crate::config::Origin;
 
@@ -102,10 +103,14 @@ impl OriginPool {
 
     async fn dial(&self) -> Result<SendRequest<RequestBody>, ConnectError> {
         let failed = |e| ConnectError::Io(self.authority(), e);
+        if let Some(path) = &self.config.socket {
+            let socket = UnixStream::connect(path).await.map_err(failed)?;
+            return handshake(TokioIo::new(Socket::Unix(socket))).await;
+        }
         let socket = TcpStream::connect((self.config.host.as_str(), self.config.port)).await.map_err(failed)?;
         socket.set_nodelay(true).map_err(failed)?;
         match &self.tls {
-            None => handshake(TokioIo::new(socket)).await,
+            None => handshake(TokioIo::new(Socket::Tcp(socket))).await,
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), socket).await.map_err(failed)?;
                 handshake(TokioIo::new(stream)).await
@@ -114,7 +119,10 @@ impl OriginPool {
     }
 
     fn authority(&self) -> String {
-        format!("{}:{}", self.config.host, self.config.port)
+        match &self.config.socket {
+            Some(path) => format!("unix:{}", path.display()),
+            None => format!("{}:{}", self.config.host, self.config.port),
+        }
     }
 
     /// Closes connections unused for longer than `idle_seconds`; called by the core once in a while.

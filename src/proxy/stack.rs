@@ -14,14 +14,14 @@ use hyper::body::Incoming;
 use super::answers::Ticket;
 use super::body::{AnswerBody, Served};
 use super::connection::Client;
-use super::core::Core;
+use super::core::{Core, Thread};
 use super::documents::{self, Document};
 use super::exchange::Exchange;
 use super::forward::{self, Outbound};
 use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
-use super::{drain, framing, mcp, named};
+use super::{drain, forwarded, framing, mcp, named};
 use crate::config::{Discovery, Route};
 use crate::payment::crawl;
 use crate::payment::permit::Permit;
@@ -38,21 +38,27 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// # Errors
 /// None: a refusal is an answer, too.
 pub async fn serve(
-    core: Rc<Core>,
+    thread: Rc<Thread>,
     client: Rc<Client>,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
+    let Some(core) = thread.core() else {
+        return Ok(rescue::response(Refusal::from(Reason::Overloaded).into()));
+    };
     let Some(served) = Served::enter(&core, &client.meter) else {
         let refusal = Refusal::from(Reason::Overloaded).retry_after(1);
         return Ok(rescue::response(refusal.into()));
     };
     let cors = core.shared.config.server.cors && request.headers().contains_key(header::ORIGIN);
-    let answered = answer(&core, &client, request).await;
+    let answered = match forwarded::original(&core, &client, &mut request) {
+        Ok(client) => answer(&core, &client, request).await,
+        Err(refusal) => Err(refusal.into()),
+    };
     let mut response = answered.unwrap_or_else(|mut refused| {
         refused.extra.cors = cors;
         rescue::response(refused)
     });
-    if core.draining.get() && !client.multiplexed {
+    if core.thread.draining.get() && !client.multiplexed {
         response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| body.serving(served)))
@@ -116,7 +122,7 @@ pub(super) async fn open(core: &Core) -> Result<(), Refusal> {
 /// Waits for the books while the gateway is young: another process may be handing them over. Whether they are open.
 async fn handed_over(core: &Core) -> bool {
     let shared = &*core.shared;
-    let waits = || shared.clock.now_ms() < shared.awaited_until_ms && !core.draining.get();
+    let waits = || shared.clock.now_ms() < shared.awaited_until_ms && !core.thread.draining.get();
     while shared.terms.get().is_none() && waits() {
         tokio::time::sleep(LOOK_EVERY).await;
     }

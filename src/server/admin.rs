@@ -16,7 +16,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::watch;
 
+use super::core_thread::Serving;
 use crate::ledger::ledger_store::LedgerStore;
 use crate::payment::gateway_key::GatewayKey;
 
@@ -61,14 +63,11 @@ impl Drop for Door {
     }
 }
 
-/// Serves the door until this is dropped. Without one yet, the ledger is still another process's: its door too.
-pub(super) async fn serve(
-    door: Option<Door>,
-    store: Arc<LedgerStore>,
-    file: Option<PathBuf>,
-    key: Option<Arc<GatewayKey>>,
-) {
-    let door = match (door, file) {
+/// Serves the door until this is dropped. Without one yet, the ledger is still another process's: its door too. Whoever can
+/// open a database needs nobody to do it for him.
+pub(super) async fn serve(door: Option<Door>, store: Arc<LedgerStore>, serving: watch::Receiver<Serving>) {
+    let ledger = serving.borrow().shared.config.ledger.location.file().map(Path::to_owned);
+    let door = match (door, ledger) {
         (Some(door), _) => Some(door),
         (None, None) => None,
         (None, Some(ledger)) => {
@@ -84,7 +83,7 @@ pub(super) async fn serve(
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (store, key) = (store.clone(), key.clone());
+                let (store, key) = (store.clone(), serving.borrow().shared.key.clone().map(Arc::new));
                 tokio::task::spawn_local(async move {
                     let _ = tokio::time::timeout(PATIENCE, converse(stream, &store, key)).await;
                 });

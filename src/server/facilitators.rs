@@ -52,7 +52,7 @@ fn endpoint(facilitator: &Facilitator) -> Result<Endpoint, StartError> {
             Some(value)
         }
     };
-    let roots = |path| tls::client(Some(path)).map_err(|e| failed(format!("ca_file {e}")));
+    let roots = |path| tls::client::http(Some(path)).map_err(|e| failed(format!("ca_file {e}")));
     let tls = facilitator.ca_file.as_deref().map(roots).transpose()?;
     let endpoint = Endpoint::http(facilitator.name.clone(), &facilitator.url, authorization, tls);
     let mut endpoint = endpoint.map_err(|e| failed(e.to_string()))?;

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use ed25519_dalek::SigningKey;
 
-use super::StartError;
+use super::{StartError, entrances};
 use crate::config::Config;
 use crate::payment::gateway_key::GatewayKey;
 use crate::payment::secrets::Secrets;
+use crate::tls::server::Certificates;
 use crate::wire::jwk::signing_key_json;
 
 /// Reads the sealing keys; makes a first one where there is no file, and says so. Gateways that share their books share the
@@ -50,6 +51,11 @@ pub fn problems(config: &Config) -> Vec<(&'static str, String)> {
     look("offers.secret_file", &config.offers.secret_file, &|text| Secrets::parse(text).map(drop));
     if let Some(path) = &config.signing.key_file {
         look("signing.key_file", path, &|text| GatewayKey::parse(text).map(drop));
+    }
+    if let Some(tls) = &config.server.tls
+        && let Err(error) = Certificates::read(entrances::pairs(tls))
+    {
+        found.push(("server.tls.certificates", error.to_string()));
     }
     found
 }

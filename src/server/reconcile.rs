@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::watch;
 
+use super::core_thread::Serving;
 use crate::facilitator::chain::{Authorized, Fate, Node};
 use crate::facilitator::{Facilitators, SettleOutcome, contradiction};
 use crate::ledger::resolve::{Resolution, asked_amount, end, payer};
@@ -25,8 +27,7 @@ const EVERY: Duration = Duration::from_secs(15);
 const ROUNDS_MAX: u64 = 40;
 
 /// Runs until it is dropped.
-pub(super) async fn run(store: Arc<dyn Store>, facilitators: Facilitators, nodes: Vec<(Asset, Node)>) {
-    let judges = Judges { facilitators, nodes };
+pub(super) async fn run(store: Arc<dyn Store>, serving: watch::Receiver<Serving>) {
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut round: u64 = 0;
@@ -43,6 +44,10 @@ pub(super) async fn run(store: Arc<dyn Store>, facilitators: Facilitators, nodes
         if !round.is_power_of_two() && !round.is_multiple_of(ROUNDS_MAX) {
             continue;
         }
+        let judges = {
+            let serving = serving.borrow();
+            Judges { facilitators: serving.shared.facilitators.clone(), nodes: serving.nodes.clone() }
+        };
         for payment in unresolved {
             look_into(&*store, &judges, &payment).await;
         }
@@ -68,7 +73,7 @@ async fn look_into(store: &dyn Store, judges: &Judges, payment: &Unresolved) {
 /// Whom to ask.
 struct Judges {
     facilitators: Facilitators,
-    nodes: Vec<(Asset, Node)>,
+    nodes: Arc<Vec<(Asset, Node)>>,
 }
 
 impl Judges {

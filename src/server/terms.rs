@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::core_thread::Serving;
 use crate::ledger::ledger_store::LedgerStore;
 use crate::ledger::store::{Store as _, Unavailable};
 use crate::payment::quoted::is_quote;
@@ -20,6 +22,22 @@ const OTHERS_EVERY: Duration = Duration::from_secs(1);
 const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// The longest `ttl_seconds` that any configuration may have had.
 const TTL_MAX_MS: u64 = 3_600_000;
+
+/// Keeps the terms of what is served live, whatever that is, until it is dropped.
+pub(super) async fn keep(store: Arc<LedgerStore>, mut serving: watch::Receiver<Serving>) {
+    loop {
+        let shared = serving.borrow_and_update().shared.clone();
+        let terms = LiveTerms::new(shared, store.clone());
+        tokio::select! {
+            () = terms.keep() => return,
+            changed = serving.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
 
 /// What makes terms live.
 #[derive(Clone)]
@@ -78,7 +96,7 @@ impl LiveTerms {
 
     /// Loads the terms as soon as the ledger can be asked, if that was not done; then makes them durable again and again:
     /// they stay live for a while after the last time.
-    pub(super) async fn keep(self) {
+    async fn keep(self) {
         while self.shared.terms().is_none() {
             if let Err(error) = self.load().await {
                 tracing::warn!(%error, "priced routes are closed: the terms of offers are not durable yet");

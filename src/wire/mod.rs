@@ -6,6 +6,7 @@ pub mod deferred;
 pub mod directory;
 pub mod entity_tag;
 pub mod evm;
+pub mod forwarded;
 pub mod host;
 pub mod jwk;
 pub mod mcp;

@@ -185,7 +185,7 @@ fn a_port_in_use_ends_the_start() {
     let text = fs::read_to_string(&config).unwrap();
     for addr in [origin.addr, gateway.addr] {
         fs::write(&config, text.replace("127.0.0.1:0", &addr.to_string())).unwrap();
-        unusable(dir.path(), &["cannot listen on", &addr.to_string(), "another process has the port"]);
+        unusable(dir.path(), &["cannot listen on", &addr.to_string(), "another process has it"]);
     }
 }
 

@@ -48,7 +48,7 @@ async fn a_facilitator_is_verified_before_it_is_asked() {
     let folder = tempfile::tempdir().unwrap();
     let ca_file = folder.path().join("ca.pem");
     fs::write(&ca_file, right_pem + &other_pem).unwrap();
-    let ours = tls::client(Some(&ca_file)).unwrap();
+    let ours = tls::client::http(Some(&ca_file)).unwrap();
     let endpoint = |address: SocketAddr, tls| {
         Endpoint::http("secured", &format!("https://localhost:{}/base", address.port()), None, tls).unwrap()
     };

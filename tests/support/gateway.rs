@@ -15,7 +15,10 @@ pub fn binary() -> PathBuf {
 
 /// A running gateway in a directory of its own; killed when dropped.
 pub struct Gateway {
+    /// Where it speaks plain HTTP; nowhere, if that is not asked for.
     pub addr: SocketAddr,
+    /// Where it speaks HTTPS.
+    pub https: Option<SocketAddr>,
     pub dir: tempfile::TempDir,
     child: Option<Child>,
 }
@@ -27,8 +30,13 @@ impl Gateway {
 
     /// Starts over an earlier gateway's files.
     pub fn start_in(dir: tempfile::TempDir, toml: &str) -> Gateway {
+        Gateway::start_by(dir, toml, Command::new(binary()))
+    }
+
+    /// Starts through a command that ends with the binary.
+    pub fn start_by(dir: tempfile::TempDir, toml: &str, mut command: Command) -> Gateway {
         std::fs::write(dir.path().join("tollgate.toml"), toml).unwrap();
-        let mut child = Command::new(binary())
+        let mut child = command
             .args(["run", "-c", "tollgate.toml"])
             .current_dir(dir.path())
             .env_remove("TOLLGATE_TEST_SEED")
@@ -39,12 +47,11 @@ impl Gateway {
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let addr = line
-            .split("http://")
-            .nth(1)
-            .and_then(|rest| rest.split([',', ' ']).next()?.parse().ok())
-            .unwrap_or_else(|| panic!("no address in {line:?}; {}", log(dir.path())));
-        Gateway { addr, dir, child: Some(child) }
+        let after = |scheme: &str| line.split(scheme).nth(1)?.split([',', ' ']).next()?.parse().ok();
+        assert!(line.contains("listens on"), "{line:?}; {}", log(dir.path()));
+        let (addr, https) = (after("http://"), after("https://"));
+        let addr = addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        Gateway { addr, https, dir, child: Some(child) }
     }
 
     /// The ledger's file.
@@ -76,6 +83,11 @@ impl Gateway {
         (status, std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap()))
     }
 
+    /// A signal, such as `HUP`.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.as_ref().unwrap(), name);
+    }
+
     /// TERM, without waiting.
     pub fn term(&self) {
         terminate(self.child.as_ref().unwrap());
@@ -88,7 +100,12 @@ impl Gateway {
 }
 
 fn terminate(child: &Child) {
-    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    signal(child, "TERM");
+}
+
+fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 impl Drop for Gateway {

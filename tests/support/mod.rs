@@ -14,6 +14,7 @@ pub mod permit;
 pub mod postgres;
 pub mod random;
 pub mod skipped;
+pub mod tls;
 pub mod wallet;
 
 pub use agent::Agent;

@@ -3,6 +3,7 @@
 mod accounts;
 mod discovery;
 mod exact;
+mod listen;
 mod mcp;
 mod parts;
 mod routes;
@@ -16,7 +17,7 @@ use super::{Config, read::Layers};
 /// Checks everything, so that all problems are noted; None if any of them is needed to go on.
 pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let root = layers.root();
-    let server = server::server(&root.section("server"));
+    let server = server::server(&root.section("server"), base);
     let origins = server::origins(&root, base, server.as_ref());
     let offers = parts::offers(&root.section("offers"), base);
     let deferred = parts::deferred(&root.section("deferred"));

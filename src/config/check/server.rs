@@ -1,20 +1,16 @@
 //! `[server]`, `[origin]`, `[origins.NAME]`.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    sync::Arc,
-    thread::available_parallelism,
-};
+use std::{net::IpAddr, path::Path, sync::Arc, thread::available_parallelism};
 
-use super::urls;
+use super::{listen, urls};
 use crate::{
-    config::{HostHeader, Limits, Origin, PublicUrl, Server, read::Section, walk::quote},
+    config::{HostHeader, Limits, Listen, Origin, PublicUrl, Server, read::Section, walk::quote},
     pricing::HostPattern,
 };
 
-pub(super) fn server(section: &Section<'_>) -> Option<Server> {
-    let listen = listen(section);
+pub(super) fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
+    let places = listen::places(section, base);
+    let trust = listen::trust(section);
     let public_url = section.text("public_url").is_none().then_some(None).or_else(|| {
         let url = urls::origin(section, "public_url")?;
         Some(Some(PublicUrl { https: url.https(), authority: url.authority() }))
@@ -33,8 +29,11 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
         })
         .collect();
     let limits = section.section("limits");
+    let (listen, tls) = places?;
     Some(Server {
-        listen: listen?,
+        listen,
+        tls,
+        trust: trust?,
         public_url: public_url?,
         hosts: hosts.into_iter().collect::<Option<_>>()?,
         cores: section.count("cores").unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
@@ -53,35 +52,6 @@ pub(super) fn server(section: &Section<'_>) -> Option<Server> {
             requests_in_flight: limits.number("requests_in_flight"),
         },
     })
-}
-
-fn listen(section: &Section<'_>) -> Option<Vec<SocketAddr>> {
-    let mut found: Vec<(String, SocketAddr)> = Vec::new();
-    let texts = section.texts("listen");
-    let expected = texts.len();
-    if expected == 0 {
-        section.complain("listen", "expected at least one address", Some("leave it out for the default".to_owned()));
-        return None;
-    }
-    for (path, text) in texts {
-        let Ok(address) = text.parse::<SocketAddr>() else {
-            let help = match (text.strip_prefix("localhost:"), text.strip_prefix(':'), text.parse::<u16>()) {
-                (Some(port), ..) => Some(format!("write `\"127.0.0.1:{port}\"`")),
-                (_, Some(port), _) => Some(format!("write `\"[::]:{port}\"`")),
-                (_, _, Ok(port)) => Some(format!("write `\"127.0.0.1:{port}\"`")),
-                _ if text.parse::<IpAddr>().is_ok() => Some("add a port".to_owned()),
-                _ => None,
-            };
-            let message = format!("expected an address with port such as `127.0.0.1:8402`, found `{}`", quote(text));
-            section.layers.complain(&path, message, help);
-            continue;
-        };
-        match found.iter().find(|(_, other)| *other == address && address.port() != 0) {
-            Some((other, _)) => section.layers.clash(&path, other, format!("`{address}` is listed twice"), None),
-            None => found.push((path, address)),
-        }
-    }
-    (found.len() == expected).then(|| found.into_iter().map(|(_, address)| address).collect())
 }
 
 /// All origins, the default one first.
@@ -116,15 +86,21 @@ fn origin(name: &str, section: &Section<'_>, base: &Path, server: Option<&Server
         let help = "set its URL too, in the file or by a variable".to_owned();
         section.complain("url", "missing, expected text in quotes", Some(help));
     }
-    let url = urls::origin(section, "url")?;
+    let url = match section.text("url").and_then(|url| url.strip_prefix("unix:")) {
+        Some(path) => return unix_origin(name, section, base, server, path),
+        None => urls::origin(section, "url")?,
+    };
     let bare = url.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let local = bare == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let own = |listen: &SocketAddr| {
-        listen.port() == url.port()
-            && ((local && (listen.ip().is_loopback() || listen.ip().is_unspecified()))
-                || bare == listen.ip().to_string())
+    let own = |listen: &Listen| match listen {
+        Listen::Tcp(listen) => {
+            listen.port() == url.port()
+                && ((local && (listen.ip().is_loopback() || listen.ip().is_unspecified()))
+                    || bare == listen.ip().to_string())
+        }
+        Listen::Unix(_) | Listen::Passed(_) => false,
     };
-    if server.is_some_and(|server| server.listen.iter().any(own)) {
+    if server.is_some_and(|server| server.places().any(own)) {
         let help = "give the origin's own port, not that of `server.listen`".to_owned();
         section.complain("url", "the gateway would forward to itself", Some(help));
         return None;
@@ -137,12 +113,33 @@ fn origin(name: &str, section: &Section<'_>, base: &Path, server: Option<&Server
             "write `https://` in `url`",
         );
     }
-    Some(Origin {
+    Some(Origin { https: url.https(), host: bare, port: url.port(), ca_file, ..base_origin(name, section) })
+}
+
+/// A server behind a Unix socket.
+fn unix_origin(name: &str, section: &Section<'_>, base: &Path, server: Option<&Server>, path: &str) -> Option<Origin> {
+    let path = listen::unix_path(section, &section.at("url"), path, base)?;
+    if server.is_some_and(|server| server.places().any(|listen| *listen == Listen::Unix(path.clone()))) {
+        let help = "give the origin's own socket, not that of `server.listen`".to_owned();
+        section.complain("url", "the gateway would forward to itself", Some(help));
+        return None;
+    }
+    if section.has("ca_file") {
+        let help = "leave it out";
+        section.layers.warn(&section.at("ca_file"), "roots are never used over a Unix socket", help);
+    }
+    Some(Origin { socket: Some(path), ..base_origin(name, section) })
+}
+
+/// What every origin has, wherever it is.
+fn base_origin(name: &str, section: &Section<'_>) -> Origin {
+    Origin {
         name: Arc::from(name),
-        https: url.https(),
-        host: bare,
-        port: url.port(),
-        ca_file,
+        https: false,
+        socket: None,
+        host: "localhost".to_owned(),
+        port: 80,
+        ca_file: None,
         host_header: match section.text("host_header") {
             Some("origin") => HostHeader::Origin,
             _ => HostHeader::Client,
@@ -153,5 +150,5 @@ fn origin(name: &str, section: &Section<'_>, base: &Path, server: Option<&Server
         body_idle: section.seconds("body_idle_seconds"),
         idle_connections: section.number("idle_connections"),
         idle: section.seconds("idle_seconds"),
-    })
+    }
 }

@@ -49,9 +49,13 @@ impl Writer {
 
     /// Says it in the log when a gateway that lives would refuse this one's offers, or the other way round.
     fn compare_secrets(&mut self, lease: Lease) -> SqlResult<()> {
-        let ours = &self.shared.secret_prints;
+        let ours = &self.shared.secret_prints();
         if ours.is_empty() {
             return Ok(());
+        }
+        if self.published.as_ref() != Some(ours) {
+            lease.publish(&self.books.connection, ours)?;
+            self.published = Some(ours.clone());
         }
         let now_s = self.shared.clock.now_ms() / 1000;
         let found = lease.peers(&self.books.connection)?.into_iter().find_map(|(slot, theirs)| {

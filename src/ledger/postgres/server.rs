@@ -48,7 +48,7 @@ impl Server {
         if let Some(password) = password {
             config.password(password);
         }
-        let tls = crate::tls::database(ca_file).map_err(|why| format!("ca_file {why}"))?;
+        let tls = crate::tls::client::database(ca_file).map_err(|why| format!("ca_file {why}"))?;
         config
             .application_name("tollgate")
             .connect_timeout(LIMIT)

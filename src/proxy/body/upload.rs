@@ -102,8 +102,8 @@ impl RequestBody {
             incoming,
             idle: limits.body_idle,
             min_rate: limits.body_min_rate,
-            timer: core.ticker.timer(),
-            started_ms: core.ticker.now_ms(),
+            timer: core.thread.ticker.timer(),
+            started_ms: core.thread.ticker.now_ms(),
             bytes: 0,
             watch: watch.clone(),
         })

@@ -319,13 +319,13 @@ struct Counted(Rc<Core>);
 
 impl Counted {
     fn new(core: &Rc<Core>) -> Counted {
-        core.exchanges.set(core.exchanges.get() + 1);
+        core.thread.exchanges.set(core.thread.exchanges.get() + 1);
         Counted(core.clone())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.exchanges.set(self.0.exchanges.get().saturating_sub(1));
+        self.0.thread.exchanges.set(self.0.thread.exchanges.get().saturating_sub(1));
     }
 }

@@ -157,7 +157,7 @@ impl Visit<'_> {
         let shared = &*self.core.shared;
         let (now_ms, resource) = (shared.clock.now_ms(), self.resource());
         let seal = |entry: &crate::payment::offer::Entry| {
-            let random = self.core.random()?;
+            let random = self.core.thread.random()?;
             SealedId::seal(&shared.secrets, now_ms, random, &entry.term, entry.amount, &resource).map(|id| id.to_text())
         };
         self.offer.entries.iter().map(seal).collect()

@@ -1,4 +1,4 @@
-//! TLS towards origins, key directories and databases: rustls with ring; built-in roots, or the operator's.
+//! Towards origins, key directories and databases: built-in roots, or the operator's.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 ///
 /// # Errors
 /// Says what is wrong with the file.
-pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
+pub fn http(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     let mut config = plain(ca_file)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
@@ -21,7 +21,7 @@ pub fn client(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
 /// Settings for PostgreSQL over TLS.
 ///
 /// # Errors
-/// As [`client`].
+/// As [`http`].
 pub fn database(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     plain(ca_file).map(Arc::new)
 }

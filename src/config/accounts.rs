@@ -1,0 +1,95 @@
+//! Whose signatures count, who owes what is bought, and who sells.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crate::wire::amount::{Money, Units};
+
+/// `[identity]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `allow`: agents whose directories may be fetched: `https://signer.example.com`, `https://*.example.com`, `any`.
+    /// Agents named by accounts are allowed too.
+    pub allow: Vec<AgentPattern>,
+    /// `skew_seconds` (30, at most 300).
+    pub skew: Duration,
+    /// `allow_test_keys` (false): accept the published test keys of RFC 9421.
+    pub allow_test_keys: bool,
+    /// `ca_file`: PEM roots that replace the built-in ones for directories.
+    pub ca_file: Option<PathBuf>,
+    /// `fetch_seconds` (3): the whole fetch of a directory.
+    pub fetch: Duration,
+    /// `directory_bytes` (65536).
+    pub directory_bytes: usize,
+    /// `directory_keys` (32).
+    pub directory_keys: usize,
+    /// `directories` (1024): agents kept in memory.
+    pub directories: usize,
+    /// `[[identity.pins]]`: `agent`, `jwk` (inline table `{ kty = "OKP", crv = "Ed25519", x = "…" }`).
+    pub pins: Vec<Pin>,
+}
+
+/// Agents that may be admitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentPattern {
+    /// Every `https` agent at a public address.
+    Any,
+    /// Exactly this origin, normalised: `https://signer.example.com`, `http://127.0.0.1:9000`. Only this form may be plain
+    /// HTTP or at a private address.
+    Exact(String),
+    /// `https://*.example.com`: any host below; holds `.example.com`.
+    Below(String),
+}
+
+/// A key that the operator vouches for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The agent's origin, normalised.
+    pub agent: String,
+    /// The key: canonical JSON of a JWK that was checked to be usable.
+    pub jwk: String,
+}
+
+/// `[[accounts]]`: who owes what is bought.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// `name`, unique.
+    pub name: Arc<str>,
+    /// `agents`, at least one; each belongs to one account. Where patterns overlap, the most specific account wins: exact,
+    /// then the longest [`AgentPattern::Below`], then any.
+    pub agents: Vec<AgentPattern>,
+    /// `credit`, with its currency: `"100 USD"`.
+    pub credit: Money,
+    /// `period` (`"month"`).
+    pub period: Period,
+    /// `blocked` (false): refuse at once.
+    pub blocked: bool,
+    /// `address`: for its statements, of one or more lines.
+    pub address: Option<String>,
+}
+
+/// `[operator]`: who sells, for statements.
+#[derive(Clone, Debug, Default)]
+pub struct Operator {
+    /// `name`
+    pub name: Option<String>,
+    /// `address`, of one or more lines.
+    pub address: Option<String>,
+    /// `email`
+    pub email: Option<String>,
+}
+
+/// How often credit starts anew, at midnight UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// Each day.
+    Day,
+    /// Each month.
+    Month,
+}
+
+impl Account {
+    /// The limit in ledger units.
+    pub fn limit(&self) -> Units {
+        self.credit.units
+    }
+}

@@ -1,0 +1,139 @@
+//! A core's thread: its runtime, its listeners, how it goes over to another configuration, and how it ends.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tokio_rustls::TlsAcceptor;
+
+use super::{Phase, runtime};
+use crate::facilitator::chain::Node;
+use crate::ledger::mailbox::Mailbox;
+use crate::proxy::core::{Core, Shared, Thread};
+use crate::proxy::listener::{self, Bound, Entrance, Listener};
+use crate::proxy::origin::OriginPool;
+use crate::wire::amount::Asset;
+
+/// How often a core closes unused origin connections.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// A socket, and the settings of HTTPS where it is one for that.
+pub(super) type Door = (Bound, Option<Arc<rustls::ServerConfig>>);
+
+/// What cores serve by: exchanged as a whole.
+#[derive(Clone)]
+pub(super) struct Serving {
+    /// What all cores share.
+    pub(super) shared: Arc<Shared>,
+    /// TLS settings of each `https` origin, by index.
+    pub(super) tls: Vec<Option<Arc<rustls::ClientConfig>>>,
+    /// Nodes that are asked what became of token payments.
+    pub(super) nodes: Arc<Vec<(Asset, Node)>>,
+}
+
+/// What a core's thread starts from.
+pub(super) struct CoreStart {
+    pub(super) serving: watch::Receiver<Serving>,
+    pub(super) doors: Vec<Door>,
+    pub(super) draining: watch::Receiver<Phase>,
+}
+
+/// The doors of each core.
+pub(super) fn doors(entrances: Vec<Entrance>, cores: usize) -> Vec<Vec<Door>> {
+    let mut doors: Vec<Vec<Door>> = (0..cores).map(|_| Vec::new()).collect();
+    for Entrance { sockets, tls, .. } in entrances {
+        for (core, sockets) in doors.iter_mut().zip(sockets) {
+            core.extend(sockets.into_iter().map(|socket| (socket, tls.clone())));
+        }
+    }
+    doors
+}
+
+impl CoreStart {
+    pub(super) fn spawn(self, number: usize) -> io::Result<JoinHandle<()>> {
+        let runtime = runtime()?;
+        let listeners: Vec<_> = {
+            let _guard = runtime.enter();
+            let open = |(socket, tls): Door| Ok((Listener::new(socket)?, tls.map(TlsAcceptor::from)));
+            self.doors.into_iter().map(open).collect::<io::Result<_>>()?
+        };
+        let (serving, draining) = (self.serving, self.draining);
+        std::thread::Builder::new().name(format!("core-{number}")).spawn(move || {
+            let local = LocalSet::new();
+            local.block_on(&runtime, async move {
+                tokio::task::spawn_local(Mailbox::install());
+                let thread = Thread::new();
+                tokio::task::spawn_local(thread.ticker.clone().run());
+                let accepting = accept(&thread, listeners, &serving);
+                serve(&thread, serving, draining).await;
+                accepting.iter().for_each(tokio::task::JoinHandle::abort);
+                drain(&thread).await;
+            });
+        })
+    }
+}
+
+fn accept(
+    thread: &Rc<Thread>,
+    listeners: Vec<(Listener, Option<TlsAcceptor>)>,
+    serving: &watch::Receiver<Serving>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    take(thread, &serving.borrow());
+    let accept = |(listener, tls)| tokio::task::spawn_local(listener::accept(thread.clone(), listener, tls));
+    listeners.into_iter().map(accept).collect()
+}
+
+/// Serves by what it is told to, until the gateway drains.
+async fn serve(thread: &Rc<Thread>, mut serving: watch::Receiver<Serving>, mut draining: watch::Receiver<Phase>) {
+    let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        tokio::select! {
+            _ = draining.wait_for(|phase| *phase >= Phase::Draining) => return,
+            Ok(()) = serving.changed() => {
+                let next = serving.borrow_and_update().clone();
+                take(thread, &next);
+            }
+            _ = sweep.tick() => {
+                if let Some(core) = thread.core() {
+                    core.pools.iter().for_each(|pool| pool.sweep());
+                }
+            }
+        }
+    }
+}
+
+/// New requests are served by this. Connections to origins that are what they were stay.
+fn take(thread: &Rc<Thread>, serving: &Serving) {
+    let before = thread.core();
+    let kept = |origin| before.iter().flat_map(|core| &core.pools).find(|pool| pool.config() == origin).cloned();
+    let origins = serving.shared.config.origins.iter().zip(&serving.tls);
+    let pools = origins
+        .map(|(origin, tls)| kept(origin).unwrap_or_else(|| OriginPool::new(origin, tls.clone(), &thread.ticker)));
+    let core = Core::new(serving.shared.clone(), pools.collect(), thread.clone());
+    thread.serve_by(Some(core));
+}
+
+/// Ends what is open, within the time that the configuration gives.
+async fn drain(thread: &Rc<Thread>) {
+    thread.draining.set(true);
+    thread.drain.notify_waiters();
+    let limit = thread.core().map_or(Duration::ZERO, |core| core.shared.config.server.drain);
+    let mut deadline = std::pin::pin!(tokio::time::sleep(limit));
+    // A connection that ends tells `drain`; one that was between two polls hears it at its next.
+    while thread.connections.get() > 0 || thread.exchanges.get() > 0 {
+        tokio::select! {
+            () = thread.drain.notified() => {}
+            () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            () = &mut deadline => {
+                tracing::warn!(open = thread.connections.get(), "the drain's time is over; connections are cut");
+                break;
+            }
+        }
+    }
+    // They hold each other.
+    thread.serve_by(None);
+}

@@ -1,0 +1,12 @@
+//! How clients come in: TLS, Unix sockets, passed sockets, proxies in front, another configuration while they do.
+
+mod support;
+
+#[path = "entry/places.rs"]
+mod places;
+#[path = "entry/proxies.rs"]
+mod proxies;
+#[path = "entry/reload.rs"]
+mod reload;
+#[path = "entry/tls.rs"]
+mod tls;
