@@ -16,3 +16,5 @@ mod paths;
 mod slow;
 #[path = "proxy/streams.rs"]
 mod streams;
+#[path = "proxy/upgrades.rs"]
+mod upgrades;

@@ -112,6 +112,10 @@ pub struct Limits {
     pub body_min_rate: u64,
     /// `write_stall_seconds` (30): a client that takes no byte for this long is dropped.
     pub write_stall: Duration,
+    /// `tunnel_idle_seconds` (300): a connection that went over to another protocol is closed when nothing moves for this long.
+    pub tunnel_idle: Duration,
+    /// `tunnel_seconds` (0): and after this long in any case; 0 for never.
+    pub tunnel: Duration,
     /// `connections` (16384): open client connections of the process; more are closed at once.
     pub connections: usize,
     /// `requests_in_flight` (4096): requests being served by the process; more are 503.
@@ -313,7 +317,7 @@ impl Mcp {
     }
 }
 
-/// Statuses of the origin that count as a success and are charged.
+/// Statuses of the origin that count as a success and are charged; 101 always is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChargeOn {
     /// 200 to 299.
@@ -414,6 +418,8 @@ impl ChargeOn {
     /// Whether the origin's status is charged.
     pub fn charges(&self, status: u16) -> bool {
         match self {
+            // What follows a switch of protocols is bought with it, whatever a list says.
+            _ if status == 101 => true,
             ChargeOn::Success => (200..300).contains(&status),
             ChargeOn::These(list) => list.contains(&status),
         }

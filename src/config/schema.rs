@@ -191,6 +191,14 @@ const LIMITS: &[Key] = &[
         300,
         "From the first byte of a request to the end of its header section; then the connection is closed without an answer.",
     ),
+    count(
+        "tunnel_idle_seconds",
+        300,
+        1,
+        86400,
+        "A connection that went over to another protocol (WebSocket) is closed when nothing moves for this long.",
+    ),
+    count("tunnel_seconds", 0, 0, 604_800, "And after this long in any case; 0 for never."),
     count("keep_alive_seconds", 75, 1, 3600, "An idle connection is closed after this."),
     count("body_idle_seconds", 15, 1, 3600, "The longest silence inside a request body."),
     count(
@@ -345,7 +353,11 @@ const ROUTE: &[Key] = &[
     key("discoverable", Kind::Flag(true), "List it in the gateway's discovery documents."),
     key("bazaar", Kind::Table(BAZAAR), "How it is asked for and what it answers, for catalogues (x402's bazaar)."),
     optional("origin", "\"default\"", "Name of the origin. Default: [origin]."),
-    key("charge_on", Kind::Statuses(&["2xx"]), "Statuses that are charged: \"2xx\", or some of 200 to 299."),
+    key(
+        "charge_on",
+        Kind::Statuses(&["2xx"]),
+        "Statuses that are charged: \"2xx\", or some of 200 to 299. 101 (a WebSocket) always is.",
+    ),
     key(
         "allow_method_override",
         Kind::Flag(false),

@@ -18,6 +18,7 @@ use super::core::{Core, Thread};
 use super::io::{ClientIo, ClientStream, Sniffed};
 use super::meter::{Expired, Meter};
 use super::socket::Socket;
+use super::upgrade::{self, Waiting};
 use super::{proxy_header, stack};
 use crate::config::Limits;
 
@@ -33,6 +34,8 @@ pub struct Client {
     address: HeaderValue,
     /// It came by HTTPS, or a trusted proxy says so.
     https: bool,
+    /// What its connection goes over to.
+    pub tunnel: Rc<Waiting>,
 }
 
 impl Client {
@@ -40,12 +43,14 @@ impl Client {
         // Digits, points and colons: always a valid field value.
         let address = ip.and_then(|ip| HeaderValue::try_from(ip.to_string()).ok());
         let address = address.unwrap_or_else(|| HeaderValue::from_static("unknown"));
-        Client { meter, multiplexed, ip, address, https }
+        Client { meter, multiplexed, ip, address, https, tunnel: Rc::default() }
     }
 
     /// The client behind this one, which is a trusted proxy, as far as it tells.
     pub fn behind(&self, ip: Option<IpAddr>, https: Option<bool>) -> Client {
-        Client::new(self.meter.clone(), self.multiplexed, ip.or(self.ip), https.unwrap_or(self.https))
+        let (ip, https) = (ip.or(self.ip), https.unwrap_or(self.https));
+        let tunnel = self.tunnel.clone();
+        Client { tunnel, ..Client::new(self.meter.clone(), self.multiplexed, ip, https) }
     }
 
     /// The peer's address, for `X-Forwarded-For`.
@@ -85,16 +90,22 @@ pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
     let io = TokioIo::new(stream);
     let multiplexed = client.multiplexed;
     let client = Rc::new(client);
+    let waiting = client.tunnel.clone();
     let service = {
         let thread = thread.clone();
         service_fn(move |request: Request<Incoming>| stack::serve(thread.clone(), client.clone(), request))
     };
     if multiplexed {
         let mut connection = pin!(http2_builder(limits).serve_connection(io, service));
-        drive(thread, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
+        _ = drive(thread, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
     } else {
-        let mut connection = pin!(http1_builder(limits).serve_connection(io, service));
-        drive(thread, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
+        let mut connection = http1_builder(limits).serve_connection(io, service);
+        let ended = drive(thread, &meter, Pin::new(&mut connection), |c| c.graceful_shutdown()).await;
+        if ended && let Some(origin) = waiting.take() {
+            let http1::Parts { io, read_buf, .. } = connection.into_parts();
+            // Boxed: other connections do not carry what it needs.
+            Box::pin(upgrade::tunnel(thread, limits, io.into_inner(), read_buf, origin)).await;
+        }
     }
 }
 
@@ -153,13 +164,14 @@ fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
     builder
 }
 
-/// Runs a connection to its end or its deadline; when the gateway drains, it ends after its answers.
+/// Runs a connection to its end or its deadline; when the gateway drains, it ends after its answers. True when it came to an
+/// end by itself.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     thread: &Thread,
     meter: &Meter,
     mut connection: Pin<&mut C>,
     shutdown: impl Fn(Pin<&mut C>),
-) {
+) -> bool {
     let mut drain = pin!(thread.drain.notified());
     let mut draining = false;
     std::future::poll_fn(|cx| {
@@ -168,10 +180,8 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             shutdown(connection.as_mut());
         }
         if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-            if let Err(error) = ended {
-                tracing::debug!(%error, "client connection ended");
-            }
-            return Poll::Ready(());
+            let ended = ended.inspect_err(|error| tracing::debug!(%error, "client connection ended"));
+            return Poll::Ready(ended.is_ok());
         }
         match std::task::ready!(meter.poll_expired(cx)) {
             Expired::Idle if !draining => {
@@ -181,10 +191,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Expired::Idle | Expired::Stuck => Poll::Ready(()),
+            Expired::Idle | Expired::Stuck => Poll::Ready(false),
         }
     })
-    .await;
+    .await
 }
 
 /// Runs HTTP/2 streams on this core.

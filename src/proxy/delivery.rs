@@ -214,6 +214,8 @@ mod tests {
     }
 
     const LIMITS: Limits = Limits {
+        tunnel_idle: Duration::from_secs(300),
+        tunnel: Duration::ZERO,
         header_bytes: 65_536,
         header_count: 100,
         url_bytes: 8192,

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 
 use super::body::{AnswerBody, BodyWatch, Fault, OriginBody, RequestBody};
 use super::connection::Client;
@@ -11,6 +11,7 @@ use super::framing;
 use super::origin::{ConnectError, Lease, OriginPool};
 use super::target::Target;
 use super::ticker::Timer;
+use super::upgrade;
 use crate::config::{HostHeader, Route};
 use crate::payment::crawl::Named;
 use crate::payment::reason::{Reason, Refusal};
@@ -35,6 +36,8 @@ pub struct Outbound {
     pub paid: bool,
     /// The origin may name the price of its answer.
     pub asks_price: bool,
+    /// The connection may go over to another protocol.
+    upgrades: bool,
 }
 
 impl Outbound {
@@ -71,6 +74,7 @@ impl Outbound {
         let (mut head, body) = request.into_parts();
         let bad = |_| Refusal::new(Reason::BadRequest, "the request target can't be forwarded");
         let config = core.pools[origin].config();
+        let upgrade = upgrade::asked(&head, !matches!(body, RequestBody::Empty));
         framing::strip_request(&mut head.headers, keep_overrides);
         framing::add_via(&mut head.headers, head.version);
         let received = target.authority_value();
@@ -95,7 +99,19 @@ impl Outbound {
             // hyper would take a GET without either for one without a body.
             head.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
         }
-        Ok(Outbound { origin, request: Request::from_parts(head, body), watch, paid: false, asks_price: false })
+        let upgrades = upgrade.is_some();
+        if let Some(protocol) = upgrade {
+            upgrade::put(&mut head.headers, protocol);
+        }
+        let request = Request::from_parts(head, body);
+        Ok(Outbound { origin, request, watch, paid: false, asks_price: false, upgrades })
+    }
+
+    /// Does not ask for another protocol.
+    pub fn stay_http(&mut self) {
+        self.upgrades = false;
+        self.request.headers_mut().remove(header::UPGRADE);
+        self.request.headers_mut().remove(header::CONNECTION);
     }
 }
 
@@ -117,19 +133,20 @@ fn origin_authority(pool: &OriginPool) -> HeaderValue {
 /// # Errors
 /// 502, 504, or the client's own fault when its body broke off (400, 408).
 pub async fn forward(core: &Core, outbound: Outbound) -> Result<Response<OriginBody>, Refusal> {
-    let Outbound { origin, request, watch, paid, asks_price } = outbound;
+    let Outbound { origin, request, watch, paid, asks_price, upgrades } = outbound;
+    let reads = Reads { paid, asks_price, upgrades };
     let pool = &core.pools[origin];
     let mut lease = pool.lease().await.map_err(connect_refusal)?;
     // Kept only where it may be needed: a connection that was idle may have been closed under us.
     let spare = (lease.reused && !paid && is_safe_to_repeat(&request)).then(|| Box::new(copy_of_head(&request)));
     let failure = match send(pool, &mut lease, request, &watch).await {
-        Ok(response) => return Ok(finish(pool, lease, response, (paid, asks_price))),
+        Ok(response) => return finish(pool, lease, response, reads),
         Err(failure) => failure,
     };
     let repeat = failure.unsent.or(spare).filter(|_| lease.reused && failure.closed);
     match repeat {
         // Rare: boxed, so that it does not make every request's future larger.
-        Some(request) => Box::pin(once_more(pool, *request, &watch, (paid, asks_price))).await,
+        Some(request) => Box::pin(once_more(pool, *request, &watch, reads)).await,
         None => Err(failure.refusal),
     }
 }
@@ -138,11 +155,11 @@ async fn once_more(
     pool: &Rc<OriginPool>,
     request: Request<RequestBody>,
     watch: &BodyWatch,
-    reads: (bool, bool),
+    reads: Reads,
 ) -> Result<Response<OriginBody>, Refusal> {
     let mut lease = pool.connect().await.map_err(connect_refusal)?;
     match send(pool, &mut lease, request, watch).await {
-        Ok(response) => Ok(finish(pool, lease, response, reads)),
+        Ok(response) => finish(pool, lease, response, reads),
         Err(failure) => Err(failure.refusal),
     }
 }
@@ -249,13 +266,31 @@ fn connect_refusal(error: ConnectError) -> Refusal {
     })
 }
 
+/// What of an answer's head is for the gateway.
+#[derive(Clone, Copy)]
+struct Reads {
+    paid: bool,
+    asks_price: bool,
+    upgrades: bool,
+}
+
 fn finish(
     pool: &Rc<OriginPool>,
     lease: Lease,
-    response: Response<hyper::body::Incoming>,
-    (paid, asks_price): (bool, bool),
-) -> Response<OriginBody> {
+    mut response: Response<hyper::body::Incoming>,
+    Reads { paid, asks_price, upgrades }: Reads,
+) -> Result<Response<OriginBody>, Refusal> {
     let idle = pool.config().body_idle;
+    let switch = if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let protocol = response.headers().get(header::UPGRADE).cloned().filter(|_| upgrades);
+        let Some(protocol) = protocol else {
+            tracing::warn!("the origin switches to another protocol, which it was not asked to");
+            return Err(Reason::OriginInvalid.into());
+        };
+        Some((protocol, hyper::upgrade::on(&mut response)))
+    } else {
+        None
+    };
     let (mut head, incoming) = response.into_parts();
     let said = if paid { Said::of(&head.headers) } else { None };
     let named = if asks_price { Named::of(&head.headers) } else { None };
@@ -271,7 +306,11 @@ fn finish(
     if let Some(named) = named {
         head.extensions.insert(named);
     }
-    Response::from_parts(head, OriginBody::new(incoming, lease, idle))
+    if let Some((protocol, origin)) = switch {
+        upgrade::put(&mut head.headers, protocol);
+        head.extensions.insert(origin);
+    }
+    Ok(Response::from_parts(head, OriginBody::new(incoming, lease, idle)))
 }
 
 /// What a success of the origin costs: what it says itself, where it was asked, or what the route does. Its word is taken

@@ -158,7 +158,8 @@ fn strip(headers: &mut HeaderMap, forbidden: impl Fn(&str) -> bool) {
     }
 }
 
-fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// What `Connection` lists.
+pub fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(header::CONNECTION)
         .iter()

@@ -32,6 +32,7 @@ pub mod digest;
 pub mod hold;
 pub mod origin;
 pub mod results;
+pub mod upgrade;
 
 pub mod core;
 pub mod rescue;

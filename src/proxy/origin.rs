@@ -134,7 +134,7 @@ impl OriginPool {
 
 async fn handshake<S>(io: TokioIo<S>) -> Result<SendRequest<RequestBody>, ConnectError>
 where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + 'static,
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (sender, connection) = http1::Builder::new()
         .writev(false)
@@ -143,7 +143,7 @@ where
         .await
         .map_err(ConnectError::Http)?;
     tokio::task::spawn_local(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "origin connection ended");
         }
     });

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderValue;
-use http::{HeaderMap, Method, Request, Response, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 use super::answers::Ticket;
@@ -58,7 +58,9 @@ pub async fn serve(
         refused.extra.cors = cors;
         rescue::response(refused)
     });
-    if core.thread.draining.get() && !client.multiplexed {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        client.tunnel.take_from(&mut response);
+    } else if core.thread.draining.get() && !client.multiplexed {
         response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
     }
     Ok(response.map(|body| body.serving(served)))
@@ -140,6 +142,7 @@ async fn ask_price(
     let route = &core.shared.config.routes[visit.route];
     let mut outbound = outbound(&visit, client, request)?;
     outbound.asks_price = true;
+    outbound.stay_http();
     let (name, value) = (crawl::ORIGIN_FIELD, HeaderValue::from_static(crawl::ORIGIN_VALUE_IN_BAND));
     outbound.request.headers_mut().insert(name, value);
     let mut response = forward::forward(core, outbound).await?;

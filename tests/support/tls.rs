@@ -1,6 +1,6 @@
 //! Certificates of one's own, and a client that believes in them.
 
-use std::io::{BufReader, Write};
+use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +80,14 @@ impl Secure {
 
     pub fn get(&mut self, host: &str, path: &str) -> Option<Answer> {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+    }
+
+    /// Sends text and reads as much back.
+    pub fn through(&mut self, text: &str) -> String {
+        self.reader.get_mut().write_all(text.as_bytes()).unwrap();
+        let mut back = vec![0; text.len()];
+        self.reader.read_exact(&mut back).unwrap();
+        String::from_utf8(back).unwrap()
     }
 
     /// What the other side showed.

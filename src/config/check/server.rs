@@ -48,6 +48,8 @@ pub(super) fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
             body_idle: limits.seconds("body_idle_seconds"),
             body_min_rate: limits.number("body_min_rate").try_into().unwrap_or(u64::MAX),
             write_stall: limits.seconds("write_stall_seconds"),
+            tunnel_idle: limits.seconds("tunnel_idle_seconds"),
+            tunnel: limits.seconds("tunnel_seconds"),
             connections: limits.number("connections"),
             requests_in_flight: limits.number("requests_in_flight"),
         },

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, header};
+use http::{HeaderMap, Response, StatusCode, header};
 
 use super::{Exchange, No, Scene};
 use crate::ledger::store::Receipt;
@@ -54,7 +54,8 @@ impl Exchange {
         &self,
         response: Response<OriginBody>,
     ) -> Result<(Response<OriginBody>, Option<Bytes>), Refusal> {
-        if self.ticket.borrow().is_none() || is_event_stream(response.headers()) {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.ticket.borrow().is_none() || switches || is_event_stream(response.headers()) {
             return Ok((response, None));
         }
         let (head, mut body) = response.into_parts();
