@@ -13,6 +13,7 @@
 //! | [`identity`] | key directories of agents: cache, fetch, address guard | pure modules, `clock`, `config` |
 //! | [`facilitator`] | who checks token payments and moves the money; the sandbox | pure modules, `clock`, `tls` |
 //! | [`ledger`] | what was paid: claims, postings, chain, SQLite | pure modules, `clock` |
+//! | [`telemetry`] | counts, and a line for each request | pure modules |
 //! | [`proxy`] | a request's way, from socket to origin and back | all above |
 //! | [`server`] | configuration → running parts; drain | all above |
 //! | [`agent`] | the paying client | pure modules, `clock`, `tls` |
@@ -29,5 +30,6 @@ pub mod payment;
 pub mod pricing;
 pub mod proxy;
 pub mod server;
+pub mod telemetry;
 pub mod tls;
 pub mod wire;

@@ -17,12 +17,14 @@ pub mod files;
 mod parts;
 mod reconcile;
 mod reload;
+mod status;
 mod terms;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
@@ -32,17 +34,21 @@ use crate::config::Config;
 use crate::ledger::ledger_store::{APART_MAX_MS, LedgerOptions, LedgerStore};
 use crate::ledger::store::{Health, Store as _};
 use crate::proxy::listener::{At, Endpoint};
+use crate::telemetry::Telemetry;
+use crate::telemetry::access::AccessLog;
 use crate::tls::server::Certificates;
 
 use self::control::{Control, Work};
 use self::core_thread::{CoreStart, Serving};
 pub use self::errors::{ReloadError, StartError};
 use self::parts::{Files, Parts};
+use self::status::Status;
 use self::terms::LiveTerms;
 
 /// A running gateway; dropped, it drains and stops.
 pub struct Gateway {
     endpoints: Vec<Endpoint>,
+    admin_endpoints: Vec<Endpoint>,
     drain: watch::Sender<Phase>,
     serve: watch::Sender<Serving>,
     work: mpsc::UnboundedSender<Work>,
@@ -57,6 +63,8 @@ pub struct Gateway {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 enum Phase {
     Serving,
+    /// Told to end: not ready any more, but still accepting.
+    Leaving,
     /// Cores end what is open.
     Draining,
     /// The cores are done; the control thread, which answered them, may end too.
@@ -71,13 +79,17 @@ impl Gateway {
     /// [`StartError`]; whatever was started is stopped again.
     pub fn start(config: Config) -> Result<Gateway, StartError> {
         let clock = Clock::system();
+        let telemetry = Telemetry::new(clock.wall_ms());
+        telemetry.set_access(access_log(&config, &telemetry)?);
+        let token = status::token(config.admin.token_file.as_deref())?;
         let files = Files::read(&config)?;
         let secured = entrances::certificates(&config)?;
-        let entrances = entrances::open(&config, secured.as_ref().map(|(_, tls)| tls))?;
+        let (entrances, admin) = entrances::open(&config, secured.as_ref().map(|(_, tls)| tls))?;
+        let admin_endpoints = admin.iter().map(|entrance| entrance.endpoint.clone()).collect();
         let endpoints = entrances.iter().map(|entrance| entrance.endpoint.clone()).collect();
         let store = open_store(&config, &files, &clock)?;
         store.set_rules(admin::orders::ledger_rules(&config));
-        let Parts { serving, work } = Parts::new(config, files, &store, &clock, None)?;
+        let Parts { serving, work } = Parts::new(config, files, &store, (&clock, &telemetry), None)?;
         if store.has_opened()
             && let Err(error) = block_on(LiveTerms::new(serving.shared.clone(), store.clone()).load())
         {
@@ -91,6 +103,10 @@ impl Gateway {
         let file = serving.borrow().shared.config.ledger.location.file().map(Path::to_owned);
         let control = Control {
             door: file.as_deref().filter(|_| store.has_opened()).and_then(admin::Door::open),
+            status: (
+                admin.into_iter().flat_map(|entrance| entrance.sockets).flatten().collect(),
+                Status { store: store.clone(), serving: serving.clone(), phase: draining.clone(), token },
+            ),
             store: store.clone(),
             serving: serving.clone(),
             certificates: certificates.clone(),
@@ -99,6 +115,7 @@ impl Gateway {
         };
         let mut gateway = Gateway {
             endpoints,
+            admin_endpoints,
             drain,
             serve,
             work: begin,
@@ -123,6 +140,14 @@ impl Gateway {
     /// # Errors
     /// [`ReloadError`]; then everything is as it was.
     pub fn reload(&self, config: Config) -> Result<(), ReloadError> {
+        let telemetry = self.serve.borrow().shared.telemetry.clone();
+        let taken = self.take_over(config);
+        let counted = if taken.is_ok() { &telemetry.reloads_taken } else { &telemetry.reloads_refused };
+        counted.fetch_add(1, Ordering::Relaxed);
+        taken
+    }
+
+    fn take_over(&self, config: Config) -> Result<(), ReloadError> {
         if self.control.is_none() {
             return Err(ReloadError::Ending);
         }
@@ -131,15 +156,19 @@ impl Gateway {
         if !fixed.is_empty() {
             return Err(ReloadError::Restart(fixed));
         }
+        let telemetry = before.shared.telemetry.clone();
+        // Opened anew: whoever moves log files away sends HUP.
+        let access = access_log(&config, &telemetry)?;
         let files = Files::read(&config)?;
         let prints = files.secrets.fingerprints();
         let rules = admin::orders::ledger_rules(&config);
         let pairs = config.server.tls.as_ref().map(entrances::pairs);
-        let Parts { serving, work } = Parts::new(config, files, &self.store, &self.clock, Some(&before))?;
+        let Parts { serving, work } = Parts::new(config, files, &self.store, (&self.clock, &telemetry), Some(&before))?;
         if let (Some(certificates), Some(pairs)) = (&self.certificates, pairs) {
             // The last that can fail.
             certificates.replace(pairs).map_err(StartError::from)?;
         }
+        telemetry.set_access(access);
         self.store.set_rules(rules);
         self.store.set_secret_prints(prints);
         self.store.raise_ttl_max(serving.shared.config.offers.ttl.as_millis() as u64);
@@ -164,6 +193,11 @@ impl Gateway {
         &self.endpoints
     }
 
+    /// Where the admin listener is.
+    pub fn admin_endpoints(&self) -> &[Endpoint] {
+        &self.admin_endpoints
+    }
+
     /// Those with an address; port 0 became a real one.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.endpoints.iter().filter_map(|endpoint| match endpoint.at {
@@ -183,7 +217,15 @@ impl Gateway {
     }
 
     /// Stops accepting, ends what is being served within `server.drain_seconds`, then writes and closes the books.
+    ///
+    /// For `server.drain_delay_seconds` before that it only says that it is not ready, so that whoever sends it requests can
+    /// turn elsewhere.
     pub fn drain(mut self) {
+        let delay = self.serve.borrow().shared.config.server.drain_delay;
+        if !delay.is_zero() {
+            let _ = self.drain.send(Phase::Leaving);
+            std::thread::sleep(delay);
+        }
         self.stop();
     }
 
@@ -194,7 +236,7 @@ impl Gateway {
                 tracing::error!("a core ended by a panic");
             }
         }
-        self.endpoints.iter().for_each(Endpoint::remove);
+        self.endpoints.iter().chain(&self.admin_endpoints).for_each(Endpoint::remove);
         if let Some(control) = self.control.take() {
             let _ = self.drain.send(Phase::Drained);
             let _ = control.join();
@@ -209,6 +251,11 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn access_log(config: &Config, telemetry: &Telemetry) -> Result<Option<Arc<AccessLog>>, StartError> {
+    let Some(access) = &config.telemetry.access else { return Ok(None) };
+    AccessLog::open(&access.sink, access.format, telemetry.lines_lost.clone()).map(Some).map_err(StartError::Access)
 }
 
 fn open_store(config: &Config, files: &Files, clock: &Clock) -> Result<Arc<LedgerStore>, StartError> {

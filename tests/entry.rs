@@ -8,5 +8,7 @@ mod places;
 mod proxies;
 #[path = "entry/reload.rs"]
 mod reload;
+#[path = "entry/status.rs"]
+mod status;
 #[path = "entry/tls.rs"]
 mod tls;

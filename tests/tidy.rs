@@ -94,6 +94,10 @@ fn ports_do_not_know_the_edge() {
     forbid("src/ledger", &["hyper", "crate::config", "crate::identity", "crate::facilitator"]);
     forbid("src/config", &["crate::ledger", "crate::identity", "crate::facilitator", "hyper"]);
     forbid("src/facilitator", &["crate::config", "crate::identity", "crate::ledger", "rusqlite"]);
+    forbid(
+        "src/telemetry",
+        &["crate::config", "crate::ledger", "crate::proxy", "crate::server", "crate::cli", "tokio", "hyper"],
+    );
     forbid("src/proxy", &["crate::server", "crate::cli", "rusqlite", "SystemTime"]);
 }
 

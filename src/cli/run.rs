@@ -63,9 +63,10 @@ impl Run {
             }
         };
         let listening: Vec<String> = gateway.endpoints().iter().map(ToString::to_string).collect();
+        let admin: String = gateway.admin_endpoints().iter().map(|endpoint| format!(", admin {endpoint}")).collect();
         // The line that scripts wait for.
         say(&format!(
-            "tollgate {} listens on {} ({}{sandbox})\n",
+            "tollgate {} listens on {}{admin} ({}{sandbox})\n",
             env!("CARGO_PKG_VERSION"),
             listening.join(", "),
             counted(priced, "priced route", "priced routes")

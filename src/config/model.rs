@@ -7,6 +7,7 @@ use crate::{
     ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
     pricing::{Selector, Selectors, Table},
+    telemetry::access::{Format, Sink},
     wire::amount::{Asset, Money},
 };
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub mcp: Mcp,
     /// `[ledger]`
     pub ledger: Ledger,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[telemetry]`
     pub telemetry: Telemetry,
     /// The compiled routes; indices are those of [`Config::routes`].
@@ -71,6 +74,8 @@ pub struct Server {
     pub cores: usize,
     /// `drain_seconds` (10): how long open exchanges may take after TERM.
     pub drain: Duration,
+    /// `drain_delay_seconds` (0): how long connections are still accepted after TERM, while `/readyz` says no.
+    pub drain_delay: Duration,
     /// `cors` (true): answer preflights on priced routes, and put CORS fields on answers that the gateway makes.
     pub cors: bool,
     /// `[server.limits]`
@@ -412,6 +417,26 @@ pub struct Telemetry {
     pub log: String,
     /// `format` (`"text"`).
     pub json: bool,
+    /// `access_log`, `access_format`: a line for each request.
+    pub access: Option<Access>,
+}
+
+/// A line for each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// `access_log`: `stdout`, `stderr` or a file.
+    pub sink: Sink,
+    /// `access_format` (`"json"`).
+    pub format: Format,
+}
+
+/// `[admin]`: where the gateway tells how it is. Not for clients.
+#[derive(Clone, Debug, Default)]
+pub struct Admin {
+    /// `listen`: as `server.listen`; nowhere by default.
+    pub listen: Vec<Listen>,
+    /// `token_file`: holds the token that reads the counts.
+    pub token_file: Option<PathBuf>,
 }
 
 impl ChargeOn {

@@ -100,6 +100,11 @@ pub const ROOT: &[Key] = &[
     key("discovery", Kind::Table(DISCOVERY), "What the gateway says to machines about what it sells."),
     key("mcp", Kind::Table(MCP), "MCP servers: paths that have a route with `tool`, `prompt` or `resource`."),
     key("ledger", Kind::Table(LEDGER), "The books."),
+    key(
+        "admin",
+        Kind::Table(ADMIN),
+        "Where the gateway tells how it is: /healthz, /readyz, /metrics. Not for clients.",
+    ),
     key("telemetry", Kind::Table(TELEMETRY), "What the gateway writes about itself."),
 ];
 
@@ -142,6 +147,13 @@ const SERVER: &[Key] = &[
         "proxy_protocol",
         Kind::Flag(false),
         "Their connections begin with a header of the PROXY protocol (version 1 or 2); one without is closed.",
+    ),
+    count(
+        "drain_delay_seconds",
+        0,
+        0,
+        300,
+        "How long connections are still accepted after TERM, while /readyz says no: as long as a load balancer takes to notice.",
     ),
     count("drain_seconds", 10, 0, 3600, "How long open exchanges may take after TERM."),
     key(
@@ -410,7 +422,26 @@ const LEDGER: &[Key] = &[
     key("sync", Kind::Flag(true), "Off, the last payments are lost with the machine's power: for measurements only."),
 ];
 
+const ADMIN: &[Key] = &[
+    key(
+        "listen",
+        Kind::Texts(&[]),
+        "Addresses, as in server.listen: `127.0.0.1:8403`. Others than this machine's need token_file.",
+    ),
+    optional(
+        "token_file",
+        "\"/etc/tollgate/admin.token\"",
+        "Holds the token that /metrics wants (`Authorization: Bearer`), and /readyz for its reasons; probes need none.",
+    ),
+];
+
 const TELEMETRY: &[Key] = &[
+    optional(
+        "access_log",
+        "\"/var/log/tollgate/access.log\"",
+        "A line for each request, to `stdout`, `stderr` or a file, which HUP opens anew. No query, payment or signature is in it.",
+    ),
+    key("access_format", Kind::Choice { of: &["json", "logfmt"], default: "json" }, "How its lines are written."),
     key("log", Kind::Text(Some("info")), "What is logged: a level, or a filter such as \"warn,tollgate=debug\"."),
     key("format", Kind::Choice { of: &["text", "json"], default: "text" }, "How log lines look."),
 ];

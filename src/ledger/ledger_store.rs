@@ -192,6 +192,11 @@ impl LedgerStore {
         self.shared.set_secret_prints(prints);
     }
 
+    /// In which keys that seal offers another gateway of this ledger and this one differ.
+    pub fn disagreement(&self) -> Option<String> {
+        self.shared.disagreement()
+    }
+
     /// Payments in memory.
     pub fn keys_held(&self) -> usize {
         self.shared.claims.held()

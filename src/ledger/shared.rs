@@ -55,6 +55,8 @@ pub(super) struct Shared {
     pub(super) ttl_max_ms: AtomicU64,
     pub(super) skew_ms: u64,
     secret_prints: Mutex<String>,
+    /// What another gateway's keys that seal offers lack, or ours.
+    disagreement: Mutex<Option<String>>,
     pub(super) apart_max_ms: Option<u64>,
     /// Who speaks with the server about claims, where the ledger is on one.
     pub(super) desk: Option<Desk>,
@@ -95,6 +97,7 @@ impl Shared {
             ttl_max_ms: AtomicU64::new(options.ttl_max_ms),
             skew_ms: options.skew_ms,
             secret_prints: Mutex::new(options.secret_prints.clone()),
+            disagreement: Mutex::default(),
             apart_max_ms: options.apart_max_ms,
             desk,
             at_disk_ms: AtomicU64::new(0),
@@ -131,6 +134,14 @@ impl Shared {
 
     pub(super) fn set_secret_prints(&self, prints: String) {
         *self.secret_prints.lock().unwrap_or_else(PoisonError::into_inner) = prints;
+    }
+
+    pub(super) fn disagreement(&self) -> Option<String> {
+        self.disagreement.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_disagreement(&self, what: Option<String>) {
+        *self.disagreement.lock().unwrap_or_else(PoisonError::into_inner) = what;
     }
 
     pub(super) fn check_clock(&self) {

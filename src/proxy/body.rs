@@ -6,7 +6,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -21,6 +21,7 @@ use super::meter::Meter;
 use super::origin::Lease;
 use super::results::{Events, HeldResult, Next};
 use super::ticker::Timer;
+use crate::telemetry::access::Line;
 
 /// An answer's body.
 pub struct AnswerBody {
@@ -92,8 +93,11 @@ impl Body for AnswerBody {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let polled = this.poll_content(cx);
-        if let Some(served) = &this.served {
+        if let Some(served) = &mut this.served {
             served.waits_for_client(polled.is_ready());
+            if let (Some((line, _)), Poll::Ready(Some(Ok(frame)))) = (&mut served.line, &polled) {
+                line.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+            }
         }
         polled
     }
@@ -297,20 +301,27 @@ pub struct Served {
     meter: Rc<Meter>,
     /// Its answer, where the meter follows it.
     answer: Option<usize>,
+    /// Its line in the access log, and when it came.
+    line: Option<(Box<Line>, Instant)>,
 }
 
 impl Served {
     /// `None` when the core serves as many requests as it may.
     pub fn enter(core: &Rc<Core>, meter: &Rc<Meter>) -> Option<Served> {
         meter.enter();
-        let served = Served { core: core.clone(), meter: meter.clone(), answer: meter.follow() };
-        let in_flight = core.thread.in_flight.get() + 1;
-        core.thread.in_flight.set(in_flight);
+        let served = Served { core: core.clone(), meter: meter.clone(), answer: meter.follow(), line: None };
+        let in_flight = core.thread.open.in_flight.get() + 1;
+        core.thread.open.in_flight.set(in_flight);
         (in_flight <= core.in_flight_max).then_some(served)
     }
 }
 
 impl Served {
+    /// The request has this line in the access log; what is still missing is added at its end.
+    pub fn log(&mut self, line: Box<Line>, came: Instant) {
+        self.line = Some((line, came));
+    }
+
     fn waits_for_client(&self, waits: bool) {
         if let Some(answer) = self.answer {
             self.meter.waits_for_client(answer, waits);
@@ -323,9 +334,20 @@ impl Drop for Served {
         if let Some(answer) = self.answer {
             self.meter.unfollow(answer);
         }
-        self.core.thread.in_flight.set(self.core.thread.in_flight.get().saturating_sub(1));
+        if let Some((mut line, came)) = self.line.take() {
+            line.total_ms = milliseconds(came.elapsed());
+            if let Some(log) = self.core.shared.telemetry.access() {
+                log.take(line);
+            }
+        }
+        self.core.thread.open.in_flight.set(self.core.thread.open.in_flight.get().saturating_sub(1));
         self.meter.leave();
     }
+}
+
+/// For a line.
+pub fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
 impl fmt::Debug for AnswerBody {

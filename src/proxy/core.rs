@@ -22,6 +22,8 @@ use crate::payment::quoted::RouteKey;
 use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::payment::terms::Terms;
+use crate::telemetry::Telemetry;
+use crate::telemetry::tally::{Gauges, RouteName, Tally};
 use crate::wire::agent_url::AgentUrl;
 use crate::wire::mcp::Kind;
 
@@ -33,6 +35,8 @@ pub struct Shared {
     pub offers: Vec<Option<PreparedOffer>>,
     /// Each route without its price, by its index.
     pub route_keys: Vec<RouteKey>,
+    /// Each route as it is counted, by its index.
+    pub route_names: Arc<[RouteName]>,
     /// What is sold, for machines.
     pub catalogue: Catalogue,
     /// The gateway's own key, if it has one.
@@ -57,6 +61,8 @@ pub struct Shared {
     pub store: Arc<dyn Store>,
     /// Answers to payments that their clients have named.
     pub answers: Arc<Answers>,
+    /// What the gateway says about itself.
+    pub telemetry: Arc<Telemetry>,
     /// Time.
     pub clock: Clock,
 }
@@ -79,6 +85,8 @@ pub struct Core {
     pub in_flight_max: usize,
     /// The most connections that may be open.
     pub connections_max: usize,
+    /// Counts of what is served by it.
+    pub tally: Arc<Tally>,
     /// What stays, whatever the configuration.
     pub thread: Rc<Thread>,
 }
@@ -87,12 +95,8 @@ pub struct Core {
 pub struct Thread {
     /// Deadlines.
     pub ticker: Rc<Ticker>,
-    /// Requests being served.
-    pub in_flight: Cell<usize>,
-    /// Exchanges of paid requests that have not ended; some outlive their connection.
-    pub exchanges: Cell<usize>,
-    /// Open connections.
-    pub connections: Cell<usize>,
+    /// What is open: connections, requests being served, exchanges of paid requests, of which some outlive their connection.
+    pub open: Gauges,
     /// True once the gateway drains: connections end after their answer.
     pub draining: Cell<bool>,
     /// Told when `draining` becomes true.
@@ -175,6 +179,12 @@ impl Shared {
         config.routes.iter().map(key).collect()
     }
 
+    /// The routes of a configuration as they are counted.
+    pub fn route_names_of(config: &Config) -> Arc<[RouteName]> {
+        let currency = |route: &Route| route.price.map(|price| Arc::from(price.currency.to_string()));
+        config.routes.iter().map(|route| RouteName { name: route.name.clone(), currency: currency(route) }).collect()
+    }
+
     /// What a configuration lists for machines, as of `now` (Unix seconds); `offers` are those that it makes.
     pub fn catalogue_of(config: &Config, offers: &[Option<PreparedOffer>], now: u64) -> Catalogue {
         // Of MCP servers, tools with a name of their own: catalogues have no other form.
@@ -238,6 +248,7 @@ impl Core {
         Rc::new(Core {
             in_flight_max: limits.requests_in_flight.div_ceil(cores),
             connections_max: limits.connections.div_ceil(cores),
+            tally: shared.telemetry.tallies.add(&shared.route_names),
             shared,
             pools,
             thread,
@@ -250,9 +261,7 @@ impl Thread {
     pub fn new() -> Rc<Thread> {
         Rc::new(Thread {
             ticker: Ticker::new(),
-            in_flight: Cell::new(0),
-            exchanges: Cell::new(0),
-            connections: Cell::new(0),
+            open: Gauges::default(),
             draining: Cell::new(false),
             drain: tokio::sync::Notify::new(),
             random: RefCell::new(Random { bytes: vec![0; 4096], used: 4096 }),

@@ -202,7 +202,11 @@ impl Listener {
         })
     }
 
-    async fn accept(&self) -> io::Result<Socket> {
+    /// The next connection.
+    ///
+    /// # Errors
+    /// Out of descriptors, mostly.
+    pub async fn accept(&self) -> io::Result<Socket> {
         Ok(match self {
             Listener::Tcp(listener) => {
                 let (socket, _) = listener.accept().await?;
@@ -228,7 +232,7 @@ pub async fn accept(thread: Rc<Thread>, listener: Listener, tls: Option<TlsAccep
         };
         match accepted {
             Ok(socket) => {
-                let core = thread.core().filter(|core| thread.connections.get() < core.connections_max);
+                let core = thread.core().filter(|core| thread.open.connections.get() < core.connections_max);
                 let Some(core) = core else {
                     refused.add();
                     continue;
@@ -283,14 +287,14 @@ struct Open(Rc<Thread>);
 
 impl Open {
     fn new(thread: &Rc<Thread>) -> Open {
-        thread.connections.set(thread.connections.get() + 1);
+        thread.open.connections.set(thread.open.connections.get() + 1);
         Open(thread.clone())
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get().saturating_sub(1));
+        self.0.open.connections.set(self.0.open.connections.get().saturating_sub(1));
         if self.0.draining.get() {
             self.0.drain.notify_waiters();
         }

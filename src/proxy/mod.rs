@@ -34,5 +34,7 @@ pub mod origin;
 pub mod results;
 pub mod upgrade;
 
+pub mod trace;
+
 pub mod core;
 pub mod rescue;

@@ -64,6 +64,13 @@ pub struct Extra {
     pub close: bool,
 }
 
+impl Refused {
+    /// Of the answer.
+    pub fn status(&self) -> u16 {
+        self.extra.message.as_ref().map_or(self.refusal.reason.status(), |(status, _)| *status)
+    }
+}
+
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Refused {
         Refused { refusal, extra: Box::default() }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -21,6 +21,7 @@ use super::forward::{self, Outbound};
 use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
+use super::trace::Trace;
 use super::{drain, forwarded, framing, mcp, named};
 use crate::config::{Discovery, Route};
 use crate::payment::crawl;
@@ -28,6 +29,7 @@ use crate::payment::permit::Permit;
 use crate::payment::presented::{Presented, Words, presented};
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
+use crate::telemetry::tally::Verdict;
 use crate::wire::amount::Units;
 
 /// How often a priced request looks whether the books have been handed over.
@@ -45,19 +47,33 @@ pub async fn serve(
     let Some(core) = thread.core() else {
         return Ok(rescue::response(Refusal::from(Reason::Overloaded).into()));
     };
-    let Some(served) = Served::enter(&core, &client.meter) else {
+    let came = Instant::now();
+    let Some(mut served) = Served::enter(&core, &client.meter) else {
         let refusal = Refusal::from(Reason::Overloaded).retry_after(1);
+        core.tally.refused(Reason::Overloaded);
+        core.tally.answered(None, Verdict::Failed, came.elapsed());
         return Ok(rescue::response(refusal.into()));
     };
     let cors = core.shared.config.server.cors && request.headers().contains_key(header::ORIGIN);
+    let mut trace = Trace::begin(&core, came);
     let answered = match forwarded::original(&core, &client, &mut request) {
-        Ok(client) => answer(&core, &client, request).await,
+        Ok(client) => {
+            trace.asked(&core, &client, &request);
+            answer(&core, &client, &trace.route, request).await
+        }
         Err(refusal) => Err(refusal.into()),
     };
-    let mut response = answered.unwrap_or_else(|mut refused| {
-        refused.extra.cors = cors;
-        rescue::response(refused)
-    });
+    let mut response = match answered {
+        Ok(mut response) => {
+            trace.answered(&core, &mut response, &mut served);
+            response
+        }
+        Err(mut refused) => {
+            trace.refused(&core, &refused, &mut served);
+            refused.extra.cors = cors;
+            rescue::response(refused)
+        }
+    };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         client.tunnel.take_from(&mut response);
     } else if core.thread.draining.get() && !client.multiplexed {
@@ -69,6 +85,7 @@ pub async fn serve(
 async fn answer(
     core: &Rc<Core>,
     client: &Rc<Client>,
+    on_route: &Cell<Option<usize>>,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refused> {
     let config = &*core.shared.config;
@@ -80,6 +97,7 @@ async fn answer(
         At::Free => None,
         At::Preflight(methods) => return Ok(rescue::preflight(&methods, config.server.cors)),
     };
+    on_route.set(route);
     if let Some((index, sold)) = route.and_then(|index| Some((index, config.mcp.endpoint(index)?))) {
         // Boxed: other requests do not carry what it needs.
         return Box::pin(mcp::serve(core, client, &target, (index, sold), request)).await;
@@ -220,6 +238,7 @@ pub(super) async fn buy(
         upload,
         ticket,
         named: Cell::default(),
+        posted: Cell::default(),
         payer: RefCell::default(),
     };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))

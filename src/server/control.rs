@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use super::core_thread::Serving;
+use super::status::{self, Status};
 use super::terms;
 use super::{Phase, admin, reconcile, runtime};
 use crate::ledger::ledger_store::LedgerStore;
+use crate::proxy::listener::Bound;
 use crate::tls::server::Certificates;
 
 /// How often it is looked whether certificates have changed.
@@ -24,6 +26,8 @@ pub(super) type Work = Box<dyn FnOnce() + Send>;
 pub(super) struct Control {
     /// Open already, so that whoever is told that the gateway listens can come through it.
     pub(super) door: Option<admin::Door>,
+    /// The admin listener.
+    pub(super) status: (Vec<Bound>, Status),
     pub(super) store: Arc<LedgerStore>,
     pub(super) serving: watch::Receiver<Serving>,
     pub(super) certificates: Option<Arc<Certificates>>,
@@ -36,8 +40,10 @@ impl Control {
         let runtime = runtime()?;
         std::thread::Builder::new().name("control".into()).spawn(move || {
             let local = LocalSet::new();
-            let Control { door, store, serving, certificates, mut work, mut draining } = self;
+            let Control { door, status: (sockets, status), store, serving, certificates, mut work, mut draining } =
+                self;
             local.spawn_local(admin::serve(door, store.clone(), serving.clone()));
+            local.spawn_local(status::serve(sockets, status));
             local.spawn_local(reconcile::run(store.clone(), serving.clone()));
             local.spawn_local(terms::keep(store.clone(), serving));
             local.spawn_local(watch_clock(store.clone()));

@@ -67,6 +67,7 @@ impl CoreStart {
             local.block_on(&runtime, async move {
                 tokio::task::spawn_local(Mailbox::install());
                 let thread = Thread::new();
+                serving.borrow().shared.telemetry.tallies.add_core(thread.open.clone());
                 tokio::task::spawn_local(thread.ticker.clone().run());
                 let accepting = accept(&thread, listeners, &serving);
                 serve(&thread, serving, draining).await;
@@ -124,12 +125,12 @@ async fn drain(thread: &Rc<Thread>) {
     let limit = thread.core().map_or(Duration::ZERO, |core| core.shared.config.server.drain);
     let mut deadline = std::pin::pin!(tokio::time::sleep(limit));
     // A connection that ends tells `drain`; one that was between two polls hears it at its next.
-    while thread.connections.get() > 0 || thread.exchanges.get() > 0 {
+    while thread.open.connections.get() > 0 || thread.open.exchanges.get() > 0 {
         tokio::select! {
             () = thread.drain.notified() => {}
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
             () = &mut deadline => {
-                tracing::warn!(open = thread.connections.get(), "the drain's time is over; connections are cut");
+                tracing::warn!(open = thread.open.connections.get(), "the drain's time is over; connections are cut");
                 break;
             }
         }

@@ -11,32 +11,39 @@ use crate::config::{Config, Listen, ServerTls};
 use crate::proxy::listener::{self, At, Bound, Endpoint, Entrance};
 use crate::tls::server::{Certificates, Pair};
 
-/// Opens every place that a configuration names.
+/// Opens every place that a configuration names: those for clients, and those of the admin listener.
 ///
 /// # Errors
 /// [`StartError::Listen`]: the first that can't be had.
-pub(super) fn open(config: &Config, tls: Option<&Arc<ServerConfig>>) -> Result<Vec<Entrance>, StartError> {
+pub(super) fn open(
+    config: &Config,
+    tls: Option<&Arc<ServerConfig>>,
+) -> Result<(Vec<Entrance>, Vec<Entrance>), StartError> {
     let cores = config.server.cores.max(1);
     let mut passed = Passed::take();
-    let mut entrances = Vec::new();
-    let mut add = |listen: &Listen, tls: Option<&Arc<ServerConfig>>| -> Result<(), StartError> {
-        let opened = at(listen, cores, &mut passed);
-        let opened = opened.map_err(|error| StartError::Listen { listen: listen.clone(), error })?;
-        entrances.extend(opened.into_iter().map(|(at, sockets)| Entrance {
-            endpoint: Endpoint { https: tls.is_some(), at },
-            sockets,
-            tls: tls.cloned(),
-        }));
-        Ok(())
-    };
-    config.server.listen.iter().try_for_each(|listen| add(listen, None))?;
+    let mut open =
+        |places: &[Listen], cores: usize, tls: Option<&Arc<ServerConfig>>| -> Result<Vec<Entrance>, StartError> {
+            let mut entrances = Vec::new();
+            for listen in places {
+                let opened = at(listen, cores, &mut passed);
+                let opened = opened.map_err(|error| StartError::Listen { listen: listen.clone(), error })?;
+                entrances.extend(opened.into_iter().map(|(at, sockets)| Entrance {
+                    endpoint: Endpoint { https: tls.is_some(), at },
+                    sockets,
+                    tls: tls.cloned(),
+                }));
+            }
+            Ok(entrances)
+        };
+    let mut entrances = open(&config.server.listen, cores, None)?;
     if let (Some(section), Some(tls)) = (&config.server.tls, tls) {
-        section.listen.iter().try_for_each(|listen| add(listen, Some(tls)))?;
+        entrances.append(&mut open(&section.listen, cores, Some(tls))?);
     }
+    let admin = open(&config.admin.listen, 1, None)?;
     if passed.left() > 0 {
         tracing::warn!(sockets = passed.left(), "sockets were passed that no `listen` names; they are closed");
     }
-    Ok(entrances)
+    Ok((entrances, admin))
 }
 
 /// The files of a section's certificates.

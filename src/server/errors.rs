@@ -53,6 +53,17 @@ pub enum StartError {
     /// A certificate or its key.
     #[error("certificate {0}")]
     Certificate(#[from] CertificateError),
+    /// The token of the admin listener.
+    #[error("admin.token_file {}: {reason}", path.display())]
+    Token {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The access log.
+    #[error("telemetry.access_log: {0}")]
+    Access(io::Error),
     /// An address to listen on.
     #[error("cannot listen on {listen}: {error}{}", hint(error))]
     Listen {

@@ -17,6 +17,7 @@ use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::proxy::answers::Answers;
 use crate::proxy::core::{Accounts, Shared};
+use crate::telemetry::Telemetry;
 use crate::tls;
 
 /// How long after the start priced requests wait for books that are being handed over.
@@ -51,7 +52,7 @@ impl Parts {
         config: Config,
         files: Files,
         store: &Arc<LedgerStore>,
-        clock: &Clock,
+        (clock, telemetry): (&Clock, &Arc<Telemetry>),
         before: Option<&Serving>,
     ) -> Result<Parts, StartError> {
         let config = Arc::new(config);
@@ -68,6 +69,7 @@ impl Parts {
             store: store.clone(),
             answers: answers.map_or_else(|| Answers::new(kept_bytes), |shared| shared.answers.clone()),
             route_keys: Shared::route_keys_of(&config),
+            route_names: Shared::route_names_of(&config),
             catalogue: Shared::catalogue_of(&config, &offers, clock.now_ms() / 1000),
             config,
             offers,
@@ -77,6 +79,7 @@ impl Parts {
             awaited_until_ms: clock.now_ms() + HAND_OVER.as_millis() as u64,
             facilitators,
             keys,
+            telemetry: telemetry.clone(),
             clock: clock.clone(),
         });
         Ok(Parts { serving: Serving { shared, tls: files.tls, nodes }, work })

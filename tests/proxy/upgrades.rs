@@ -138,7 +138,8 @@ fn a_switch_is_charged_whatever_the_list_of_statuses_says() {
 #[test]
 fn an_origin_that_is_asked_for_its_price_is_not_asked_to_switch() {
     let (origin, agent) = (echo(), Agent::start());
-    let gateway = Gateway::start(&site_toml(&origin, &agent, "accept = [\"crawl\"]\norigin_price = true\nmethods = [\"GET\"]\n"));
+    let gateway =
+        Gateway::start(&site_toml(&origin, &agent, "accept = [\"crawl\"]\norigin_price = true\nmethods = [\"GET\"]\n"));
     let answer = exchange(gateway.addr, ask(&gateway.addr.to_string(), "/paid/socket"));
     assert_eq!(answer.status, 426, "{answer:?}");
     assert!(!origin.last().has("upgrade") && !origin.last().has("connection"));

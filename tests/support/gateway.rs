@@ -19,6 +19,8 @@ pub struct Gateway {
     pub addr: SocketAddr,
     /// Where it speaks HTTPS.
     pub https: Option<SocketAddr>,
+    /// Where it tells how it is.
+    pub admin: Option<SocketAddr>,
     pub dir: tempfile::TempDir,
     child: Option<Child>,
 }
@@ -49,9 +51,9 @@ impl Gateway {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let after = |scheme: &str| line.split(scheme).nth(1)?.split([',', ' ']).next()?.parse().ok();
         assert!(line.contains("listens on"), "{line:?}; {}", log(dir.path()));
-        let (addr, https) = (after("http://"), after("https://"));
+        let (addr, https, admin) = (after("http://"), after("https://"), after("admin http://"));
         let addr = addr.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        Gateway { addr, https, dir, child: Some(child) }
+        Gateway { addr, https, admin, dir, child: Some(child) }
     }
 
     /// The ledger's file.

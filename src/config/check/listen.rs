@@ -7,7 +7,9 @@ use std::{
 
 use ipnet::IpNet;
 
-use crate::config::{Certificate, ForwardedFields, Listen, ServerTls, Trust, read::Section, walk::quote};
+use crate::config::{
+    Admin, Certificate, ForwardedFields, Listen, Server, ServerTls, Trust, read::Section, walk::quote,
+};
 
 /// Longest path of a Unix socket (`sockaddr_un`).
 const UNIX_BYTES_MAX: usize = 107;
@@ -31,6 +33,38 @@ pub(super) fn places(section: &Section<'_>, base: &Path) -> Option<(Vec<Listen>,
         return None;
     }
     Some((plain, tls))
+}
+
+/// `[admin]`, at places that clients are not served at.
+pub(super) fn admin(section: &Section<'_>, server: Option<&Server>, base: &Path) -> Option<Admin> {
+    let mut found: Vec<Placed> = Vec::new();
+    let listen = listen(section, base, &mut found)?;
+    let token_file = section.text("token_file").map(|file| base.join(file));
+    for (path, place) in &found {
+        if server.is_some_and(|server| server.places().any(|other| is_one_place(other, place))) {
+            section.layers.complain(path, format!("`{place}` is where clients are served"), None);
+            return None;
+        }
+        let from_elsewhere = match place {
+            Listen::Tcp(address) => !address.ip().is_loopback(),
+            Listen::Unix(_) => false,
+            Listen::Passed(_) => true,
+        };
+        if from_elsewhere && token_file.is_none() {
+            let help = "set `token_file`, or listen on `127.0.0.1` or `unix:PATH`".to_owned();
+            section.layers.complain(path, "others could read what is sold", Some(help));
+            return None;
+        }
+    }
+    Some(Admin { listen, token_file })
+}
+
+fn is_one_place(one: &Listen, other: &Listen) -> bool {
+    match (one, other) {
+        (Listen::Tcp(a), Listen::Tcp(b)) => a == b && a.port() != 0,
+        (Listen::Passed(a), Listen::Passed(b)) => a == b || a.is_none() || b.is_none(),
+        (a, b) => a == b,
+    }
 }
 
 fn server_tls(section: &Section<'_>, base: &Path, found: &mut Vec<Placed>) -> Option<ServerTls> {
@@ -63,12 +97,7 @@ fn listen(section: &Section<'_>, base: &Path, found: &mut Vec<Placed>) -> Option
             whole = false;
             continue;
         };
-        let taken = |other: &Listen| match (other, &place) {
-            (Listen::Tcp(a), Listen::Tcp(b)) => a == b && a.port() != 0,
-            (Listen::Passed(a), Listen::Passed(b)) => a == b || a.is_none() || b.is_none(),
-            (a, b) => a == b,
-        };
-        match found.iter().find(|(_, other)| taken(other)) {
+        match found.iter().find(|(_, other)| is_one_place(other, &place)) {
             Some((other, _)) => {
                 section.layers.clash(&path, other, format!("`{place}` is listed twice"), None);
                 whole = false;

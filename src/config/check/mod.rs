@@ -30,7 +30,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let ledger = parts::ledger(&root.section("ledger"), base);
     let signing = discovery::signing(&root.section("signing"), base);
     let discovery = discovery::discovery(&root.section("discovery"));
-    let telemetry = parts::telemetry(&root.section("telemetry"));
+    let telemetry = parts::telemetry(&root.section("telemetry"), base);
+    let admin = listen::admin(&root.section("admin"), server.as_ref(), base);
     let routes = routes::routes(&root, origins.as_deref());
     if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
         routes::payable(&root, routes, accounts);
@@ -71,6 +72,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         discovery,
         mcp: mcp?,
         ledger: ledger?,
+        admin: admin?,
         telemetry: telemetry?,
         table: table?,
         table_hash,

@@ -4,8 +4,9 @@ use std::{path::Path, sync::Arc};
 
 use super::urls;
 use crate::{
-    config::{BatchSettlement, Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote},
+    config::{Access, BatchSettlement, Deferred, Ledger, Offers, Telemetry, read::Section, walk::quote},
     ledger::{location::Location, postgres::server::Server, targets::KeepTargets},
+    telemetry::access::{Format, Sink},
 };
 
 /// Longest `pay_to`.
@@ -154,7 +155,7 @@ fn server(section: &Section<'_>, url: &str, base: &Path) -> Option<Location> {
     }
 }
 
-pub(super) fn telemetry(section: &Section<'_>) -> Option<Telemetry> {
+pub(super) fn telemetry(section: &Section<'_>, base: &Path) -> Option<Telemetry> {
     let log = section.text("log")?;
     // An empty filter logs nothing but errors without saying so.
     if log.trim().is_empty() || tracing_subscriber::EnvFilter::builder().parse(log).is_err() {
@@ -162,5 +163,15 @@ pub(super) fn telemetry(section: &Section<'_>) -> Option<Telemetry> {
         section.complain("log", message, None);
         return None;
     }
-    Some(Telemetry { log: log.to_owned(), json: section.text("format") == Some("json") })
+    let sink = |text: &str| match text {
+        "stdout" => Sink::Stdout,
+        "stderr" => Sink::Stderr,
+        file => Sink::File(base.join(file)),
+    };
+    let format = match section.text("access_format") {
+        Some("logfmt") => Format::Logfmt,
+        _ => Format::Json,
+    };
+    let access = section.text("access_log").map(|text| Access { sink: sink(text), format });
+    Some(Telemetry { log: log.to_owned(), json: section.text("format") == Some("json"), access })
 }

@@ -37,6 +37,7 @@ pub(super) fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
         public_url: public_url?,
         hosts: hosts.into_iter().collect::<Option<_>>()?,
         cores: section.count("cores").unwrap_or_else(|| available_parallelism().map_or(1, usize::from)),
+        drain_delay: section.seconds("drain_delay_seconds"),
         drain: section.seconds("drain_seconds"),
         cors: section.flag("cors"),
         limits: Limits {

@@ -69,6 +69,7 @@ impl Writer {
                 }
                 None => tracing::info!("all gateways of this ledger have the keys that seal offers"),
             }
+            self.shared.set_disagreement(found.clone());
             self.peers = found;
         }
         Ok(())

@@ -14,6 +14,9 @@ use crate::proxy::connection::Client;
 use crate::proxy::core::Core;
 use crate::proxy::delivery::Tracker;
 use crate::proxy::rescue;
+use crate::proxy::trace::Charged;
+use crate::telemetry::access::Sold;
+use crate::wire::amount::Units;
 use crate::wire::x402::Version;
 
 impl Exchange {
@@ -108,7 +111,48 @@ impl Exchange {
         if core.shared.config.server.cors {
             rescue::expose_with_origin(headers);
         }
+        let posted = self.posted.get().unwrap_or(Units::ZERO);
+        let micros = in_millionths(posted, self.decimals(core));
+        let sold = Box::new(self.sold(receipt, posted));
+        response.extensions_mut().insert(Charged { micros, sold });
         response
+    }
+
+    /// Of the ledger unit of what was paid in.
+    fn decimals(&self, core: &Core) -> u32 {
+        let tokens = &core.shared.config.exact.assets;
+        let token = tokens.iter().find(|token| token.book == self.permit.asset);
+        token.map_or(CURRENCY_DECIMALS, |token| token.decimals.min(TOKEN_DECIMALS_MAX))
+    }
+
+    fn sold(&self, receipt: Receipt, posted: Units) -> Sold {
+        let permit = &self.permit;
+        let scheme = match &permit.means {
+            Means::Credit { by, .. } => by.scheme(),
+            Means::Exact(exact) => exact.scheme,
+        };
+        Sold {
+            agent: self.payer.borrow().clone().unwrap_or_else(|| permit.agent.clone()),
+            account: permit.account.clone(),
+            scheme,
+            payment: permit.key.to_string(),
+            entry: receipt.n,
+            units: posted.get(),
+            asset: permit.asset.to_string(),
+        }
+    }
+}
+
+/// Of the ledger unit of a currency, and the most that one of a token has.
+const CURRENCY_DECIMALS: u32 = 6;
+const TOKEN_DECIMALS_MAX: u32 = 9;
+
+/// What so many ledger units are, in millionths; a part of one is none.
+fn in_millionths(units: Units, decimals: u32) -> u64 {
+    let units = units.get().unsigned_abs();
+    match decimals.checked_sub(CURRENCY_DECIMALS) {
+        Some(more) => units / 10_u64.pow(more),
+        None => units.saturating_mul(10_u64.pow(CURRENCY_DECIMALS - decimals)),
     }
 }
 
@@ -146,6 +190,12 @@ pub(super) fn make_private(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tokens_of_any_decimals_are_counted_in_millionths() {
+        let of = |units, decimals| in_millionths(Units::new(units).unwrap(), decimals);
+        assert_eq!((of(10_000, 6), of(10_000_999, 9), of(5, 2)), (10_000, 10_000, 50_000));
+    }
 
     #[test]
     fn a_paid_answer_is_private() {

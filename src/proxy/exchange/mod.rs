@@ -44,6 +44,7 @@ use super::connection::Client;
 use super::core::Core;
 use super::forward::{self, Outbound};
 use super::mcp::Call;
+use super::trace::Uncharged;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
@@ -97,6 +98,8 @@ pub struct Exchange {
     pub call: Option<Rc<Call>>,
     /// The price that the origin has named, once it has.
     pub named: Cell<Option<Money>>,
+    /// What was posted, in ledger units; none for an answer that is served again.
+    pub posted: Cell<Option<Units>>,
     /// Who pays, once the facilitator has told it.
     pub payer: RefCell<Option<Arc<str>>>,
 }
@@ -151,6 +154,7 @@ impl Exchange {
         if let Some(price) = self.named.get() {
             // The claim was for the bid; what is less goes back to the account.
             (posting.amount, posting.list_amount) = (price.units, price.units);
+            self.posted.set(Some(price.units));
         }
         // From here nothing cancels: the capture is queued before this call returns.
         let captured = claim.capture(posting).await;
@@ -195,6 +199,7 @@ impl Exchange {
             Ok(response) => {
                 let mut response = forward::unpaid(response);
                 make_private(response.headers_mut());
+                response.extensions_mut().insert(Uncharged);
                 Charged::No(Ok(response), Released::OriginFailed)
             }
         }
@@ -212,6 +217,7 @@ impl Exchange {
             Ok(price) if price.units == Units::ZERO => {
                 let mut response = forward::unpaid(response);
                 make_private(response.headers_mut());
+                response.extensions_mut().insert(Uncharged);
                 // Nobody lost anything by it.
                 Charged::No(Ok(response), Released::NotAsked)
             }
@@ -249,6 +255,7 @@ impl Exchange {
     /// The posting of this payment; `wallet` is what there is as evidence of one that was settled.
     fn posting(&self, core: &Core, status: u16, wallet: Option<WalletEvidence>) -> Posting {
         let permit = &self.permit;
+        self.posted.set(Some(permit.amount));
         let config = &core.shared.config;
         let (scheme, key, evidence) = match &permit.means {
             Means::Credit { by, proof } => {
@@ -319,13 +326,13 @@ struct Counted(Rc<Core>);
 
 impl Counted {
     fn new(core: &Rc<Core>) -> Counted {
-        core.thread.exchanges.set(core.thread.exchanges.get() + 1);
+        core.thread.open.exchanges.set(core.thread.open.exchanges.get() + 1);
         Counted(core.clone())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.thread.exchanges.set(self.0.thread.exchanges.get().saturating_sub(1));
+        self.0.thread.open.exchanges.set(self.0.thread.open.exchanges.get().saturating_sub(1));
     }
 }

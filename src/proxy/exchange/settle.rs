@@ -266,7 +266,9 @@ impl Exchange {
 
     /// The posting of a settlement, or of its intent.
     fn posting_of(&self, due: &Due, core: &Core, evidence: WalletEvidence) -> Posting {
-        Posting { amount: due.units, ..self.posting(core, evidence.origin_status, Some(evidence)) }
+        let posting = self.posting(core, evidence.origin_status, Some(evidence));
+        self.posted.set(Some(due.units));
+        Posting { amount: due.units, ..posting }
     }
 
     /// Asks the facilitator to settle, once more if it gave no verdict. A client that has waited long enough is told to come

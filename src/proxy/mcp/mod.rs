@@ -174,6 +174,7 @@ async fn buy(
         upload: outbound.watch.clone(),
         ticket: RefCell::default(),
         named: Cell::default(),
+        posted: Cell::default(),
         payer: RefCell::default(),
     };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))

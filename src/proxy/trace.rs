@@ -1,0 +1,126 @@
+//! What is counted of a request, and its line in the access log.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response, StatusCode, Version, header};
+
+use super::body::{AnswerBody, Served, milliseconds};
+use super::connection::Client;
+use super::core::Core;
+use super::rescue::Refused;
+use crate::payment::reason::Reason;
+use crate::telemetry::access::{Line, Sold, time};
+use crate::telemetry::tally::Verdict;
+
+/// One request, while it has no answer.
+pub struct Trace {
+    came: Instant,
+    /// The route that was found.
+    pub route: Cell<Option<usize>>,
+    line: Option<Box<Line>>,
+}
+
+/// What a paid answer carries for its trace.
+#[derive(Clone, Debug)]
+pub struct Charged {
+    /// In millionths of the price's currency.
+    pub micros: u64,
+    /// For the line.
+    pub sold: Box<Sold>,
+}
+
+/// What an answer carries that is not charged although a payment was good.
+#[derive(Clone, Copy, Debug)]
+pub struct Uncharged;
+
+impl Trace {
+    /// A request that came just now.
+    pub fn begin(core: &Core, came: Instant) -> Trace {
+        let line = core.shared.telemetry.access().map(|_| {
+            Box::new(Line {
+                time: time(core.shared.clock.now_ms()),
+                client: None,
+                method: String::new(),
+                scheme: "http",
+                host: String::new(),
+                path: String::new(),
+                http: "1.1",
+                status: 0,
+                route: Arc::from(""),
+                verdict: "",
+                reason: "",
+                sold: None,
+                bytes: 0,
+                head_ms: 0.0,
+                total_ms: 0.0,
+            })
+        });
+        Trace { came, route: Cell::new(None), line }
+    }
+
+    /// What is asked, and by whom.
+    pub fn asked<B>(&mut self, core: &Core, client: &Rc<Client>, request: &Request<B>) {
+        let Some(line) = &mut self.line else { return };
+        let host = || request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        line.client = client.ip;
+        line.method = request.method().to_string();
+        line.scheme = client.scheme(core);
+        line.host = request.uri().authority().map(|a| a.as_str()).or_else(host).unwrap_or_default().to_owned();
+        line.path = request.uri().path().to_owned();
+        line.http = match request.version() {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        };
+    }
+
+    /// It has an answer of the origin, or one of ours that is no refusal.
+    pub fn answered(self, core: &Core, response: &mut Response<AnswerBody>, served: &mut Served) {
+        let charged = response.extensions_mut().remove::<Charged>();
+        let verdict = match (&charged, response.extensions_mut().remove::<Uncharged>()) {
+            (Some(_), _) => Verdict::Paid,
+            (None, Some(Uncharged)) => Verdict::Uncharged,
+            (None, None) => Verdict::Free,
+        };
+        if let (Some(charged), Some(route)) = (&charged, self.route.get()) {
+            core.tally.charged(route, charged.micros);
+        }
+        let sold = charged.map(|charged| *charged.sold);
+        self.end(core, response.status(), (verdict, None), sold, served);
+    }
+
+    /// It was refused.
+    pub fn refused(self, core: &Core, refused: &Refused, served: &mut Served) {
+        let reason = refused.refusal.reason;
+        let verdict = match reason {
+            Reason::PaymentRequired => Verdict::Offered,
+            _ if reason.status() >= 500 => Verdict::Failed,
+            _ => Verdict::Refused,
+        };
+        core.tally.refused(reason);
+        let status = StatusCode::from_u16(refused.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        self.end(core, status, (verdict, Some(reason)), None, served);
+    }
+
+    fn end(
+        self,
+        core: &Core,
+        status: StatusCode,
+        (verdict, reason): (Verdict, Option<Reason>),
+        sold: Option<Sold>,
+        served: &mut Served,
+    ) {
+        let took = self.came.elapsed();
+        let route = self.route.get();
+        core.tally.answered(route, verdict, took);
+        let Some(mut line) = self.line else { return };
+        let name = route.and_then(|route| Some(core.shared.route_names.get(route)?.name.clone()));
+        line.end(status.as_u16(), name.unwrap_or_else(|| Arc::from("")), verdict, reason);
+        line.sold = sold;
+        line.head_ms = milliseconds(took);
+        served.log(line, self.came);
+    }
+}
