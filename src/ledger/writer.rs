@@ -345,7 +345,7 @@ impl Writer {
 
     /// Answers an order of the operator; a file that failed is closed before that.
     fn tell<T, E>(
-        &self,
+        &mut self,
         done: Result<Result<T, E>, BatchError>,
         ticket: &Ticket<Result<T, E>>,
         refused: fn(String) -> E,
@@ -356,6 +356,7 @@ impl Writer {
             Err(BatchError::Row(what)) => ticket.fill(Err(refused(what))),
             Err(BatchError::Conflict(what)) => ticket.fill(Err(unavailable(Unavailable(what.into())))),
             Err(BatchError::Disk(what)) => {
+                self.doubt = Some((*self.books.head(), self.books.attempted()));
                 let broken = self.broken(&what);
                 ticket.fill(Err(unavailable(Unavailable(broken.0.clone()))));
                 return Err(broken);

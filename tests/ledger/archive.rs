@@ -466,6 +466,9 @@ fn what_is_done_to_the_rows_of_archives_is_found() {
         assert!(finding.to_string().contains(said), "{change}: {finding}");
         sql.execute_batch("DELETE FROM archives; INSERT INTO archives SELECT * FROM kept; DROP TABLE kept").unwrap();
     }
+    // Without the file, the chain tells.
+    ledger.sql().execute("UPDATE archives SET digest = zeroblob(32)", ()).unwrap();
+    assert_eq!(audit_with(&ledger, &[]).finding.unwrap().what, "its digest, as a chain has it");
     // Without the row the chain has no beginning.
     ledger.sql().execute("DELETE FROM archives", ()).unwrap();
     assert!(audit_with(&ledger, &[]).finding.is_some());

@@ -44,6 +44,11 @@ impl Home {
     /// A process that was killed has left: the kernel has its lock already.
     pub fn bury(&self) {}
 
+    /// As an earlier version's, where that has the same tables.
+    pub fn becomes_layout(&self, version: i64) {
+        self.change(&format!("UPDATE book SET version = {version}; PRAGMA user_version = {version}"));
+    }
+
     pub fn rows(&self, sql: &str) -> Vec<Row> {
         Books::rows(&Connection::open(self.path()).unwrap(), sql)
     }

@@ -40,7 +40,7 @@ fn a_server_that_refuses_or_is_unfit_ends_the_start_with_2() {
     says(&url, "zone = \"Europe/Berlin\"", &["keeps its days in UTC", "Europe/Berlin"]);
     server.sql("UPDATE book SET version = 99");
     says(&url, "", &["has layout 99", "run the newer version"]);
-    server.sql("UPDATE book SET version = 2");
+    server.sql("UPDATE book SET version = 3");
     server.sql("CREATE DATABASE other");
     let other = server.psql().args(["-d", "other", "-c", "CREATE TABLE theirs (a int)"]).status().unwrap();
     assert!(other.success());
