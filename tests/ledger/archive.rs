@@ -222,6 +222,9 @@ fn evidence_is_dropped_and_the_chain_holds() {
     let text = b"https://shop.example/articles/1?full";
     let left = file.windows(text.len()).filter(|window| window == text).count();
     assert_eq!(left, 5);
+    // What no archive took over stays.
+    ledger.change("UPDATE entries SET evidence = NULL WHERE n & 255 = 9");
+    assert_eq!(audit_with(&ledger, &[]).finding.unwrap().place, Place::Entry(BASE + 9));
 }
 
 #[test]
