@@ -2,9 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::ErrorKind,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -208,7 +208,22 @@ pub(super) fn open_to_read(path: &Path) -> Result<(Session, Book), OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(BUSY).map_err(sqlite)?;
-    match version(&connection, path)? {
+    let (connection, version) = match version(&connection, path) {
+        Ok(version) => (connection, version),
+        // Even a reader needs files beside it. Where it may not make them, a ledger that nobody has open is read as it is.
+        Err(error @ OpenError::Io { .. }) => {
+            if !path.is_file() || has_wal(path) {
+                return Err(error);
+            }
+            let url = format!("file:{}?immutable=1", percent_encode(path));
+            let connection = Connection::open_with_flags(url, flags | OpenFlags::SQLITE_OPEN_URI).map_err(sqlite)?;
+            // The first one says why, should this one fail, too.
+            let version = version(&connection, path).map_err(|_| error)?;
+            (connection, version)
+        }
+        Err(error) => return Err(error),
+    };
+    match version {
         0 => Err(OpenError::NotALedger { path: path.to_owned(), what: "the file is empty".to_owned() }),
         _ => {
             // A listing asks for some two dozen.
@@ -218,6 +233,20 @@ pub(super) fn open_to_read(path: &Path) -> Result<(Session, Book), OpenError> {
             Ok((session, book))
         }
     }
+}
+
+/// Whether the newest part of the ledger is in a file beside it: somebody has it open, or has died over it.
+fn has_wal(path: &Path) -> bool {
+    let mut name = OsString::from(path);
+    name.push("-wal");
+    fs::metadata(&name).map_or_else(|error| error.kind() != ErrorKind::NotFound, |wal| wal.len() > 0)
+}
+
+/// A path as SQLite's URLs have it.
+fn percent_encode(path: &Path) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let bytes = path.as_os_str().as_bytes().iter();
+    bytes.map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") }).collect()
 }
 
 /// The layout's version; 0 for an empty file.

@@ -373,8 +373,12 @@ impl Writer {
     }
 
     fn failed(&self, what: &str) -> Arc<str> {
-        let whose = if self.books.lease.is_some() { "database" } else { "file" };
-        format!("the ledger's {whose} failed: {what}").into()
+        format!("the ledger's {} failed: {what}", self.whose()).into()
+    }
+
+    /// For people: what the ledger is.
+    pub(super) fn whose(&self) -> &'static str {
+        if self.books.lease.is_some() { "database" } else { "file" }
     }
 }
 
