@@ -15,8 +15,6 @@ pub struct Home {
 impl Home {
     /// Property tests have all of their cases.
     pub const SLOWER: u32 = 1;
-    /// A claim is answered from memory, even while its payment is being written about.
-    pub const CLAIMS_WAIT: bool = false;
     /// Another process has all turns at what is owed again.
     pub const TURNS_OF_A_PROCESS: bool = true;
 

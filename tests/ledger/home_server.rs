@@ -32,8 +32,6 @@ pub struct Home {
 impl Home {
     /// A call takes its time: property tests have so much fewer cases.
     pub const SLOWER: u32 = 3;
-    /// A claim waits for whoever writes about its payment.
-    pub const CLAIMS_WAIT: bool = true;
     /// Turns at what is owed are counted in the database, for all processes.
     pub const TURNS_OF_A_PROCESS: bool = false;
 

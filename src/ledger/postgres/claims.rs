@@ -50,6 +50,7 @@ pub(super) fn claim(
             first.insert(*request.key.as_bytes(), at);
         }
     }
+    in_hand(session, &mut first, &mut verdicts)?;
     in_doubt(session, requests, &mut first, &mut verdicts)?;
     let granted = insert(session, lease, requests, &first)?;
     for (key, at) in &first {
@@ -90,6 +91,24 @@ pub(super) fn claim(
     }
     let unsaid = || Err(Unavailable("the claim was not answered".into()).into());
     Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(unsaid)).collect())
+}
+
+/// Refuses those whose rows another transaction has in hand, such as a capture whose commit hangs: waited for, it would hold up
+/// every other claim of this gateway. The rest of the rows are locked.
+fn in_hand(
+    session: &Session,
+    first: &mut BTreeMap<[u8; 17], usize>,
+    verdicts: &mut [Option<Claimed>],
+) -> SqlResult<()> {
+    let keys: Vec<Option<&[u8]>> = first.keys().map(|key| Some(&key[..])).collect();
+    let in_hand = "WITH ours AS MATERIALIZED (SELECT key FROM claims WHERE key = ANY(?1) ORDER BY key FOR UPDATE SKIP LOCKED) \
+                   SELECT key FROM claims WHERE key = ANY(?1) AND key NOT IN (SELECT key FROM ours)";
+    for key in session.all(in_hand, &[Value::Blobs(&keys)], |row| row.get::<[u8; 17]>(0))? {
+        if let Some(at) = first.remove(&key) {
+            verdicts[at] = Some(Err(ClaimError::InFlight));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses those whose payer has another payment for the same thing that nobody knows the end of.
@@ -352,7 +371,8 @@ pub(super) fn doubt(session: &Session, lease: Lease, key: &PaymentKey, unknown: 
 
 /// Takes an unresolved payment in hand; `None` when it is not unresolved, or somebody else was first.
 pub(super) fn adopt(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<Option<Unresolved>> {
-    let adopt = "UPDATE claims SET slot = ?2, epoch = ?3, state = 's', doubtful = 1 WHERE key = ?1 AND state = 'u'";
+    let adopt = "UPDATE claims SET slot = ?2, epoch = ?3, state = 's', doubtful = 1 \
+                 WHERE key = (SELECT key FROM claims WHERE key = ?1 AND state = 'u' FOR UPDATE SKIP LOCKED)";
     if session.execute(adopt, params![key.as_bytes(), lease.slot, lease.epoch])? == 0 {
         return Ok(None);
     }
@@ -398,7 +418,7 @@ pub(in crate::ledger) fn owe(session: &Session, key: &PaymentKey, n: i64) -> Sql
 pub(super) fn take_owed(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<Option<i64>> {
     let take = format!(
         "UPDATE claims SET state = 'v', slot = ?2, epoch = ?3, hard_until_ms = {NOW_MS} + {HARD_MS} \
-         WHERE key = ?1 AND state = 'o' RETURNING n"
+         WHERE key = (SELECT key FROM claims WHERE key = ?1 AND state = 'o' FOR UPDATE SKIP LOCKED) RETURNING n"
     );
     session.first(&take, params![key.as_bytes(), lease.slot, lease.epoch], |row| row.get(0))
 }

@@ -1,5 +1,6 @@
 //! The thread that speaks with the server about claims. What has queued is one transaction; what queues during it is the next.
 //!
+//! Rows of payments that another transaction has in hand are not waited for: one that hangs would hold up all others.
 //! Its commits do not wait for the server's disk: a claim that a crash of the server forgets was given nothing yet, and its
 //! capture finds no row.
 
