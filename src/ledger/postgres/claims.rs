@@ -33,6 +33,15 @@ type Used = ((String, String, i64), i64);
 /// Who owes, of what, in which period.
 type UseKey<'a> = (&'a str, &'a str, i64);
 
+/// Those of these payments whose rows another transaction has in hand, such as a capture whose commit hangs: waited for, one would
+/// hold up every other claim of this gateway. The rest of the rows are locked.
+pub(super) fn in_hand(session: &Session, requests: &[&ClaimRequest]) -> SqlResult<HashSet<[u8; 17]>> {
+    let keys: Vec<Option<&[u8]>> = requests.iter().map(|request| Some(&request.key.as_bytes()[..])).collect();
+    let in_hand = "WITH ours AS MATERIALIZED (SELECT key FROM claims WHERE key = ANY(?1) ORDER BY key FOR UPDATE SKIP LOCKED) \
+                   SELECT key FROM claims WHERE key = ANY(?1) AND key NOT IN (SELECT key FROM ours)";
+    Ok(session.all(in_hand, &[Value::Blobs(&keys)], |row| row.get(0))?.into_iter().collect())
+}
+
 /// Takes keys and credit, each claim together, after giving `freed` back; one transaction around it is the caller's. Of several
 /// for one key the first wins.
 pub(super) fn claim(
@@ -50,7 +59,6 @@ pub(super) fn claim(
             first.insert(*request.key.as_bytes(), at);
         }
     }
-    in_hand(session, &mut first, &mut verdicts)?;
     in_doubt(session, requests, &mut first, &mut verdicts)?;
     let granted = insert(session, lease, requests, &first)?;
     for (key, at) in &first {
@@ -91,24 +99,6 @@ pub(super) fn claim(
     }
     let unsaid = || Err(Unavailable("the claim was not answered".into()).into());
     Ok(verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(unsaid)).collect())
-}
-
-/// Refuses those whose rows another transaction has in hand, such as a capture whose commit hangs: waited for, it would hold up
-/// every other claim of this gateway. The rest of the rows are locked.
-fn in_hand(
-    session: &Session,
-    first: &mut BTreeMap<[u8; 17], usize>,
-    verdicts: &mut [Option<Claimed>],
-) -> SqlResult<()> {
-    let keys: Vec<Option<&[u8]>> = first.keys().map(|key| Some(&key[..])).collect();
-    let in_hand = "WITH ours AS MATERIALIZED (SELECT key FROM claims WHERE key = ANY(?1) ORDER BY key FOR UPDATE SKIP LOCKED) \
-                   SELECT key FROM claims WHERE key = ANY(?1) AND key NOT IN (SELECT key FROM ours)";
-    for key in session.all(in_hand, &[Value::Blobs(&keys)], |row| row.get::<[u8; 17]>(0))? {
-        if let Some(at) = first.remove(&key) {
-            verdicts[at] = Some(Err(ClaimError::InFlight));
-        }
-    }
-    Ok(())
 }
 
 /// Refuses those whose payer has another payment for the same thing that nobody knows the end of.
