@@ -49,3 +49,5 @@ mod targets;
 mod turns;
 #[path = "ledger/void_cap.rs"]
 mod void_cap;
+#[path = "ledger/witnesses.rs"]
+mod witnesses;

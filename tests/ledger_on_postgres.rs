@@ -38,5 +38,7 @@ mod support;
 mod turns;
 #[path = "ledger/void_cap.rs"]
 mod void_cap;
+#[path = "ledger/witnesses.rs"]
+mod witnesses;
 
 use skipped::skipped;

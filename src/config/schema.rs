@@ -383,7 +383,7 @@ const LEDGER: &[Key] = &[
         "url",
         Kind::Text(Some("sqlite:tollgate.sqlite")),
         "`sqlite:` and a file, of one gateway; or `postgres://user@host:5432/database?sslmode=require`, which any number of \
-         gateways share. sslmode: disable, prefer, require; with TLS the certificate is always verified.",
+         gateways share; of a socket in /run/postgresql `postgres://user@%2Frun%2Fpostgresql/database`. sslmode: disable, prefer, require; with TLS the certificate is always verified.",
     ),
     optional(
         "password_file",

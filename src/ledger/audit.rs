@@ -11,6 +11,7 @@ mod standing;
 mod sums;
 mod walk;
 mod walked;
+mod witnesses;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -67,7 +68,8 @@ impl LedgerReader {
     /// Checks everything that the file can prove about itself, at one moment, while a gateway may go on writing:
     /// each chain from its genesis (entries, batches, outcomes), dense numbers, the writers' rows, one void and one outcome
     /// a capture at most, that what was settled was intended and what is owed or served again was captured, roll-ups and
-    /// account use recomputed, closes and statements, keys and terms under their digests, claims, and SQLite's own integrity.
+    /// account use recomputed, closes and statements, that rows of which a chain is
+    /// the witness are as it says, keys and terms under their digests, claims, and SQLite's own integrity.
     ///
     /// `progress` is called after each batch with entries checked and entries in all. The first thing wrong ends it.
     ///
@@ -183,6 +185,7 @@ impl<'c> Audit<'c> {
             .flat_map(|walked| walked.rollups.iter())
             .for_each(|(key, sums)| rollups.put(key.clone(), *sums));
         self.report.statements = closes::statements(self, &closes, rollups.iter())?;
+        witnesses::check(self)?;
         self.check_rollups(rollups)?;
         claims::check(self)?;
         self.check_use()?;

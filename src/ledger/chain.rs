@@ -97,26 +97,31 @@ pub fn evidence_digest(evidence: &[u8]) -> Hash {
 }
 
 /// Feeds columns to the hash, each with its length.
-struct Columns(Sha256);
+pub(super) struct Columns(Sha256);
 
 impl Columns {
+    /// Columns that nothing stands before.
+    pub(super) fn begin() -> Columns {
+        Columns(Sha256::new())
+    }
+
     fn after(previous: &Hash) -> Columns {
         let mut hash = Sha256::new();
         hash.update(previous);
         Columns(hash)
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         // No column is near 4 GiB: the store refuses rows over about 100 KiB.
         self.0.update((bytes.len() as u32).to_be_bytes());
         self.0.update(bytes);
     }
 
-    fn int(&mut self, value: i64) {
+    pub(super) fn int(&mut self, value: i64) {
         self.bytes(&value.to_be_bytes());
     }
 
-    fn maybe_bytes(&mut self, bytes: Option<&[u8]>) {
+    pub(super) fn maybe_bytes(&mut self, bytes: Option<&[u8]>) {
         match bytes {
             Some(bytes) => self.bytes(bytes),
             None => self.0.update(u32::MAX.to_be_bytes()),
@@ -127,7 +132,7 @@ impl Columns {
         self.maybe_bytes(value.map(i64::to_be_bytes).as_ref().map(|b| &b[..]));
     }
 
-    fn finish(self) -> Hash {
+    pub(super) fn finish(self) -> Hash {
         self.0.finalize().into()
     }
 }

@@ -8,6 +8,10 @@
 //!
 //! Integers are big-endian, two's complement; days are whole days since 1970-01-01 in the ledger's zone. `until` is the first
 //! day that is still open. The heads cover every entry that the close is about, and so every line of its statements.
+//!
+//! What the close covers can't change any more, and neither can the close: the transaction that writes the row appends its digest,
+//! signature included, to the chain of the writer that closes ([`super::witness`]). Whoever takes the row away later, changes it
+//! or opens its days again leaves a chain that says otherwise.
 
 use super::chain::Hash;
 

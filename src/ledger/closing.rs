@@ -8,6 +8,7 @@
 //! | begun | the writers' rows are read, `until` is held against the last close and today | nothing closed |
 //! | moved | `open_day = until` in every writer's row | nothing closed |
 //! | sealed | the row of `closes`: all heads, signed | nothing closed |
+//! | witnessed | an empty batch at the end of this writer's chain with the digest of that row ([`super::witness`]) | nothing closed |
 //! | stated | a row of `statements` for each account and asset with a posting in the span, its first event `closed` | nothing closed |
 //! | committed | – | all of it; whoever asked and was not told asks again and gets the same answer |
 //!
@@ -23,10 +24,11 @@ use super::{
     close::{Close, CloseSignature, HeadRecord},
     day::day_text,
     entry::SETTLED_AT_ONCE,
-    file,
     sql::{Begin, Row, Session, SqlError, SqlResult, params},
     statements::{self, StatementState},
     store::Unavailable,
+    witness::Witness,
+    witnessed,
 };
 use crate::payment::gateway_key::GatewayKey;
 
@@ -66,16 +68,12 @@ impl Books {
         key: Option<&GatewayKey>,
     ) -> Result<Result<Close, CloseError>, BatchError> {
         let faults = self.faults.clone();
-        let disk = |error: SqlError| BatchError::Disk(error.to_string());
         let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
         if let Some(lease) = self.lease {
             // No gateway posts, and none comes, until this is done.
             lease.lock_all(&transaction).map_err(sort)?;
         }
-        let head = file::head(&transaction, self.slot).map_err(disk)?;
-        let Some(head) = head.filter(|head| (head.seq, head.hash) == (self.head.seq, self.head.hash)) else {
-            return Err(BatchError::Disk("another process wrote to the ledger".to_owned()));
-        };
+        let mut head = witnessed::own_head(&transaction, self.slot, self.lease, &self.head)?;
         let last = last_close(&transaction).map_err(sort)?;
         if let Some(last) = last.as_ref().filter(|last| last.until == until) {
             return Ok(Ok(last.clone()));
@@ -102,10 +100,9 @@ impl Books {
         };
         close.signature = key.map(|key| key.sign_close(&close.signed_bytes(&self.book.ledger_id)));
         fill(&transaction, &close).map_err(sort)?;
-        faults.before_commit().map_err(|e| disk(e.into()))?;
-        transaction.commit().map_err(disk)?;
-        faults.after_commit().map_err(|e| disk(e.into()))?;
-        self.head.open_day = until;
+        (head.at_ms, head.open_day) = (close.at_ms, until);
+        witnessed::append(&transaction, self.slot, &mut head, &[Witness::of_close(&close)]).map_err(sort)?;
+        witnessed::commit(transaction, head, (&mut self.head, &mut self.attempted), &*faults)?;
         Ok(Ok(close))
     }
 }
@@ -153,7 +150,7 @@ fn fill(transaction: &Session, close: &Close) -> SqlResult<()> {
         )?;
         statements::insert_event(transaction, number, 1, StatementState::Closed, close.at_ms, None)?;
         if row.get(4)? {
-            let reason = Some("settled on chain when it was bought");
+            let reason = Some(statements::PAID_AT_ONCE);
             statements::insert_event(transaction, number, 2, StatementState::Paid, close.at_ms, reason)?;
         }
     }

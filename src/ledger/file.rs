@@ -2,26 +2,28 @@
 
 use std::{
     ffi::OsString,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::ErrorKind,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
 use super::{
     chain::{self, Hash},
     day::BookZone,
-    sql::{Session, SqlError, SqlResult, Trouble, params},
+    sql::{Begin, Session, SqlError, SqlResult, Trouble, params},
+    witnessed,
 };
 
 /// Marks a SQLite file as ours, `Toll`.
 const APPLICATION_ID: i64 = 0x546f_6c6c;
 /// Each entry brings a file from its index to the next version.
-const MIGRATIONS: [&str; 2] = [include_str!("schema/0001.sql"), include_str!("schema/0002.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("schema/0001.sql"), include_str!("schema/0002.sql"), include_str!("schema/0003.sql")];
 /// The first writer of a file.
 const SLOT: i64 = 1;
 /// How long a transaction waits for another one on the file, such as closing a day.
@@ -181,22 +183,23 @@ pub(super) fn open_to_write(path: &Path, zone: &str, sync: bool, floor_ms: i64) 
     }
     let sqlite = |error: rusqlite::Error| OpenError::from_sqlite(path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
+    let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(BUSY).map_err(sqlite)?;
     let version = version(&connection, path)?;
     connection.pragma_update(None, "journal_mode", "wal").map_err(sqlite)?;
     connection.pragma_update(None, "synchronous", if sync { "full" } else { "normal" }).map_err(sqlite)?;
-    migrate(&mut connection, version, zone, floor_ms).map_err(|error| match error {
-        Migration::Sqlite(error) => sqlite(error),
+    connection.set_prepared_statement_cache_capacity(64);
+    let session = Session::Sqlite(connection);
+    migrate(&session, version, zone, floor_ms).map_err(|error| match error {
+        Migration::Sql(error) => OpenError::from_sql(path, &error),
         Migration::Random(error) => OpenError::Io { path: path.to_owned(), what: error.to_string() },
     })?;
-    connection.set_prepared_statement_cache_capacity(64);
-    let (found, mut book) = book(&connection).map_err(sqlite)?;
+    let (found, mut book) = book(&session).map_err(|error| OpenError::from_sql(path, &error))?;
     book.made = version == 0;
     if found != zone {
         return Err(OpenError::Zone { path: path.to_owned(), found, wanted: zone.to_owned() });
     }
-    Ok((Session::Sqlite(connection), book))
+    Ok((session, book))
 }
 
 /// Opens the file to read, beside a gateway that writes it.
@@ -205,15 +208,45 @@ pub(super) fn open_to_read(path: &Path) -> Result<(Session, Book), OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(sqlite)?;
     connection.busy_timeout(BUSY).map_err(sqlite)?;
-    match version(&connection, path)? {
+    let (connection, version) = match version(&connection, path) {
+        Ok(version) => (connection, version),
+        // Even a reader needs files beside it. Where it may not make them, a ledger that nobody has open is read as it is.
+        Err(error @ OpenError::Io { .. }) => {
+            if !path.is_file() || has_wal(path) {
+                return Err(error);
+            }
+            let url = format!("file:{}?immutable=1", percent_encode(path));
+            let connection = Connection::open_with_flags(url, flags | OpenFlags::SQLITE_OPEN_URI).map_err(sqlite)?;
+            // The first one says why, should this one fail, too.
+            let version = version(&connection, path).map_err(|_| error)?;
+            (connection, version)
+        }
+        Err(error) => return Err(error),
+    };
+    match version {
         0 => Err(OpenError::NotALedger { path: path.to_owned(), what: "the file is empty".to_owned() }),
         _ => {
-            let (_, book) = book(&connection).map_err(sqlite)?;
             // A listing asks for some two dozen.
             connection.set_prepared_statement_cache_capacity(64);
-            Ok((Session::Sqlite(connection), book))
+            let session = Session::Sqlite(connection);
+            let (_, book) = book(&session).map_err(|error| OpenError::from_sql(path, &error))?;
+            Ok((session, book))
         }
     }
+}
+
+/// Whether the newest part of the ledger is in a file beside it: somebody has it open, or has died over it.
+fn has_wal(path: &Path) -> bool {
+    let mut name = OsString::from(path);
+    name.push("-wal");
+    fs::metadata(&name).map_or_else(|error| error.kind() != ErrorKind::NotFound, |wal| wal.len() > 0)
+}
+
+/// A path as SQLite's URLs have it.
+fn percent_encode(path: &Path) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    let bytes = path.as_os_str().as_bytes().iter();
+    bytes.map(|byte| if plain(byte) { char::from(*byte).to_string() } else { format!("%{byte:02x}") }).collect()
 }
 
 /// The layout's version; 0 for an empty file.
@@ -241,46 +274,54 @@ pub(super) fn layout(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 enum Migration {
-    Sqlite(rusqlite::Error),
+    Sql(SqlError),
     Random(getrandom::Error),
 }
 
-impl From<rusqlite::Error> for Migration {
-    fn from(error: rusqlite::Error) -> Migration {
-        Migration::Sqlite(error)
+impl<E: Into<SqlError>> From<E> for Migration {
+    fn from(error: E) -> Migration {
+        Migration::Sql(error.into())
     }
 }
 
 /// Runs the missing migrations in one transaction, so that a file is whole or empty.
-fn migrate(connection: &mut Connection, version: i64, zone: &str, floor_ms: i64) -> Result<(), Migration> {
+fn migrate(session: &Session, version: i64, zone: &str, floor_ms: i64) -> Result<(), Migration> {
     let missing = MIGRATIONS.iter().skip(usize::try_from(version).unwrap_or(MIGRATIONS.len()));
     if missing.len() == 0 {
         return Ok(());
     }
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let transaction = session.begin(Begin::Write)?;
     for sql in missing {
-        transaction.execute_batch(sql)?;
+        transaction.run(sql)?;
     }
+    let known = MIGRATIONS.len() as i64;
     if version == 0 {
         let mut ledger_id = [0; 16];
         getrandom::fill(&mut ledger_id).map_err(Migration::Random)?;
         transaction.execute(
             "INSERT INTO book (one, version, zone, replay_floor_ms, ledger_id) VALUES (1, ?1, ?2, ?3, ?4)",
-            (MIGRATIONS.len() as i64, zone, floor_ms, ledger_id),
+            params![known, zone, floor_ms, &ledger_id],
         )?;
         transaction.execute(
             "INSERT INTO writers (slot, epoch, seq, batch_seq, head, at_ms, open_day) VALUES (?1, 1, 0, 0, ?2, 0, 0)",
-            (SLOT, chain::genesis(&ledger_id, SLOT)),
+            params![SLOT, &chain::genesis(&ledger_id, SLOT)],
         )?;
+    } else if version < witnessed::LAYOUT {
+        let slot = slot(&transaction)?;
+        if let Some(mut head) = head(&transaction, slot)? {
+            witnessed::make_up(&transaction, slot, &mut head)?;
+        }
     }
-    transaction.execute("UPDATE book SET version = ?1", [MIGRATIONS.len() as i64])?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    transaction.execute("UPDATE book SET version = ?1", params![known])?;
+    if let Some(file) = transaction.sqlite() {
+        file.pragma_update(None, "application_id", APPLICATION_ID)?;
+        file.pragma_update(None, "user_version", known)?;
+    }
     Ok(transaction.commit()?)
 }
 
-fn book(connection: &Connection) -> rusqlite::Result<(String, Book)> {
-    connection.query_row("SELECT zone, ledger_id, replay_floor_ms FROM book", (), |row| {
+fn book(session: &Session) -> SqlResult<(String, Book)> {
+    session.one("SELECT zone, ledger_id, replay_floor_ms FROM book", &[], |row| {
         Ok((row.get(0)?, Book { ledger_id: row.get(1)?, floor_ms: row.get(2)?, made: false }))
     })
 }

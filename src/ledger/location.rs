@@ -17,16 +17,29 @@ pub enum Location {
 }
 
 impl Location {
-    /// Of a command's option: a file, or the URL of a database; `password` stands for one in the URL.
+    /// Of a command's option: a file, also as configurations have it (`sqlite:books.sqlite`), or the URL of a database;
+    /// `password` stands for one in the URL.
     ///
     /// # Errors
-    /// What is wrong with the URL.
+    /// What is wrong with it.
     pub fn parse(text: &str, password: Option<&str>) -> Result<Location, String> {
         match text.split_once("://") {
             Some(("postgres" | "postgresql", _)) => {
-                Server::parse(text, password, None).map(|server| Location::Server(Arc::new(server)))
+                return Server::parse(text, password, None).map(|server| Location::Server(Arc::new(server)));
             }
-            _ => Ok(Location::File(text.into())),
+            Some((scheme, _)) if scheme != "sqlite" && !scheme.contains('/') => {
+                return Err(format!("books are not kept at `{scheme}:`"));
+            }
+            _ => {}
+        }
+        let path = match text.strip_prefix("sqlite:") {
+            Some(path) => path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path),
+            None => text,
+        };
+        match path {
+            "" => Err("the file is missing".to_owned()),
+            path if Path::new(path).is_dir() => Err(format!("{path} is a directory")),
+            path => Ok(Location::File(path.into())),
         }
     }
 
@@ -70,5 +83,25 @@ impl From<&PathBuf> for Location {
 impl From<&Location> for Location {
     fn from(location: &Location) -> Location {
         location.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_as_in_a_shell_or_as_in_a_configuration() {
+        let check = |text: &str, path: &str| assert_eq!(Location::parse(text, None), Ok(Location::File(path.into())));
+        check("books.sqlite", "books.sqlite");
+        check("sqlite:books.sqlite", "books.sqlite");
+        check("sqlite:/var/books.sqlite", "/var/books.sqlite");
+        check("sqlite:///var/books.sqlite", "/var/books.sqlite");
+        check("./a://b", "./a://b");
+        let wrong = |text: &str, said: &str| assert!(Location::parse(text, None).unwrap_err().contains(said), "{text}");
+        wrong("mysql://books@db/books", "`mysql:`");
+        wrong("/", "/ is a directory");
+        wrong("sqlite:", "missing");
+        wrong("postgres://db/", "name is missing");
     }
 }

@@ -1,11 +1,12 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
-//! Pure: [`entry`], [`correction`], [`chain`], [`close`], [`outcomes`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
+//! Pure: [`entry`], [`correction`], [`chain`], [`close`], [`outcomes`], [`witness`], [`evidence`], [`day`], [`rollup`], [`clock_rule`], [`limits`]. The port is
 //! [`store`], with [`settling`] for payments that move money at once. [`ledger_store`] implements it, made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
 //! (one wake a core and batch), over [`sql`]: a file, or a server that several gateways share ([`postgres`]). [`read`],
 //! [`report`] and [`audit`] look at the books of a running gateway without its lock.
-//! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them.
+//! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them; `witnessed` has
+//! the chain say so of both.
 
 pub mod archive;
 pub mod audit;
@@ -60,4 +61,6 @@ mod throttle;
 mod turns;
 pub mod verify;
 mod void_cap;
+pub mod witness;
+mod witnessed;
 mod writer;

@@ -83,7 +83,8 @@ impl Opening {
         let owner = place.file().map(Owner::lock).transpose()?;
         let asked_ms = self.shared.clock.now_ms();
         let books = Books::open(place, zone, *sync, *since_ms, self.faults.clone())?;
-        if books.book.made && *since_ms > 0 {
+        // The secret for a database is made before it. That of a file is made with it: then this one was lost, or moved.
+        if books.book.made && *since_ms > 0 && place.file().is_some() {
             tracing::warn!(
                 ledger = %place.shown().display(),
                 "a new ledger was made although there was a secret file: no offer from before now is taken, since it may \

@@ -1,6 +1,12 @@
 //! Outcomes as a batch carries them: `n_base 8 ‖ (n − n_base 4 ‖ code 1 ‖ ms 4 ‖ bytes 7)*`, big-endian.
+//!
+//! Numbers are not negative. In the batches of closes, of steps of statements and of notes of archives the column has the
+//! witnesses of these rows instead ([`super::witness`]), which begin with a negative number: such a batch tells of no capture.
 
-use super::store::{Delivery, Outcome};
+use super::{
+    store::{Delivery, Outcome},
+    witness,
+};
 
 /// Bytes of one record.
 const RECORD: usize = 16;
@@ -41,8 +47,11 @@ pub fn encode(outcomes: &[Outcome]) -> (Option<Vec<u8>>, Vec<Outcome>) {
     (Some(bytes), left)
 }
 
-/// Reads a batch's outcomes; `None` for any other shape.
+/// Reads a batch's outcomes, none of one that has witnesses; `None` for any other shape.
 pub fn decode(bytes: &[u8]) -> Option<Vec<Record>> {
+    if witness::are_in(bytes) {
+        return witness::decode(bytes).map(|_| Vec::new());
+    }
     let (base, records) = bytes.split_first_chunk::<8>()?;
     let n_base = i64::from_be_bytes(*base);
     if records.is_empty() || records.len() % RECORD != 0 {

@@ -1,6 +1,6 @@
 //! The port over memory, the writer, and, where the ledger is on a server, its desk.
 
-use std::{future, sync::Arc};
+use std::{future, sync::Arc, time::Instant};
 
 use super::{
     ledger_store::LedgerStore,
@@ -23,7 +23,7 @@ impl Store for LedgerStore {
         match (claim, &self.shared.desk) {
             (Ok(claim), Some(desk)) => {
                 let ticket = Ticket::new();
-                desk.say(Word::Claim(Box::new(claim.request.clone()), ticket.clone()));
+                desk.say(Word::Claim(Box::new(claim.request.clone()), ticket.clone(), Instant::now()));
                 Box::pin(self.shared.granted(Filled(ticket), claim))
             }
             (claim, _) => Box::pin(future::ready(claim)),

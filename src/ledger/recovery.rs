@@ -18,7 +18,8 @@ use crate::wire::amount::Units;
 impl Writer {
     /// Opens the file anew until it is well, and settles what is in doubt. False when the ledger is closed meanwhile.
     pub(super) fn recover(&mut self, reason: &Arc<str>) -> bool {
-        tracing::error!(reason = &**reason, "priced routes are closed until the ledger's file is well again");
+        let whose = self.whose();
+        tracing::error!(reason = &**reason, "priced routes are closed until the ledger's {whose} is well again");
         let mut wait = BACKOFF.0;
         loop {
             // What queues during the wait is certainly not written.
@@ -31,11 +32,11 @@ impl Writer {
                 Ok(()) => {
                     self.shared.queue.accept();
                     self.shared.set_closed(|closed| closed.disk = None);
-                    tracing::info!("the ledger's file is well again");
+                    tracing::info!("the ledger's {whose} is well again");
                     return true;
                 }
                 Err(what) => {
-                    tracing::warn!(what, "the ledger's file still fails");
+                    tracing::warn!(what, "the ledger's {whose} still fails");
                     self.shared.set_closed(|closed| closed.disk = Some(what.into()));
                 }
             }

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Numbers are dense from 1. Rows never change; each step is an event with its time and reason, posted by the writer in one
-//! transaction that reads the state first: of two steps at once the second is held against what the first has made of it. A
-//! crash leaves the event or none; whoever was not told looks.
+//! transaction that reads the state first: of two steps at once the second is held against what the first has made of it. The
+//! same transaction appends the event's digest to the writer's chain ([`super::witness`]). A crash leaves both or neither;
+//! whoever was not told looks.
 
 use super::{
     batch::{BatchError, sort},
@@ -21,7 +22,12 @@ use super::{
     read::{LedgerReader, ReadError},
     sql::{Begin, Row, Session, SqlError, SqlResult, params},
     store::Unavailable,
+    witness::Witness,
+    witnessed,
 };
+
+/// Why a statement of transfers is paid from the start. It stands in ledgers, and audits look for it.
+pub(super) const PAID_AT_ONCE: &str = "settled on chain when it was bought";
 
 /// Longest reason that is kept, bytes.
 pub const REASON_BYTES_MAX: usize = 500;
@@ -119,8 +125,8 @@ impl Books {
             return Ok(Err(MarkError::Reason));
         }
         let faults = self.faults.clone();
-        let disk = |error: SqlError| BatchError::Disk(error.to_string());
         let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
+        let mut head = witnessed::own_head(&transaction, self.slot, self.lease, &self.head)?;
         let number = mark.number;
         let Some((i, from, at_ms)) = last_event(&transaction, number).map_err(sort)? else {
             return Ok(Err(MarkError::NoStatement(number)));
@@ -128,10 +134,12 @@ impl Books {
         if !from.next().contains(&mark.state) {
             return Ok(Err(MarkError::NotAllowed { number, from }));
         }
-        insert_event(&transaction, number, i + 1, mark.state, at_ms.max(int(now_ms)), Some(reason)).map_err(sort)?;
-        faults.before_commit().map_err(|e| disk(e.into()))?;
-        transaction.commit().map_err(disk)?;
-        faults.after_commit().map_err(|e| disk(e.into()))?;
+        let (i, at_ms) = (i + 1, at_ms.max(int(now_ms)));
+        insert_event(&transaction, number, i, mark.state, at_ms, Some(reason)).map_err(sort)?;
+        head.at_ms = head.at_ms.max(int(now_ms));
+        let witness = Witness::of_event(number, i, mark.state.name(), at_ms, Some(reason));
+        witnessed::append(&transaction, self.slot, &mut head, &[witness]).map_err(sort)?;
+        witnessed::commit(transaction, head, (&mut self.head, &mut self.attempted), &*faults)?;
         Ok(Ok(()))
     }
 }

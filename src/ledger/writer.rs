@@ -348,7 +348,7 @@ impl Writer {
 
     /// Answers an order of the operator; a file that failed is closed before that.
     fn tell<T, E>(
-        &self,
+        &mut self,
         done: Result<Result<T, E>, BatchError>,
         ticket: &Ticket<Result<T, E>>,
         refused: fn(String) -> E,
@@ -359,6 +359,7 @@ impl Writer {
             Err(BatchError::Row(what)) => ticket.fill(Err(refused(what))),
             Err(BatchError::Conflict(what)) => ticket.fill(Err(unavailable(Unavailable(what.into())))),
             Err(BatchError::Disk(what)) => {
+                self.doubt = Some((*self.books.head(), self.books.attempted()));
                 let broken = self.broken(&what);
                 ticket.fill(Err(unavailable(Unavailable(broken.0.clone()))));
                 return Err(broken);
@@ -375,8 +376,12 @@ impl Writer {
     }
 
     fn failed(&self, what: &str) -> Arc<str> {
-        let whose = if self.books.lease.is_some() { "database" } else { "file" };
-        format!("the ledger's {whose} failed: {what}").into()
+        format!("the ledger's {} failed: {what}", self.whose()).into()
+    }
+
+    /// For people: what the ledger is.
+    pub(super) fn whose(&self) -> &'static str {
+        if self.books.lease.is_some() { "database" } else { "file" }
     }
 }
 

@@ -56,7 +56,9 @@ fn charges_on_credit_are_voided_once_and_correct_the_next_statement() {
     let void = objects(&ran(dir, &["list", "--json", "--limit", "1"]))[0]["n"].as_str().unwrap().to_owned();
     refused(dir, 1, &["void", &void, "--reason", "x"], &format!("it is a void of entry {}", sold[1]));
     refused(dir, 5, &["void", "7", "--reason", "x"], "no entry of this ledger is 7");
-    refused(dir, 1, &["void", &sold[2], "--reason", " "], "the reason must be a line");
+    refused(dir, 2, &["void", &sold[2], "--reason", " "], "expected a line of text");
+    let long = "x".repeat(501);
+    refused(dir, 1, &["void", &sold[2], "--reason", &long], "the reason must be a line");
     for usage in [&["void"][..], &["void", &sold[2]], &["void", "--unproven", &sold[2]], &["void", "--dry-run"]] {
         assert_eq!(run(dir, usage).0, 2, "{usage:?}");
     }

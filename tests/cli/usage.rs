@@ -67,6 +67,16 @@ fn bad_usage_ends_with_2() {
         &["ledger", "list", "--since", "yesterday"],
         &["ledger", "list", "--state", "lost"],
         &["ledger", "list", "-c", "missing.toml"],
+        &["ledger", "list", "--ledger", "mysql://books@db/books"],
+        &["ledger", "list", "--ledger", "postgres://db/books"],
+        &["ledger", "list", "--ledger", "."],
+        &["ledger", "list", "--ledger", "sqlite:"],
+        &["ledger", "refund", "1", "--reference", " "],
+        &["ledger", "refund", "1", "--reference", "a", "--amount=-0.01"],
+        &["ledger", "refund", "1", "--reference", "a", "--amount", "-0.01"],
+        &["ledger", "void", "1", "--reason", ""],
+        &["ledger", "dispute", "1", "--reason", ""],
+        &["ledger", "statement", "1", "--mark", "sent", "--reason", "two\nlines"],
         &["check", "-c", "missing.toml"],
         &["run", "-c", "missing.toml"],
         &["demo", "extra"],
@@ -75,6 +85,40 @@ fn bad_usage_ends_with_2() {
         let (code, out, err) = tollgate(dir.path(), args);
         assert_eq!((code, out.as_str()), (2, ""), "{args:?}: {err}");
         assert!(!err.is_empty() && !err.contains("panicked"), "{args:?}: {err}");
+    }
+}
+
+#[test]
+fn what_a_ledger_may_be_called_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |args: &[&str]| tollgate(dir.path(), args).2;
+    let list = |ledger: &str| said(&["ledger", "list", "--ledger", ledger]);
+    let expected = "--ledger: expected a file or `postgres://user@host/database`: ";
+    assert_eq!(list("mysql://db/books"), format!("error: {expected}books are not kept at `mysql:`\n"));
+    assert_eq!(list("."), format!("error: {expected}. is a directory\n"));
+    assert!(
+        list("sqlite:books.sqlite").starts_with("error: books.sqlite is not there"),
+        "{}",
+        list("sqlite:books.sqlite")
+    );
+    let refund = said(&["ledger", "refund", "1", "--reference", "a", "--amount=-0.01"]);
+    assert!(
+        refund.contains("expected an amount such as `0.004`, more than nothing") && !refund.contains("USD"),
+        "{refund}"
+    );
+}
+
+#[test]
+fn a_database_that_is_not_there_ends_with_3() {
+    let dir = tempfile::tempdir().unwrap();
+    // Nobody listens on port 1.
+    let nowhere = "postgres://books@127.0.0.1:1/books";
+    for args in
+        [&["ledger", "list"][..], &["ledger", "audit"], &["ledger", "restored"], &["settle", "--until", "2026-01-01"]]
+    {
+        let (code, out, err) = tollgate(dir.path(), &[args, &["--ledger", nowhere]].concat());
+        assert_eq!((code, out.as_str()), (3, ""), "{args:?}: {err}");
+        assert!(err.contains("is the server up"), "{err}");
     }
 }
 

@@ -222,6 +222,9 @@ fn evidence_is_dropped_and_the_chain_holds() {
     let text = b"https://shop.example/articles/1?full";
     let left = file.windows(text.len()).filter(|window| window == text).count();
     assert_eq!(left, 5);
+    // What no archive took over stays.
+    ledger.change("UPDATE entries SET evidence = NULL WHERE n & 255 = 9");
+    assert_eq!(audit_with(&ledger, &[]).finding.unwrap().place, Place::Entry(BASE + 9));
 }
 
 #[test]
@@ -466,6 +469,9 @@ fn what_is_done_to_the_rows_of_archives_is_found() {
         assert!(finding.to_string().contains(said), "{change}: {finding}");
         sql.execute_batch("DELETE FROM archives; INSERT INTO archives SELECT * FROM kept; DROP TABLE kept").unwrap();
     }
+    // Without the file, the chain tells.
+    ledger.sql().execute("UPDATE archives SET digest = zeroblob(32)", ()).unwrap();
+    assert_eq!(audit_with(&ledger, &[]).finding.unwrap().what, "its digest, as a chain has it");
     // Without the row the chain has no beginning.
     ledger.sql().execute("DELETE FROM archives", ()).unwrap();
     assert!(audit_with(&ledger, &[]).finding.is_some());

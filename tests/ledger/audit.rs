@@ -94,13 +94,17 @@ fn changed_outcomes_sums_and_heads_are_named() {
     check("UPDATE book SET ledger_id = zeroblob(16)", Place::Entry(BASE + 1), "hash of its columns");
 }
 
+/// Where an archive was noted, it may be: `ledger/archive.rs`.
 #[test]
-fn retention_may_drop_what_is_personal_and_the_audit_still_passes() {
-    let ledger = books();
-    let drop = "UPDATE entries SET target = NULL, target_salt = NULL, evidence = NULL WHERE n & 255 < 4";
-    ledger.change(drop);
-    let report = ledger.audit();
-    assert_eq!((report.finding, report.dropped), (None, 3));
+fn what_is_personal_is_not_dropped_by_hand() {
+    let third = || Place::Entry(BASE + 3);
+    check(
+        "UPDATE entries SET evidence = NULL WHERE n & 255 = 3",
+        third(),
+        "its evidence: expected one, for no archive",
+    );
+    let drop = "UPDATE entries SET target = NULL, target_salt = NULL WHERE n & 255 >= 3";
+    check(drop, third(), "its target's salt: expected one, for no archive");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::{
 const BASE: i64 = 1 << 48;
 
 /// Two closes, the first signed; statements 1 of acme, 2 of wallets, 3 of acme with the void of something in 1; a sale after.
-fn books() -> Ledger {
+pub fn books() -> Ledger {
     let mut ledger = Ledger::new();
     let first = buy(&ledger, "acme", "a", 10_000);
     settlement::settle(&ledger, settlement::intend(&ledger, "token"), false).unwrap();

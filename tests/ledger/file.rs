@@ -43,8 +43,25 @@ fn a_newer_layout_is_refused_by_name() {
     ledger.close();
     ledger.sql().pragma_update(None, "user_version", 9).unwrap();
     let error = refused(ledger.options());
-    assert!(matches!(error, OpenError::Newer { found: 9, known: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 9, known: 3, .. }), "{error}");
     assert!(matches!(LedgerReader::open(&ledger.path()), Err(OpenError::Newer { .. })));
+}
+
+/// A reader needs files beside the ledger; where it can make none, as on a file system that is read only, it reads all the same.
+#[test]
+fn a_ledger_is_read_where_nothing_can_be_written() {
+    let mut ledger = Ledger::new();
+    ledger.pay("a");
+    ledger.close();
+    let (path, beside) = (ledger.dir().join("a ledger?#%.sqlite"), ledger.dir().join("a ledger?#%.sqlite-shm"));
+    fs::rename(ledger.path(), &path).unwrap();
+    std::os::unix::fs::symlink("nowhere/at all", beside).unwrap();
+    let report = LedgerReader::open(&path).unwrap().audit(|_, _| ()).unwrap();
+    assert_eq!((report.finding, report.entries), (None, 1));
+    // Not where its newest part can't be read.
+    fs::write(ledger.dir().join("a ledger?#%.sqlite-wal"), "newest").unwrap();
+    let error = LedgerReader::open(&path).map(drop).unwrap_err();
+    assert!(matches!(error, OpenError::Io { .. }), "{error:?}");
 }
 
 #[test]

@@ -5,23 +5,48 @@ use std::collections::HashMap;
 use tollgate::{
     ledger::{
         chain::{self, Batch},
+        close::{Close, HeadRecord},
         entry::{Entry, Kind, PostingKey},
         outcomes,
         store::{Delivery, Outcome},
+        witness::{self, Subject, Witness},
     },
     payment::key::PaymentKey,
 };
 
-use crate::support::NOON;
+use crate::support::{NOON, bytes};
+
+fn vector() -> HashMap<&'static str, &'static str> {
+    include_str!("golden/chain.txt").lines().filter_map(|line| line.split_once(": ")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn witnesses_are_what_their_golden_vector_says() {
+    let vector = vector();
+    let at_ms = NOON as i64 + 2000;
+    let head = tollgate::ledger::chain::Hash::try_from(bytes(&Some(vector["batch_2"].to_owned()))).unwrap();
+    let heads = vec![HeadRecord { slot: 1, seq: 2, batch_seq: 2, head }];
+    let close = Witness::of_close(&Close { from_day: 20_781, until: 20_782, at_ms, heads, signature: None });
+    assert_eq!(hex(&close.digest), vector["close"]);
+    let event = Witness::of_event(1, 2, "sent", at_ms + 1000, Some("by mail"));
+    assert_eq!(hex(&event.digest), vector["event"]);
+    let archive = |of| Witness::of_archive(of, [1, 2, 1, 1, 2, at_ms], [&[1; 32], &[2; 32], &[3; 32]], "{}");
+    let evidence = archive(Subject::Evidence { slot: 1, last_batch: 2 });
+    let rows = archive(Subject::Rows { slot: 1, last_batch: 2 });
+    assert_eq!(hex(&rows.digest), vector["archive"]);
+    let all = [close, event, evidence, rows];
+    assert_eq!(hex(&witness::encode(&all)), vector["witnesses"]);
+    assert_eq!(witness::decode(&bytes(&Some(vector["witnesses"].to_owned()))).as_deref(), Some(&all[..]));
+}
 
 #[test]
 fn the_chain_is_what_its_golden_vector_says() {
-    let file = include_str!("golden/chain.txt");
-    let vector: HashMap<&str, &str> = file.lines().filter_map(|line| line.split_once(": ")).collect();
-    let check = |name: &str, hash: &[u8]| {
-        let hex: String = hash.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, vector[name], "{name}");
-    };
+    let vector = vector();
+    let check = |name: &str, hash: &[u8]| assert_eq!(hex(hash), vector[name], "{name}");
     let ledger_id: [u8; 16] = std::array::from_fn(|i| i as u8);
     let mut payment = [1; 17];
     payment[1..].copy_from_slice(&std::array::from_fn::<u8, 16, _>(|i| 0x20 + i as u8));

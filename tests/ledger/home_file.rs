@@ -15,8 +15,6 @@ pub struct Home {
 impl Home {
     /// Property tests have all of their cases.
     pub const SLOWER: u32 = 1;
-    /// A claim is answered from memory, even while its payment is being written about.
-    pub const CLAIMS_WAIT: bool = false;
     /// Another process has all turns at what is owed again.
     pub const TURNS_OF_A_PROCESS: bool = true;
 
@@ -43,6 +41,11 @@ impl Home {
 
     /// A process that was killed has left: the kernel has its lock already.
     pub fn bury(&self) {}
+
+    /// As an earlier version's, where that has the same tables.
+    pub fn becomes_layout(&self, version: i64) {
+        self.change(&format!("UPDATE book SET version = {version}; PRAGMA user_version = {version}"));
+    }
 
     pub fn rows(&self, sql: &str) -> Vec<Row> {
         Books::rows(&Connection::open(self.path()).unwrap(), sql)

@@ -169,3 +169,34 @@ fn claims_do_not_pile_up_before_a_server_that_hangs() {
     });
     store.close().unwrap();
 }
+
+/// As a capture holds its row whose commit waits for a standby that is gone.
+#[test]
+fn a_claim_whose_row_another_has_in_hand_holds_up_no_other() {
+    let Some(server) = Postgres::start("postgres::a_claim_whose_row") else { return };
+    let clock = Clock::manual(NOON);
+    let (a, b) = (open(&server, &clock), open(&server, &clock));
+    wait(a.claim(request("one", 10_000))).unwrap();
+    server.sql("UPDATE claims SET state = 'f'");
+    let hanging = std::thread::spawn({
+        let mut psql = server.psql();
+        let held = "BEGIN; UPDATE claims SET state = 'c', n = 1; SELECT pg_sleep(60); COMMIT";
+        move || psql.args(["-c", held]).output().unwrap()
+    });
+    until("the rows are locked", || {
+        server.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == 1
+    });
+    let begun = Instant::now();
+    let held = b.claim(request("one", 10_000));
+    let free = b.claim(request("two", 10_000));
+    assert_eq!(wait(held).unwrap_err(), ClaimError::InFlight);
+    wait(free).unwrap();
+    // Less than one statement waits for a lock.
+    assert!(!hanging.is_finished() && begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(server.number("SELECT used FROM account_use"), 20_000);
+    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'");
+    hanging.join().unwrap();
+    // It came to nothing: the payment is as good as before.
+    wait(b.claim(request("one", 10_000))).unwrap();
+    [a, b].iter().for_each(|store| store.close().unwrap());
+}

@@ -40,10 +40,12 @@ write the ledger can't.
 With --archive the links of what was dropped are read there, back to the chain's beginning. Without, they are taken on trust: what
 their archives said that they add up to stands in the ledger, and the audit says how many entries that is.
 
-What no audit can prove: the reasons and times of statements' later steps (closed, sent, paid, disputed), when keys were seen and
-terms were loaded, and what was only observed. Nothing covers them; it is looked at whether they can be. Nor that the latest
-closes are there: whoever takes them out with all of their statements, and opens their days again, leaves books that are whole.
-The statements that were sent are the proof then: each has its number, its days and the head.
+A chain also says which days were closed, which steps were taken with each statement (sent, paid, disputed), why and when, and
+which archives were made to drop something: what was changed there or taken out is named, the latest close as any other.
+
+What no audit can prove: when keys were seen and terms were loaded, and what was only observed. Nothing covers them; it is looked
+at whether they can be. Nor, from the books alone, that nothing was cut off from their very end: that a chain was once longer
+shows in a checkpoint (--resume), and in the statements that were sent, which have its head.
 
 With --json one object:
   ok           true or false

@@ -31,7 +31,7 @@ pub struct Dispute {
     #[arg(value_name = "ID")]
     id: String,
     /// Why, for whoever reads the books later.
-    #[arg(long, value_name = "TEXT", required_unless_present = "uphold")]
+    #[arg(long, value_name = "TEXT", value_parser = super::line, required_unless_present = "uphold")]
     reason: Option<String>,
     /// End it: the agent is right.
     #[arg(long)]

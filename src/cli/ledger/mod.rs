@@ -56,6 +56,7 @@ Examples:
   tollgate ledger void 281474976710657 --reason \"the page was empty\"
   tollgate ledger refund 281474976710658 --reference 0x9c1a…
 
+With --json, too, what went wrong is said as text on standard error, and the exit code tells.
 No gateway needs to stop for it.";
 
 /// Look at the books, and correct them; no gateway needs to stop for it.
@@ -118,8 +119,8 @@ fn ended(done: Result<Exit, Failure>) -> Exit {
                 return Exit::Unusable;
             }
             Failure::Open(failure) => {
-                error(failure);
-                return Exit::Failed;
+                error(&failure);
+                return exit_of(&failure);
             }
             Failure::Read(failure @ ReadError::NotAnId(_)) => {
                 error(failure);
@@ -134,10 +135,29 @@ fn ended(done: Result<Exit, Failure>) -> Exit {
     })
 }
 
+/// Whose move it is when a ledger can't be opened.
+fn exit_of(failure: &OpenError) -> Exit {
+    match failure {
+        OpenError::Unreachable { .. } => Exit::Unreachable,
+        OpenError::Refused { .. } => Exit::Refused,
+        _ => Exit::Failed,
+    }
+}
+
+/// A line of text that says something, for whoever reads the books later.
+fn line(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("expected a line of text".to_owned()),
+        _ if text.contains(char::is_control) => Err("expected one line of text".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
+}
+
 /// Which ledger.
 #[derive(Debug, clap::Args)]
 pub struct Where {
-    /// The ledger's file, or the URL of its database (`postgres://user@host/database`; its password from PGPASSWORD).
+    /// The ledger's file, or the URL of its database (`postgres://user@host/database`; of a socket in /run/postgresql
+    /// `postgres://user@%2Frun%2Fpostgresql/database`; its password from PGPASSWORD).
     #[arg(long, value_name = "FILE", default_value = "tollgate.sqlite", conflicts_with = "config")]
     ledger: String,
     /// The configuration that names it.

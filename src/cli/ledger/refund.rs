@@ -4,12 +4,21 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::correction::{Target, refused};
-use super::{Failure, Where, amount, money, owner, symbol};
+use super::{Failure, Where, amount, line, money, owner, symbol};
 use crate::cli::Exit;
 use crate::cli::output::{error, say};
 use crate::payment::token::UNIT_DECIMALS_MAX;
-use crate::wire::amount::{LEDGER_DECIMALS, parse_decimal};
+use crate::wire::amount::{AmountError, LEDGER_DECIMALS, parse_decimal};
 use crate::wire::x402::assets;
+
+/// An amount without a sign and without its asset; how fine it may be depends on the asset.
+fn plain(text: &str) -> Result<String, String> {
+    if text.starts_with(|c: char| c.is_ascii_digit()) { Ok(text.to_owned()) } else { Err(no_amount(text)) }
+}
+
+fn no_amount(text: &str) -> String {
+    format!("expected an amount such as `0.004`, more than nothing and in the charge's asset, found `{text}`")
+}
 
 /// Note that money of a settled payment goes back, and what became of that.
 #[derive(Debug, clap::Args)]
@@ -39,10 +48,10 @@ pub struct Refund {
     #[arg(value_name = "ID")]
     id: String,
     /// What tells it from other refunds of the same charge.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = line)]
     reference: String,
     /// How much, in the charge's asset: 0.004. Default: all that is left.
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, value_name = "AMOUNT", allow_hyphen_values = true, value_parser = plain)]
     amount: Option<String>,
     /// How much, in the books' units; for a token whose decimals are not known.
     #[arg(long, value_name = "N", conflicts_with = "amount")]
@@ -125,7 +134,10 @@ impl Refund {
             }
             None => LEDGER_DECIMALS,
         };
-        let units = parse_decimal(text, decimals).map_err(|wrong| format!("--amount: {wrong}"))?;
+        let units = parse_decimal(text, decimals).map_err(|wrong| match wrong {
+            AmountError::Shape(text) => format!("--amount: {}", no_amount(&text)),
+            wrong => format!("--amount: {wrong}"),
+        })?;
         Ok(Some(units.get()))
     }
 }

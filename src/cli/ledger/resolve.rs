@@ -30,7 +30,7 @@ pub struct Resolve {
     #[arg(long = "as")]
     outcome: Outcome,
     /// Why you know.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = super::line)]
     reason: String,
     /// The transaction that moved the money.
     #[arg(long, value_name = "HASH", default_value = "")]

@@ -6,7 +6,7 @@ use super::{Failure, LedgerReader, Where, time};
 use crate::cli::Exit;
 use crate::cli::output::{counted, error, say};
 use crate::clock::Clock;
-use crate::ledger::restored::restored;
+use crate::ledger::restored::{RestoredError, restored};
 
 /// Say that an older copy of the ledger was put back, before a gateway sells with it.
 #[derive(Debug, clap::Args)]
@@ -37,6 +37,7 @@ impl RestoredCommand {
         let ledger = self.place.location()?;
         let zone = LedgerReader::open(&ledger).map_err(Failure::Open)?.zone()?;
         match restored(&ledger, &zone, Clock::system().now_ms()) {
+            Err(RestoredError::Open(failure)) => Err(Failure::Open(failure)),
             Err(failure) => {
                 error(failure);
                 Ok(Exit::Failed)

@@ -6,7 +6,9 @@ use super::{Failure, LedgerReader, Where, amount, ended, in_full, money, owner, 
 use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, error, note, say, table};
-use crate::ledger::day::{day_text, days_since_1970};
+use crate::clock::Clock;
+use crate::ledger::closing::CloseError;
+use crate::ledger::day::{BookZone, day_text, days_since_1970};
 use crate::ledger::statements::Statement;
 
 pub(in crate::cli) const EXAMPLES: &str = "\
@@ -27,7 +29,10 @@ With --json an object a statement, of the form tollgate.statement/1:
   asset        USD, or a token's CAIP-19 name;   symbol: USDC, or null
   gross, corrections, total                      decimal text, or null for tokens that are not known
   gross_units, corrections_units, total_units    as text, in 10^-6 of the currency or 10^-decimals of a token
-  head         of the ledger's chain, hex";
+  head         of the ledger's chain, hex
+What went wrong is said as text on standard error.
+
+Exit codes: 0 closed, 1 closed already up to a later day, or not closed; 2 DAY has not begun; 3 the database can't be reached";
 
 /// Close book days, and make statements of what is owed for them.
 #[derive(Debug, clap::Args)]
@@ -51,12 +56,19 @@ impl Settle {
         let (ledger, config) = self.place.location_and_config()?;
         let reader = LedgerReader::open(&ledger).map_err(Failure::Open)?;
         let zone = reader.zone()?;
+        // The owner's clock decides; what this one knows to be wrong is not asked for.
+        let (until, now_ms) = (days_since_1970(self.until), Clock::system().now_ms());
+        if let Some(today) = BookZone::from_name(&zone).map(|zone| zone.book_day(now_ms, i64::MIN))
+            && until > today
+        {
+            error(format_args!("--until: {}", CloseError::Future { today, until }));
+            return Ok(Exit::Unusable);
+        }
         let order = json!({"do": "settle", "until": self.until.to_string()});
         if let Err(reason) = owner::order(&ledger, &zone, config.as_ref(), &order) {
             error(reason);
             return Ok(Exit::Failed);
         }
-        let until = days_since_1970(self.until);
         let mut statements = reader.statements(None)?;
         statements.retain(|statement| statement.until == until);
         if self.json {

@@ -59,7 +59,7 @@ pub struct StatementCommand {
     #[arg(long, value_enum, requires = "reason", conflicts_with_all = ["format", "output"])]
     mark: Option<MarkAs>,
     /// Why, for whoever reads the books later.
-    #[arg(long, value_name = "TEXT", requires = "mark")]
+    #[arg(long, value_name = "TEXT", value_parser = super::line, requires = "mark")]
     reason: Option<String>,
 }
 

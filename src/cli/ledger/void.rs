@@ -40,7 +40,7 @@ pub struct Void {
     #[arg(value_name = "ID", required_unless_present = "unproven", conflicts_with = "unproven")]
     ids: Vec<String>,
     /// Why, for whoever reads the books later.
-    #[arg(long, value_name = "TEXT", required_unless_present = "unproven")]
+    #[arg(long, value_name = "TEXT", value_parser = super::line, required_unless_present = "unproven")]
     reason: Option<String>,
     /// All charges on credit of which nobody knows whether their answers left.
     #[arg(long)]

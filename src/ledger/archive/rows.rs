@@ -13,6 +13,8 @@ use crate::ledger::{
     postgres::schema,
     sql::{Begin, Session, SqlError, SqlResult, params},
     store::Unavailable,
+    witness::{Subject, Witness},
+    witnessed,
 };
 
 /// Why nothing is archived or dropped.
@@ -56,7 +58,7 @@ pub(in crate::ledger) struct Kept {
 }
 
 /// Whether the layout has the table: a ledger that is only read may be of an earlier one.
-fn is_there(session: &Session) -> SqlResult<bool> {
+pub(in crate::ledger) fn is_there(session: &Session) -> SqlResult<bool> {
     let layout: i64 = match session.sqlite() {
         Some(file) => file::layout(file)?,
         None => session.cell("SELECT version FROM book", &[])?,
@@ -110,14 +112,13 @@ pub(in crate::ledger) fn gone_head(session: &Session, slot: i64) -> SqlResult<Op
 }
 
 impl Books {
-    /// Notes an archive: from here on what it has counts as dropped. Twice is once.
+    /// Notes an archive, and has the chain say so: from here on what it has counts as dropped. Twice is once.
     pub(in crate::ledger) fn note_archive(
         &mut self,
         summary: &Summary,
         drops: Drops,
     ) -> Result<Result<(), ArchiveError>, BatchError> {
         let faults = self.faults.clone();
-        let disk = |error: SqlError| BatchError::Disk(error.to_string());
         let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
         if transaction.sqlite().is_none() {
             schema::lock(&transaction).map_err(sort)?;
@@ -125,6 +126,8 @@ impl Books {
         if summary.ledger_id != self.book.ledger_id {
             return Ok(Err(ArchiveError::Stale("the archive is of another ledger".to_owned())));
         }
+        let mut head = witnessed::own_head(&transaction, self.slot, self.lease, &self.head)?;
+        let mut witnesses = Vec::new();
         let before = all(&transaction).map_err(sort)?;
         for part in &summary.parts {
             let same =
@@ -144,6 +147,8 @@ impl Books {
                     "entry {n} was posted about something in it since it was made"
                 ))));
             }
+            let state = lines::state(part).to_string();
+            witnesses.push(witness(part, drops, &summary.digest, &state));
             transaction
                 .execute(
                     "INSERT INTO archives (slot, last_batch, dropped, first_batch, first_seq, last_seq, at_ms, head_before, \
@@ -160,14 +165,16 @@ impl Books {
                         &part.after,
                         &summary.digest,
                         part.seqs.0 - 1,
-                        &lines::state(part).to_string(),
+                        &state,
                     ],
                 )
                 .map_err(sort)?;
         }
-        faults.before_commit().map_err(|error| disk(error.into()))?;
-        transaction.commit().map_err(disk)?;
-        faults.after_commit().map_err(|error| disk(error.into()))?;
+        if witnesses.is_empty() {
+            return Ok(Ok(()));
+        }
+        witnessed::append(&transaction, self.slot, &mut head, &witnesses).map_err(sort)?;
+        witnessed::commit(transaction, head, (&mut self.head, &mut self.attempted), &*faults)?;
         Ok(Ok(()))
     }
 
@@ -182,6 +189,16 @@ impl Books {
         faults.after_commit().map_err(|error| disk(error.into()))?;
         Ok(done)
     }
+}
+
+fn witness(part: &Part, drops: Drops, digest: &Hash, state: &str) -> Witness {
+    let (slot, last_batch) = (part.slot, part.batches.1);
+    let of = match drops {
+        Drops::Rows => Subject::Rows { slot, last_batch },
+        _ => Subject::Evidence { slot, last_batch },
+    };
+    let numbers = [slot, last_batch, part.batches.0, part.seqs.0, part.seqs.1, part.at_ms];
+    Witness::of_archive(of, numbers, [&part.before, &part.after, digest], state)
 }
 
 /// Why a part does not fit the chain as it is, or what was archived before.

@@ -32,6 +32,13 @@ impl Gone {
         rows.max_by_key(|kept| kept.part.batches.1).map(|kept| &kept.part)
     }
 
+    /// Whether an archive was noted that took over what is personal of this entry.
+    pub(super) fn lets_go(&self, n: i64) -> bool {
+        let at = EntryNumber::from_n(n);
+        let mut evidence = self.kept.iter().filter(|kept| kept.drops == Drops::Evidence && kept.part.slot == at.slot);
+        evidence.any(|kept| (kept.part.seqs.0..=kept.part.seqs.1).contains(&at.seq))
+    }
+
     /// Of all writers.
     pub(super) fn parts(&self) -> BTreeMap<i64, &Part> {
         let slots = self.kept.iter().map(|kept| kept.part.slot);

@@ -14,8 +14,9 @@ use serde_json::{Value, json};
 
 use super::{hex, walked::Walked};
 use crate::ledger::{
-    chain,
+    chain::{self, Hash},
     rollup::{RollupKey, Rollups, Sums},
+    witness::Subject,
 };
 
 const SCHEMA: &str = "tollgate.audit/1";
@@ -94,6 +95,10 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
             [sums.captures, sums.captured, sums.voids, sums.voided, sums.refunds, sums.refunded],
         ])
     };
+    let witness = |(of, digest): (&Subject, &Hash)| {
+        let (of, a, b) = of.code();
+        json!([of, a, b, hex(digest)])
+    };
     let used = walked.used.iter().map(|((account, asset, period), units)| json!([account, asset, period, units]));
     json!({
         "slot": walked.slot,
@@ -111,6 +116,7 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
         "told": walked.told,
         "refunded": walked.refunded.iter().collect::<Vec<_>>(),
         "signers": walked.signers,
+        "witnesses": walked.witnesses.iter().map(witness).collect::<Vec<_>>(),
     })
 }
 
@@ -127,6 +133,14 @@ pub(in crate::ledger) fn from_json(value: &Value) -> Option<Walked> {
     let used: Option<BTreeMap<_, _>> = value["used"].as_array()?.iter().map(use_row).collect();
     let signer = |pair: &Value| Some((text(&pair[0])?, text(&pair[1])?));
     let signers: Option<BTreeSet<_>> = value["signers"].as_array()?.iter().map(signer).collect();
+    let witness = |row: &Value| {
+        let of = Subject::from_code(row[0].as_u64()?.try_into().ok()?, row[1].as_i64()?, row[2].as_i64()?)?;
+        Some((of, row[3].as_str().and_then(unhex)?))
+    };
+    // Before layout 3 there were none, and they were not written down.
+    let none = Vec::new();
+    let witnesses = value.get("witnesses").map_or(Some(&none), Value::as_array)?;
+    let witnesses: Option<BTreeMap<_, _>> = witnesses.iter().map(witness).collect();
     let charge = |(asset, units): (&String, &Value)| Some((asset.clone(), units.as_i64()?));
     let charged: Option<BTreeMap<_, _>> = value["charged"].as_object()?.iter().map(charge).collect();
     let counts = &value["counts"];
@@ -149,6 +163,7 @@ pub(in crate::ledger) fn from_json(value: &Value) -> Option<Walked> {
         told: numbers(&value["told"])?,
         refunded: pairs(&value["refunded"])?,
         signers: signers?,
+        witnesses: witnesses?,
     })
 }
 

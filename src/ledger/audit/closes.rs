@@ -15,7 +15,7 @@ use crate::{
         entry::is_settled_at_once,
         rollup::{RollupKey, Sums},
         sql::{Session, params},
-        statements::{StatementState, is_reason},
+        statements::{PAID_AT_ONCE, StatementState, is_reason},
     },
     wire::jwk::PublicKey,
 };
@@ -216,10 +216,15 @@ fn events(connection: &Session, number: i64, closed_ms: i64, on_credit: bool, pl
             return Err(finding(place.clone(), "its next event", expected, name));
         };
         let found_ms: i64 = row.get(2)?;
-        if found_ms < at_ms || (before.is_none() && found_ms != closed_ms) {
+        // What the close has made of it itself is of its time.
+        let is_the_closes = before.is_none() || (i == 2 && !on_credit);
+        if found_ms < at_ms || (is_the_closes && found_ms != closed_ms) {
             return Err(finding(place.clone(), "the time of its next event", format!("at least {at_ms}"), found_ms));
         }
         let reason: Option<&str> = row.get(3)?;
+        if before.is_some() && is_the_closes && reason != Some(PAID_AT_ONCE) {
+            return Err(finding(place.clone(), "the reason of its next event", PAID_AT_ONCE, format!("{reason:?}")));
+        }
         // The close itself has none; whoever takes a step says why.
         if reason.is_some() != before.is_some() || reason.is_some_and(|reason| !is_reason(reason)) {
             let expected = if before.is_none() { "none" } else { "a line of text" };

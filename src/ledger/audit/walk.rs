@@ -12,6 +12,9 @@ use crate::ledger::{
     targets,
 };
 
+/// What is expected of what no archive has taken over.
+const KEPT: &str = "one, for no archive was noted that has it";
+
 impl Audit<'_> {
     /// Walks the chain of one writer, from its beginning, or, where an earlier audit has seen it, from there. What that one has
     /// counted is not counted again; its links are read again unless only what is new is asked for.
@@ -169,6 +172,9 @@ impl Audit<'_> {
                 }
             }
             (Some(_), ..) => return Err(finding(place, "its target", "salt and digest beside it", "none")),
+            (None, None, Some(_)) if !self.gone.lets_go(n) => {
+                return Err(finding(place, "its target's salt", KEPT, "none"));
+            }
             (None, ..) => {}
         }
         match (entry.evidence, entry.evidence_digest) {
@@ -176,6 +182,7 @@ impl Audit<'_> {
                 same_hash(place.clone(), "its evidence's digest", digest, &chain::evidence_digest(evidence))?;
             }
             (Some(_), None) => return Err(finding(place, "its evidence", "a digest beside it", "none")),
+            (None, Some(_)) if !self.gone.lets_go(n) => return Err(finding(place, "its evidence", KEPT, "none")),
             (None, _) => {}
         }
         let hash = chain::entry(&previous, &entry);

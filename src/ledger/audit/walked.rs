@@ -8,6 +8,7 @@ use crate::ledger::{
     entry::{Entry, Kind},
     outcomes,
     rollup::{self, RollupKey, Rollups},
+    witness::{self, Subject},
 };
 
 /// A chain up to the end of a batch.
@@ -48,6 +49,8 @@ pub struct Walked {
     pub(super) refunded: BTreeMap<i64, i64>,
     /// Who signed, and with which key.
     pub(super) signers: BTreeSet<(String, String)>,
+    /// Rows that are not its own, by their digests.
+    pub(super) witnesses: BTreeMap<Subject, Hash>,
 }
 
 impl Walked {
@@ -120,10 +123,21 @@ impl Walked {
         Ok(())
     }
 
-    /// Ends a batch: its outcomes are each of an earlier capture, and the chain stands at its head.
+    /// Ends a batch: its outcomes are each of an earlier capture, its witnesses each of another row, and the chain stands at its
+    /// head.
     pub(in crate::ledger) fn end(&mut self, batch: &Batch<'_>, seq: i64, head: Hash) -> Result<(), Stop> {
         let place = Place::Batch { slot: batch.slot, batch_seq: batch.batch_seq };
-        if let Some(bytes) = batch.outcomes {
+        if let Some(bytes) = batch.outcomes.filter(|bytes| witness::are_in(bytes)) {
+            let Some(witnesses) = witness::decode(bytes) else {
+                return Err(finding(place, "its witnesses", "records of 49 bytes", hex(bytes)));
+            };
+            for witness in witnesses {
+                if self.witnesses.insert(witness.of, witness.digest).is_some() {
+                    let found = format!("a second one of {:?}", witness.of);
+                    return Err(finding(place, "its witnesses", "one of each row", found));
+                }
+            }
+        } else if let Some(bytes) = batch.outcomes {
             let Some(records) = outcomes::decode(bytes) else {
                 return Err(finding(place, "its outcomes", "records of 16 bytes", hex(bytes)));
             };

@@ -33,6 +33,15 @@ type Used = ((String, String, i64), i64);
 /// Who owes, of what, in which period.
 type UseKey<'a> = (&'a str, &'a str, i64);
 
+/// Those of these payments whose rows another transaction has in hand, such as a capture whose commit hangs: waited for, one would
+/// hold up every other claim of this gateway. The rest of the rows are locked.
+pub(super) fn in_hand(session: &Session, requests: &[&ClaimRequest]) -> SqlResult<HashSet<[u8; 17]>> {
+    let keys: Vec<Option<&[u8]>> = requests.iter().map(|request| Some(&request.key.as_bytes()[..])).collect();
+    let in_hand = "WITH ours AS MATERIALIZED (SELECT key FROM claims WHERE key = ANY(?1) ORDER BY key FOR UPDATE SKIP LOCKED) \
+                   SELECT key FROM claims WHERE key = ANY(?1) AND key NOT IN (SELECT key FROM ours)";
+    Ok(session.all(in_hand, &[Value::Blobs(&keys)], |row| row.get(0))?.into_iter().collect())
+}
+
 /// Takes keys and credit, each claim together, after giving `freed` back; one transaction around it is the caller's. Of several
 /// for one key the first wins.
 pub(super) fn claim(
@@ -352,7 +361,8 @@ pub(super) fn doubt(session: &Session, lease: Lease, key: &PaymentKey, unknown: 
 
 /// Takes an unresolved payment in hand; `None` when it is not unresolved, or somebody else was first.
 pub(super) fn adopt(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<Option<Unresolved>> {
-    let adopt = "UPDATE claims SET slot = ?2, epoch = ?3, state = 's', doubtful = 1 WHERE key = ?1 AND state = 'u'";
+    let adopt = "UPDATE claims SET slot = ?2, epoch = ?3, state = 's', doubtful = 1 \
+                 WHERE key = (SELECT key FROM claims WHERE key = ?1 AND state = 'u' FOR UPDATE SKIP LOCKED)";
     if session.execute(adopt, params![key.as_bytes(), lease.slot, lease.epoch])? == 0 {
         return Ok(None);
     }
@@ -398,7 +408,7 @@ pub(in crate::ledger) fn owe(session: &Session, key: &PaymentKey, n: i64) -> Sql
 pub(super) fn take_owed(session: &Session, lease: Lease, key: &PaymentKey) -> SqlResult<Option<i64>> {
     let take = format!(
         "UPDATE claims SET state = 'v', slot = ?2, epoch = ?3, hard_until_ms = {NOW_MS} + {HARD_MS} \
-         WHERE key = ?1 AND state = 'o' RETURNING n"
+         WHERE key = (SELECT key FROM claims WHERE key = ?1 AND state = 'o' FOR UPDATE SKIP LOCKED) RETURNING n"
     );
     session.first(&take, params![key.as_bytes(), lease.slot, lease.epoch], |row| row.get(0))
 }

@@ -1,10 +1,13 @@
 //! The thread that speaks with the server about claims. What has queued is one transaction; what queues during it is the next.
 //!
+//! Rows of payments that another transaction has in hand are not waited for, or one that hangs would hold up all others: such a
+//! claim comes along with the next transactions.
+//!
 //! Its commits do not wait for the server's disk: a claim that a crash of the server forgets was given nothing yet, and its
 //! capture finds no row.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     mem,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -24,7 +27,7 @@ use crate::{
     ledger::{
         mailbox::Ticket,
         sql::{Begin, Session, SqlError, SqlResult, Trouble},
-        store::{ClaimRequest, Purchase, Released, Unavailable, Unresolved},
+        store::{ClaimError, ClaimRequest, Purchase, Released, Unavailable, Unresolved},
     },
     payment::key::PaymentKey,
 };
@@ -33,6 +36,8 @@ use crate::{
 const CLAIMS_MAX: usize = 8192;
 /// How often what dead gateways have left is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A claim whose payment another transaction has in hand is tried again for so long, in the next transactions; then it is in flight.
+const IN_HAND: Duration = Duration::from_millis(500);
 /// A transaction that others were in the way of is tried so often.
 const TRIES: usize = 5;
 /// The first and the longest wait before a server that is gone is tried again.
@@ -45,7 +50,8 @@ type Told<T> = Arc<Ticket<Result<T, Unavailable>>>;
 
 /// Something that is asked, or said, about one payment.
 pub(in crate::ledger) enum Word {
-    Claim(Box<ClaimRequest>, Arc<Ticket<Claimed>>),
+    /// Since when it waits.
+    Claim(Box<ClaimRequest>, Arc<Ticket<Claimed>>, Instant),
     Release(PaymentKey, Released),
     Doubt {
         key: PaymentKey,
@@ -65,7 +71,7 @@ impl Word {
     fn refuse(self, reason: &Arc<str>) {
         let unavailable = || Unavailable(reason.clone());
         match self {
-            Word::Claim(_, ticket) => ticket.fill(Err(unavailable().into())),
+            Word::Claim(_, ticket, _) => ticket.fill(Err(unavailable().into())),
             Word::TakeOwed(_, ticket) => ticket.fill(Err(unavailable())),
             Word::Knows(_, ticket) | Word::IsInDoubt(_, ticket) | Word::GiveBackOwed(_, ticket) => {
                 ticket.fill(Err(unavailable()));
@@ -79,7 +85,7 @@ impl Word {
     /// What undoes it, should the transaction in which it was asked have taken place unseen.
     fn undo(&self) -> Option<Word> {
         match self {
-            Word::Claim(request, _) => Some(Word::Release(request.key, Released::NotAsked)),
+            Word::Claim(request, ..) => Some(Word::Release(request.key, Released::NotAsked)),
             Word::TakeOwed(key, _) => Some(Word::GiveBackOwed(*key, Ticket::new())),
             Word::Adopt(key, _) => Some(Word::Doubt { key: *key, unknown: true }),
             _ => None,
@@ -312,9 +318,10 @@ impl Clerk {
         if words.is_empty() {
             return Ok(());
         }
-        let answers = retried(|| write(session, lease, words))?;
+        let (answers, put_off) = retried(|| write(session, lease, words))?;
         answers.into_iter().for_each(|answer| answer());
-        words.clear();
+        let waits = |word: &Word| matches!(word, Word::Claim(request, ..) if put_off.contains(request.key.as_bytes()));
+        words.retain(waits);
         Ok(())
     }
 }
@@ -338,17 +345,18 @@ fn answered<T: 'static>(ticket: &Arc<Ticket<T>>, result: T) -> Answered {
     Box::new(move || ticket.fill(result))
 }
 
-/// What is given back comes first, so that the claims of this batch can have it.
-fn write(session: &Session, lease: Lease, words: &VecDeque<Word>) -> SqlResult<Vec<Answered>> {
+/// Answers for when it is there, and the payments whose claims are put off. What is given back comes first, so that the claims of
+/// this batch can have it.
+fn write(session: &Session, lease: Lease, words: &VecDeque<Word>) -> SqlResult<(Vec<Answered>, HashSet<[u8; 17]>)> {
     let transaction = session.begin(Begin::Write)?;
     transaction.run("SET LOCAL synchronous_commit = off")?;
-    let mut answers: Vec<Answered> = Vec::with_capacity(words.len());
+    let (mut answers, mut put_off) = (Vec::<Answered>::with_capacity(words.len()), HashSet::new());
     let mut released = Vec::new();
     let mut claimed = Vec::new();
     for word in words {
         match word {
             Word::Release(key, why) => released.push((*key, *why)),
-            Word::Claim(request, ticket) => claimed.push((&**request, ticket)),
+            Word::Claim(request, ticket, since) => claimed.push((&**request, ticket, since)),
             _ => {}
         }
     }
@@ -365,9 +373,23 @@ fn write(session: &Session, lease: Lease, words: &VecDeque<Word>) -> SqlResult<V
         }
     }
     if !claimed.is_empty() || !freed.is_empty() {
-        let requests: Vec<&ClaimRequest> = claimed.iter().map(|(request, _)| *request).collect();
+        let requests: Vec<&ClaimRequest> = claimed.iter().map(|(request, ..)| *request).collect();
+        let in_hand = if requests.is_empty() { HashSet::new() } else { claims::in_hand(&transaction, &requests)? };
+        claimed.retain(|(request, ticket, since)| {
+            let key = request.key.as_bytes();
+            if !in_hand.contains(key) {
+                return true;
+            }
+            if since.elapsed() < IN_HAND {
+                put_off.insert(*key);
+            } else {
+                answers.push(answered(ticket, Err(ClaimError::InFlight)));
+            }
+            false
+        });
+        let requests: Vec<&ClaimRequest> = claimed.iter().map(|(request, ..)| *request).collect();
         let verdicts = claims::claim(&transaction, lease, &requests, &freed)?;
-        answers.extend(claimed.iter().zip(verdicts).map(|((_, ticket), verdict)| answered(ticket, verdict)));
+        answers.extend(claimed.iter().zip(verdicts).map(|((_, ticket, _), verdict)| answered(ticket, verdict)));
     }
     for word in words {
         answers.push(match word {
@@ -380,5 +402,5 @@ fn write(session: &Session, lease: Lease, words: &VecDeque<Word>) -> SqlResult<V
         });
     }
     transaction.commit()?;
-    Ok(answers)
+    Ok((answers, put_off))
 }

@@ -1,15 +1,20 @@
 //! The layout on a server: made, brought to this version, or refused.
 
-use super::server::Server;
+use super::{lease, server::Server};
 use crate::ledger::{
+    chain,
     day::BookZone,
-    file::{Book, OpenError},
+    file::{self, Book, OpenError},
     sql::{Begin, Session, SqlError, SqlResult, params},
+    witnessed,
 };
 
 /// Each entry brings a database from its index to the next version.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../schema/postgres/0001.sql"), include_str!("../schema/postgres/0002.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../schema/postgres/0001.sql"),
+    include_str!("../schema/postgres/0002.sql"),
+    include_str!("../schema/postgres/0003.sql"),
+];
 /// The layout of this version.
 pub(in crate::ledger) const LAYOUT: i64 = MIGRATIONS.len() as i64;
 /// Who makes or changes the layout, and who opens or closes days, holds this lock. `Toll`, as a number.
@@ -41,6 +46,9 @@ pub(in crate::ledger) fn open_to_write(
             )
             .map_err(sql)?;
     } else if version < MIGRATIONS.len() {
+        if version < witnessed::LAYOUT as usize {
+            make_up(&transaction).map_err(sql)?;
+        }
         transaction.execute("UPDATE book SET version = ?1", params![MIGRATIONS.len() as i64]).map_err(sql)?;
     }
     let (found, book) = book(&transaction).map_err(sql)?;
@@ -49,6 +57,21 @@ pub(in crate::ledger) fn open_to_write(
         return Err(OpenError::Zone { path: server.shown().into(), found, wanted: zone.to_owned() });
     }
     Ok(Book { made: version == 0, ..book })
+}
+
+/// Has a chain say what rows of an earlier layout are: one of its own, for the others may each have a gateway.
+fn make_up(transaction: &Session) -> SqlResult<()> {
+    if witnessed::all(transaction)?.is_empty() {
+        return Ok(());
+    }
+    let ledger_id: [u8; 16] = transaction.cell("SELECT ledger_id FROM book", &[])?;
+    let slot: i64 = transaction.cell("SELECT coalesce(max(slot), 0) + 1 FROM writers", &[])?;
+    let new = "INSERT INTO writers (slot, epoch, lease_until, seq, batch_seq, head, at_ms, open_day) \
+               VALUES (?1, 1, ?2, 0, 0, ?3, (SELECT coalesce(max(at_ms), 0) FROM writers), \
+               (SELECT coalesce(max(open_day), 0) FROM writers))";
+    transaction.execute(new, params![slot, lease::RETIRED_MS, &chain::genesis(&ledger_id, slot)])?;
+    let mut head = file::head(transaction, slot)?.ok_or_else(|| SqlError::shape("a row is missing"))?;
+    witnessed::make_up(transaction, slot, &mut head)
 }
 
 /// Looks at the database, changing nothing.

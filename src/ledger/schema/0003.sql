@@ -1,0 +1,2 @@
+-- The tables stay as they are. From here on each row of closes and archives, and each step of a statement that somebody took,
+-- has its digest in a writer's chain: src/ledger/witness.rs. Those that were there before get theirs with this change.
