@@ -46,11 +46,24 @@ mod orders;
 mod payments;
 #[path = "simulation/plan.rs"]
 mod plan;
+#[path = "simulation/postgres.rs"]
+mod postgres;
+#[path = "simulation/postgres_books.rs"]
+mod postgres_books;
+#[path = "simulation/postgres_process.rs"]
+mod postgres_process;
+#[path = "simulation/postgres_server.rs"]
+mod postgres_server;
 #[path = "support/random.rs"]
 #[allow(dead_code)]
 mod random;
 #[path = "simulation/run.rs"]
 mod run;
+#[path = "support/postgres.rs"]
+#[allow(dead_code)]
+mod server;
+#[path = "support/skipped.rs"]
+mod skipped;
 #[path = "simulation/sqlite.rs"]
 mod sqlite;
 #[path = "simulation/sqlite_books.rs"]
@@ -59,12 +72,16 @@ mod sqlite_books;
 mod steps;
 #[path = "simulation/stores.rs"]
 mod stores;
+#[path = "simulation/wire.rs"]
+mod wire;
 #[path = "simulation/world.rs"]
 mod world;
 
 use std::time::Duration;
 
+use postgres_server::Database;
 use run::{Over, Tally, seeded};
+use skipped::skipped;
 
 #[test]
 fn money_is_conserved_in_the_ledger_of_one_gateway() {
@@ -75,6 +92,13 @@ fn money_is_conserved_in_the_ledger_of_one_gateway() {
 fn money_is_conserved_by_several_gateways_over_the_simulated_store() {
     let over = |seed: u64| Over::Model { tombstones: seed.is_multiple_of(2) };
     run::all(over, Duration::from_secs(15), Duration::from_secs(1200));
+}
+
+#[test]
+fn money_is_conserved_by_several_gateways_over_a_postgresql_server() {
+    if Database::is_there("simulation::over_a_postgresql_server") {
+        run::all(|_| Over::Postgres, Duration::from_secs(15), Duration::from_secs(1200));
+    }
 }
 
 #[test]
