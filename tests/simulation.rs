@@ -4,13 +4,15 @@
 //! | over | what it is |
 //! |---|---|
 //! | `sqlite.rs` | the ledger of one gateway: real files, the real writer, a disk that fails or hangs at any commit |
+//! | `postgres.rs` | the ledger of several gateways: a real server, real writers, a wire between them that fails at any commit |
 //! | `model.rs` | several gateways over a simulated database, after the rules for such; bugs can be put into it |
 //!
 //! A seed is a run: `plan.rs` throws the dice, `world.rs` takes each step, `exchange.rs` is a request's way from claim to
 //! answer in the gateway's order, `answer.rs` and `chain.rs` what clients, origins, facilitators and the chain do. A step
-//! is data of its own, so a run that fails is shortened by leaving steps out, and printed as a test for `kept.rs`.
+//! is data of its own, so a run that fails is shortened by leaving steps out, and printed as a test for `kept.rs`; not over a
+//! server, where a seed is only nearly a run.
 //!
-//! Seeds go on from `TOLLGATE_TEST_SEED` for about half a minute, with `TOLLGATE_TEST_LONG=1` for fifty. By hand:
+//! Seeds go on from `TOLLGATE_TEST_SEED` for about fifty seconds, with `TOLLGATE_TEST_LONG=1` for seventy minutes. By hand:
 //!
 //! ```text
 //! TOLLGATE_SIMULATION_SEED=8402000042 cargo test --test simulation money_is_conserved_in

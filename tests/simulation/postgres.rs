@@ -150,16 +150,23 @@ impl PostgresStores {
 
     /// Lets these replicas do what they can.
     fn settle(&self, replicas: &[usize]) {
-        // What the first answers have led to is asked and answered by the last.
-        for _ in 0..3 {
+        let mut rest = replicas.to_vec();
+        // What an answer has led to is waited for too.
+        while !rest.is_empty() {
             let mut questions: Vec<(usize, Question<'_>)> = Vec::new();
-            for i in replicas {
+            for i in &rest {
                 let replica = &self.replicas[*i];
                 if let (Some(process), None) = (&replica.process, replica.frozen) {
+                    process.wire.lock().busy = false;
                     questions.push((*i, Question::new(process)));
                 }
             }
             self.ask(questions);
+            let is_busy = |i: &usize| {
+                let (replica, process) = (&self.replicas[*i], &self.replicas[*i].process);
+                replica.settled.get() && process.as_ref().is_some_and(|process| process.wire.lock().busy)
+            };
+            rest.retain(is_busy);
         }
         for i in replicas {
             if let (replica, Some(process)) = (&self.replicas[*i], &self.replicas[*i].process) {
@@ -238,7 +245,8 @@ impl PostgresStores {
                 process.store.check_clock();
             }
         }
-        self.settle(&self.live());
+        // The second answer comes after the lease was renewed.
+        (0..2).for_each(|_| self.settle(&self.live()));
     }
 
     /// Replicas whose lease is over.

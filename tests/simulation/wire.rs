@@ -45,6 +45,8 @@ pub struct State {
     pub armed: Option<Fate>,
     /// Of the next commit in which something is claimed.
     pub armed_claim: Option<Fate>,
+    /// Something was done that may have led to more: the writer has posted, a turn was given back, a connection has ended.
+    pub busy: bool,
     /// The connection whose commit hangs.
     pub held: Option<u64>,
     answer: Option<Answer>,
@@ -109,14 +111,16 @@ impl Wire {
         }
         (state.answer, state.committing) = (Some(answer), answer != Answer::Fail);
         self.shared.changed.notify_all();
-        self.wait(state, |state| state.held.is_some() || state.committing);
+        self.wait("commit", state, |state| state.held.is_some() || state.committing);
     }
 
     /// Nothing passes until [`Wire::thaw`], once what has begun is over.
     pub fn freeze(&self) {
         let mut state = self.lock();
         state.frozen = true;
-        self.wait(state, |state| state.lines.iter().any(|(id, line)| !line.idle && state.held != Some(*id)));
+        self.wait("answer what has begun", state, |state| {
+            state.lines.iter().any(|(id, line)| !line.idle && state.held != Some(*id))
+        });
     }
 
     pub fn thaw(&self) {
@@ -131,7 +135,7 @@ impl Wire {
         if cut {
             state.end_all();
             self.shared.changed.notify_all();
-            self.wait(state, |state| !state.lines.is_empty());
+            self.wait("hang up", state, |state| !state.lines.is_empty());
         }
     }
 
@@ -148,12 +152,14 @@ impl Wire {
 
     /// Waits until the server has let go of every connection.
     pub fn buried(&self) {
-        self.wait(self.lock(), |state| !state.lines.is_empty());
+        self.wait("let go", self.lock(), |state| !state.lines.is_empty());
     }
 
-    fn wait(&self, state: MutexGuard<'_, State>, condition: impl Fn(&State) -> bool) {
+    fn wait(&self, what: &str, state: MutexGuard<'_, State>, condition: impl Fn(&State) -> bool) {
         let waited = self.shared.changed.wait_timeout_while(state, STUCK, |state| condition(state)).unwrap();
-        assert!(!waited.1.timed_out(), "the server does not end what it was asked to end");
+        let late = waited.1.timed_out();
+        drop(waited);
+        assert!(!late, "the server does not {what}");
     }
 }
 
@@ -209,7 +215,7 @@ impl Shared {
         if state.held == Some(id) {
             state.held = None;
         }
-        state.committing = false;
+        (state.committing, state.busy) = (false, true);
         let swallows = state.lines.get(&id).is_some_and(|line| line.swallows);
         if let Some(line) = state.lines.get_mut(&id) {
             line.idle = true;
@@ -230,7 +236,7 @@ impl Shared {
     /// What the gateway says.
     fn up(&self, id: u64, client: UnixStream, server: UnixStream) -> io::Result<()> {
         let (mut client, mut server) = (BufReader::new(client), BufWriter::new(server));
-        let mut claiming_statements: BTreeSet<Vec<u8>> = BTreeSet::new();
+        let (mut claiming, mut giving_back) = (BTreeSet::<Vec<u8>>::new(), BTreeSet::<Vec<u8>>::new());
         let (mut waits, mut claims, mut starts) = (true, false, true);
         while !client.fill_buf()?.is_empty() {
             let message = if starts { read_start(&mut client)? } else { read(&mut client)? };
@@ -239,16 +245,23 @@ impl Shared {
                 _ if starts => starts = false,
                 (b'Q', text) if text.starts_with(b"BEGIN") => (waits, claims) = (true, false),
                 (b'Q', text) if text.starts_with(b"SET LOCAL synchronous_commit = off") => waits = false,
+                (b'Q', text) if text.starts_with(b"ROLLBACK") => self.lock().busy |= waits,
                 (b'P', named) => {
                     let mut parts = named.split(|byte| *byte == 0);
                     let (name, sql) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
                     if sql.starts_with(b"INSERT INTO claims") {
-                        claiming_statements.insert(name.to_vec());
+                        claiming.insert(name.to_vec());
+                    }
+                    if sql.starts_with(b"UPDATE claims SET releases = releases + 1") {
+                        giving_back.insert(name.to_vec());
                     }
                 }
                 (b'B', named) => {
                     let name = named.split(|byte| *byte == 0).nth(1).unwrap_or_default();
-                    claims |= claiming_statements.contains(name);
+                    claims |= claiming.contains(name);
+                    if giving_back.contains(name) {
+                        self.lock().busy = true;
+                    }
                 }
                 (b'Q', text) if text.starts_with(b"COMMIT") => match self.fate_of_commit(id, waits, claims) {
                     Answer::Commit => {}
@@ -284,6 +297,7 @@ impl Shared {
 
     fn fate_of_commit(&self, id: u64, waits: bool, claims: bool) -> Answer {
         let mut state = self.lock();
+        state.busy |= waits;
         let fate = match (waits, claims) {
             (true, _) => state.armed.take(),
             (false, true) => state.armed_claim.take(),
@@ -312,9 +326,10 @@ impl Shared {
         }
     }
 
-    /// What the server says.
+    /// What the server says, an answer at a time.
     fn down(&self, id: u64, server: UnixStream, client: UnixStream) -> io::Result<()> {
-        let (mut server, mut client) = (BufReader::new(server), BufWriter::new(client));
+        let (mut server, mut client) = (BufReader::new(server), client);
+        let mut answer = Vec::new();
         while !server.fill_buf()?.is_empty() {
             let message = read(&mut server)?;
             let mut state = self.lock();
@@ -332,16 +347,18 @@ impl Shared {
                 }
                 continue;
             }
-            if ready {
-                state.committing = false;
-                self.changed.notify_all();
+            answer.extend_from_slice(&message);
+            if !ready {
+                continue;
             }
+            state.committing = false;
+            self.changed.notify_all();
             drop(self.changed.wait_while(state, |state| state.frozen && !state.dead && !state.cut).unwrap());
-            client.write_all(&message)?;
-            if server.buffer().is_empty() {
-                client.flush()?;
-            }
+            client.write_all(&answer)?;
+            answer.clear();
         }
+        // Its last word.
+        client.write_all(&answer)?;
         Ok(())
     }
 }
