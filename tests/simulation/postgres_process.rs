@@ -73,6 +73,7 @@ impl<'p> Question<'p> {
                 }
                 // It finds its server again.
                 Poll::Ready(false) => {
+                    self.process.wire.lock().busy = true;
                     self.process.store.hurry();
                     *asked = Some(again(self.process));
                 }
