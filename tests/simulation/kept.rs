@@ -25,6 +25,7 @@ const ALL: &[&[Step]] = &[
     AN_INTENT_WHOSE_WITHDRAWAL_DIED_WITH_THE_DATABASE,
     A_COMMIT_THAT_TAKES_PLACE_WHILE_ITS_PROCESS_STANDS_STILL,
     A_PROCESS_THAT_DIES_WHILE_IT_STANDS_STILL_OVER_A_DATABASE_THAT_HAS_DIED,
+    A_DOUBT_THAT_DIED_WITH_THE_DATABASE,
     A_CLAIM_THAT_EXPIRES,
     A_CLOSE_BY_TIMESTAMP,
     A_LOOK_BEFORE_THE_CLAIM,
@@ -163,6 +164,21 @@ fn a_process_that_dies_while_it_stands_still_over_a_database_that_has_died() {
         None,
         A_PROCESS_THAT_DIES_WHILE_IT_STANDS_STILL_OVER_A_DATABASE_THAT_HAS_DIED,
     );
+}
+
+/// Money had moved, and as long as its gateway lived nobody could take it in hand.
+const A_DOUBT_THAT_DIED_WITH_THE_DATABASE: &[Step] = &[
+    Step::Send { payment: 6, copy: 1, replica: 1, spelling: 1 },
+    Step::Go { payment: 6, copy: 1, luck: 95 },
+    Step::Go { payment: 6, copy: 1, luck: 19 },
+    Step::Go { payment: 6, copy: 1, luck: 33 },
+    Step::Go { payment: 6, copy: 1, luck: 21 },
+    Step::CrashDatabase,
+];
+
+#[test]
+fn a_doubt_that_died_with_the_database() {
+    kept(Over::Model { tombstones: true }, None, A_DOUBT_THAT_DIED_WITH_THE_DATABASE);
 }
 
 const A_CLAIM_THAT_EXPIRES: &[Step] =

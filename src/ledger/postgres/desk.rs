@@ -39,7 +39,7 @@ const TRIES: usize = 5;
 /// The first and the longest wait before a server that is gone is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Whether a claim is held by this process.
+/// Whether a payment is in this process's hand: claimed, or being settled.
 pub(in crate::ledger) type IsLive = Box<dyn Fn(&PaymentKey) -> bool + Send>;
 
 type Told<T> = Arc<Ticket<Result<T, Unavailable>>>;
@@ -122,7 +122,7 @@ struct Waiting {
 impl Desk {
     /// Starts the thread; until the ledger has opened and there is a lease, nothing is answered.
     ///
-    /// `is_live` tells whether this process holds a claim.
+    /// `is_live` tells whether a payment is in this process's hand.
     pub(in crate::ledger) fn start(
         server: Server,
         held: Arc<Held>,
@@ -311,9 +311,14 @@ impl Clerk {
             Some(session) => session,
             None => {
                 let session = self.server.connect()?;
-                // What a crash of the server has forgotten: claims whose release was not durable yet.
-                let lost = claims::held(&session, lease)?.into_iter().filter(|key| !(self.is_live)(key));
-                lost.for_each(|key| words.push_front(Word::Release(key, Released::NotAsked)));
+                // What a crash of the server has forgotten: that a claim was released, or a settlement given up without a verdict.
+                let lost = claims::held(&session, lease)?.into_iter().filter(|(key, _)| !(self.is_live)(key));
+                lost.for_each(|(key, settling)| {
+                    words.push_front(match settling {
+                        true => Word::Doubt { key, unknown: true },
+                        false => Word::Release(key, Released::NotAsked),
+                    });
+                });
                 session
             }
         };
