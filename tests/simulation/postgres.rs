@@ -39,6 +39,8 @@ use super::{
 /// Longer than any machine needs for a step.
 const STUCK: Duration = Duration::from_secs(30);
 const REPLICAS: usize = 3;
+/// One thing leads to another no further than this.
+const ROUNDS: usize = 5;
 /// Time passes in steps of which a lease outlives one.
 const TICK_MS: u64 = 4_000;
 /// A longer time is passed at once but for its end: whoever lives has renewed its lease meanwhile.
@@ -151,8 +153,11 @@ impl PostgresStores {
     /// Lets these replicas do what they can.
     fn settle(&self, replicas: &[usize]) {
         let mut rest = replicas.to_vec();
-        // What an answer has led to is waited for too.
-        while !rest.is_empty() {
+        // What an answer has led to is waited for too; a row that is refused is tried again and again.
+        for _ in 0..ROUNDS {
+            if rest.is_empty() {
+                break;
+            }
             let mut questions: Vec<(usize, Question<'_>)> = Vec::new();
             for i in &rest {
                 let replica = &self.replicas[*i];
@@ -171,8 +176,9 @@ impl PostgresStores {
         for i in replicas {
             if let (replica, Some(process)) = (&self.replicas[*i], &self.replicas[*i].process) {
                 process.disk.lock().refused = None;
-                // What hangs or is out of reach is looked at again.
-                replica.touched.set(!replica.settled.get() || process.wire.lock().held.is_some());
+                // What hangs, is out of reach or was refused is looked at again.
+                let again = !replica.settled.get() || process.wire.lock().held.is_some() || rest.contains(i);
+                replica.touched.set(again);
             }
         }
     }

@@ -172,11 +172,7 @@ pub fn all(over: impl Fn(u64) -> Over, short: Duration, long: Duration) {
             eprintln!("seed {seed}: {broken:?}");
             let failure = Failure { steps, broken };
             // A seed over a server is not quite a run.
-            let failure = if over == Over::Postgres && std::env::var_os("SIM_SHRINK").is_none() {
-                failure
-            } else {
-                shrink(over, None, failure)
-            };
+            let failure = if over == Over::Postgres { failure } else { shrink(over, None, failure) };
             panic!("{}", told(over, None, seed, &failure));
         }
         seed += 1;
