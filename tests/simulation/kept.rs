@@ -26,6 +26,7 @@ const ALL: &[&[Step]] = &[
     A_COMMIT_THAT_TAKES_PLACE_WHILE_ITS_PROCESS_STANDS_STILL,
     A_PROCESS_THAT_DIES_WHILE_IT_STANDS_STILL_OVER_A_DATABASE_THAT_HAS_DIED,
     A_DOUBT_THAT_DIED_WITH_THE_DATABASE,
+    CLOSES_BY_CLOCKS_THAT_DIFFER,
     A_CLAIM_THAT_EXPIRES,
     A_CLOSE_BY_TIMESTAMP,
     A_LOOK_BEFORE_THE_CLAIM,
@@ -179,6 +180,15 @@ const A_DOUBT_THAT_DIED_WITH_THE_DATABASE: &[Step] = &[
 #[test]
 fn a_doubt_that_died_with_the_database() {
     kept(Over::Model { tombstones: true }, None, A_DOUBT_THAT_DIED_WITH_THE_DATABASE);
+}
+
+/// The second is made by a clock that is behind that of the first.
+const CLOSES_BY_CLOCKS_THAT_DIFFER: &[Step] =
+    &[Step::Midnight { after_ms: 300 }, Step::Close { replica: 1, before: 1 }, Step::Close { replica: 0, before: 0 }];
+
+#[test]
+fn closes_by_clocks_that_differ() {
+    kept(Over::Model { tombstones: true }, None, CLOSES_BY_CLOCKS_THAT_DIFFER);
 }
 
 const A_CLAIM_THAT_EXPIRES: &[Step] =

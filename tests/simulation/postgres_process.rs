@@ -67,7 +67,8 @@ impl<'p> Question<'p> {
             let Some(question) = asked else { continue };
             match question.as_mut().poll(&mut cx) {
                 Poll::Ready(true) => *asked = None,
-                Poll::Ready(false) if cut => {
+                // A commit may hang while it finds its server again.
+                Poll::Ready(false) if cut || held => {
                     self.settled = false;
                     *asked = None;
                 }
