@@ -4,13 +4,15 @@
 //! | over | what it is |
 //! |---|---|
 //! | `sqlite.rs` | the ledger of one gateway: real files, the real writer, a disk that fails or hangs at any commit |
+//! | `postgres.rs` | the ledger of several gateways: a real server, real writers, a wire between them that fails at any commit |
 //! | `model.rs` | several gateways over a simulated database, after the rules for such; bugs can be put into it |
 //!
 //! A seed is a run: `plan.rs` throws the dice, `world.rs` takes each step, `exchange.rs` is a request's way from claim to
 //! answer in the gateway's order, `answer.rs` and `chain.rs` what clients, origins, facilitators and the chain do. A step
-//! is data of its own, so a run that fails is shortened by leaving steps out, and printed as a test for `kept.rs`.
+//! is data of its own, so a run that fails is shortened by leaving steps out, and printed as a test for `kept.rs`; not over a
+//! server, where a seed is only nearly a run.
 //!
-//! Seeds go on from `TOLLGATE_TEST_SEED` for about half a minute, with `TOLLGATE_TEST_LONG=1` for fifty. By hand:
+//! Seeds go on from `TOLLGATE_TEST_SEED` for about fifty seconds, with `TOLLGATE_TEST_LONG=1` for seventy minutes. By hand:
 //!
 //! ```text
 //! TOLLGATE_SIMULATION_SEED=8402000042 cargo test --test simulation money_is_conserved_in
@@ -46,11 +48,24 @@ mod orders;
 mod payments;
 #[path = "simulation/plan.rs"]
 mod plan;
+#[path = "simulation/postgres.rs"]
+mod postgres;
+#[path = "simulation/postgres_books.rs"]
+mod postgres_books;
+#[path = "simulation/postgres_process.rs"]
+mod postgres_process;
+#[path = "simulation/postgres_server.rs"]
+mod postgres_server;
 #[path = "support/random.rs"]
 #[allow(dead_code)]
 mod random;
 #[path = "simulation/run.rs"]
 mod run;
+#[path = "support/postgres.rs"]
+#[allow(dead_code)]
+mod server;
+#[path = "support/skipped.rs"]
+mod skipped;
 #[path = "simulation/sqlite.rs"]
 mod sqlite;
 #[path = "simulation/sqlite_books.rs"]
@@ -59,12 +74,16 @@ mod sqlite_books;
 mod steps;
 #[path = "simulation/stores.rs"]
 mod stores;
+#[path = "simulation/wire.rs"]
+mod wire;
 #[path = "simulation/world.rs"]
 mod world;
 
 use std::time::Duration;
 
+use postgres_server::Database;
 use run::{Over, Tally, seeded};
+use skipped::skipped;
 
 #[test]
 fn money_is_conserved_in_the_ledger_of_one_gateway() {
@@ -75,6 +94,13 @@ fn money_is_conserved_in_the_ledger_of_one_gateway() {
 fn money_is_conserved_by_several_gateways_over_the_simulated_store() {
     let over = |seed: u64| Over::Model { tombstones: seed.is_multiple_of(2) };
     run::all(over, Duration::from_secs(15), Duration::from_secs(1200));
+}
+
+#[test]
+fn money_is_conserved_by_several_gateways_over_a_postgresql_server() {
+    if Database::is_there("simulation::over_a_postgresql_server") {
+        run::all(|_| Over::Postgres, Duration::from_secs(15), Duration::from_secs(1200));
+    }
 }
 
 #[test]

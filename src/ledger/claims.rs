@@ -182,9 +182,10 @@ impl Claims {
         state.is_some_and(|state| !matches!(state, State::Live { .. } | State::Released | State::Burnt))
     }
 
-    /// Whether a claim of this payment is in this process's hand.
+    /// Whether this payment is in this process's hand: claimed, or being settled.
     pub(super) fn holds(&self, key: &PaymentKey) -> bool {
-        self.shard(key).get(key).is_some_and(|held| matches!(held.state, State::Live { .. }))
+        let held = self.shard(key).get(key).map(|held| held.state);
+        matches!(held, Some(State::Live { .. } | State::Settling { .. }))
     }
 
     /// Whether this claim is the live one of its key.

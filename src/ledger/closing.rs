@@ -87,14 +87,16 @@ impl Books {
         if until > today {
             return Ok(Err(CloseError::Future { today, until }));
         }
-        let from_day = match last {
+        let from_day = match &last {
             Some(last) => last.until,
             None => first_day(&transaction).map_err(sort)?.map_or(until, |first| first.min(until)),
         };
+        // Clocks of gateways differ, and one may be set back: no close is made before the last.
+        let last_ms = last.map_or(0, |last| last.at_ms).max(last_posting(&transaction).map_err(sort)?);
         let mut close = Close {
             from_day,
             until,
-            at_ms: last_posting(&transaction).map_err(sort)?.max(int(now_ms)),
+            at_ms: last_ms.max(int(now_ms)),
             heads: heads(&transaction).map_err(sort)?,
             signature: None,
         };

@@ -102,7 +102,8 @@ impl LedgerStore {
             Location::Server(server) => {
                 let claims = claims.clone();
                 let is_live = Box::new(move |key: &PaymentKey| claims.holds(key));
-                Some(Desk::start((**server).clone(), Arc::default(), is_live).map_err(io)?)
+                let clock = options.clock.clone();
+                Some(Desk::start((**server).clone(), Arc::default(), clock, is_live).map_err(io)?)
             }
         };
         let shared = Arc::new(Shared::new(&options, claims, desk));
@@ -207,8 +208,11 @@ impl LedgerStore {
         self.shared.claims.credit.used(&use_key(request))
     }
 
-    /// Lets waiting outcomes, or the next try of a failed disk, go now rather than after their wait.
+    /// Lets waiting outcomes, or the next try of a failed disk or server, go now rather than after their wait.
     pub fn hurry(&self) {
+        if let Some(desk) = &self.shared.desk {
+            desk.hurry();
+        }
         self.shared.queue.hurry();
     }
 

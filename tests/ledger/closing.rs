@@ -97,6 +97,18 @@ fn what_is_closed_is_stated_and_what_comes_later_falls_on_the_next_statement() {
     audited(&ledger);
 }
 
+/// Clocks of gateways differ, and one may be set back.
+#[test]
+fn no_close_is_made_before_the_last() {
+    let ledger = Ledger::new();
+    ledger.advance(DAY_MS);
+    let first = close(&ledger, TODAY).unwrap();
+    ledger.clock.step_wall(-60_000);
+    ledger.store().accept_clock();
+    assert_eq!(close(&ledger, TODAY + 1).unwrap().at_ms, first.at_ms);
+    audited(&ledger);
+}
+
 #[test]
 fn nothing_is_posted_in_a_closed_day_even_on_the_day_itself() {
     let ledger = Ledger::new();

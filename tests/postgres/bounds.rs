@@ -10,7 +10,8 @@ use tollgate::{
     ledger::{
         correction::{By, Order, What},
         read::LedgerReader,
-        store::{CaptureError, ClaimError, ClaimRequest, CorrectError, Released, Store, StoreFuture},
+        settling::Intent,
+        store::{CaptureError, ClaimError, ClaimRequest, CorrectError, Posting, Released, Store, StoreFuture},
     },
     wire::amount::Units,
 };
@@ -95,6 +96,37 @@ fn a_release_that_the_server_has_forgotten_is_said_again() {
     assert_eq!(server.number("SELECT count(*) FROM claims WHERE state = 'r'"), 1);
     until("it is open", || store.is_open());
     wait(store.capture(kept, posting(units(1)))).unwrap();
+    store.close().unwrap();
+}
+
+#[test]
+fn a_settlement_given_up_that_the_server_has_forgotten_is_said_again() {
+    let Some(server) = Postgres::start("postgres::a_settlement_given_up") else { return };
+    let store = open(&server, &Clock::manual(NOON));
+    let begin = |name| {
+        let claim = wait(store.claim(ClaimRequest { period: 0, ..request(name, 10_000) })).unwrap();
+        let intent = Intent {
+            posting: Posting { scheme: "exact", agent_key: None, key: None, ..posting(units(10_000)) },
+            facilitator: "https://facilitator.example".into(),
+            payload: b"{}".to_vec(),
+            hard_until_ms: NOON + 60_000,
+        };
+        wait(store.intend(claim, intent)).unwrap()
+    };
+    let (in_hand, given_up) = (begin("in hand"), begin("given up"));
+    store.unknown(given_up);
+    let count = |state: &str| server.number(&format!("SELECT count(*) FROM claims WHERE state = '{state}'"));
+    until("it is given up", || count("u") == 1);
+    // As a crash leaves it that lost the last second, and the connection with it.
+    server.sql("UPDATE claims SET state = 's', doubtful = 0");
+    server.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+         WHERE application_name = 'tollgate' AND pid <> pg_backend_pid()",
+    );
+    until("it is given up again", || count("u") == 1);
+    assert_eq!(count("s"), 1);
+    until("it is open", || store.is_open());
+    wait(store.settled(in_hand, posting(units(10_000)), false)).unwrap();
     store.close().unwrap();
 }
 

@@ -414,6 +414,7 @@ impl World {
             amount: asked.amount.get(),
             limit: asked.limit.get(),
             replica: request.replica,
+            at_ms: self.now_ms,
             end: End::Live,
             suspect: false,
             looked: false,

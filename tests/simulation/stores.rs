@@ -51,6 +51,11 @@ pub trait Stores {
     /// The store of a replica; none while it is down or frozen.
     fn store(&self, replica: usize) -> Option<Arc<dyn Store>>;
 
+    /// The number of the writer that a process of this replica is; none while there is none.
+    fn slot(&self, replica: usize) -> Option<i64> {
+        (!self.is_down(replica)).then_some(replica as i64 + 1)
+    }
+
     fn is_down(&self, replica: usize) -> bool;
 
     fn is_frozen(&self, replica: usize) -> bool;
@@ -92,6 +97,11 @@ pub trait Stores {
 
     /// Time passes, for all. Returns the replicas whose lease has ended.
     fn advance(&mut self, ms: u64) -> Vec<usize>;
+
+    /// For how long a claim is its gateway's at most, where there is an end to it.
+    fn claims_last_ms(&self) -> Option<u64> {
+        None
+    }
 
     /// Process time of a replica, Unix ms.
     fn now_ms(&self, replica: usize) -> u64;

@@ -8,6 +8,7 @@ use std::{
 
 use tollgate::{
     ledger::{
+        entry::Kind,
         resolve::{Resolution, ResolveError, resolve},
         store::{CorrectResult, Receipt, Store, StoreFuture},
     },
@@ -39,8 +40,10 @@ pub struct Admission {
     pub amount: i64,
     pub limit: i64,
     pub replica: usize,
+    /// When it was granted.
+    pub at_ms: u64,
     pub end: End,
-    /// Its writer may have lost it: to a lease that ended, a database that died.
+    /// Its writer may have lost it: to a lease that ended, a database that died, an exchange that took too long.
     pub suspect: bool,
     /// The ledger was asked after the claim, and knew of no capture.
     pub looked: bool,
@@ -180,6 +183,15 @@ impl World {
         let stores = &self.stores;
         self.unclear.retain(|replica| stores.holds(*replica));
         self.books = self.stores.books(&self.asked);
+        self.lose();
+    }
+
+    /// Whatever outcome was on its way is lost with its process, or with the slot that another one has taken.
+    fn lose(&mut self) {
+        let slots: BTreeSet<i64> = (0..self.stores.replicas()).filter_map(|at| self.stores.slot(at)).collect();
+        let told: BTreeSet<i64> = self.books.outcomes.iter().map(|(n, _)| *n).collect();
+        let captures = self.books.entries.iter().filter(|entry| entry.kind == Kind::Capture).map(|entry| entry.n);
+        self.unproven.extend(captures.filter(|n| !slots.contains(&(n >> 48)) && !told.contains(n)));
     }
 
     fn check(&mut self) -> Result<(), Broken> {
@@ -320,13 +332,12 @@ impl World {
 
     /// Orders something about the last capture of a payment.
     fn correct(&mut self, payment: usize, replica: usize, order: Order) {
-        let capture = tollgate::ledger::entry::Kind::Capture;
         let of = self
             .books
             .entries
             .iter()
             .rev()
-            .find(|entry| entry.kind == capture && self.owners.get(&entry.key) == Some(&payment));
+            .find(|entry| entry.kind == Kind::Capture && self.owners.get(&entry.key) == Some(&payment));
         let Some(n) = of.map(|entry| entry.n) else { return };
         if let Some(store) = self.stores.store(replica) {
             self.ordered.insert(n);
@@ -338,6 +349,10 @@ impl World {
         self.now_ms += ms;
         for replica in self.stores.advance(ms) {
             self.admissions.iter_mut().filter(|a| a.replica == replica).for_each(|a| a.suspect = true);
+        }
+        if let Some(last_ms) = self.stores.claims_last_ms() {
+            let old = self.now_ms.saturating_sub(last_ms);
+            self.admissions.iter_mut().filter(|a| a.at_ms <= old).for_each(|a| a.suspect = true);
         }
     }
 
@@ -360,13 +375,6 @@ impl World {
                 end => end,
             };
         }
-        // Whatever outcome was on its way is lost.
-        let books = self.stores.books(&self.asked);
-        let told: BTreeSet<i64> = books.outcomes.iter().map(|(n, _)| *n).collect();
-        let slot = replica as i64 + 1;
-        let captures = books.entries.iter().filter(|e| e.kind == tollgate::ledger::entry::Kind::Capture);
-        let lost = captures.map(|e| e.n).filter(|n| n >> 48 == slot && !told.contains(n));
-        self.unproven.extend(lost);
     }
 
     /// Everything is well again, and whatever was begun is brought to an end.

@@ -327,11 +327,14 @@ pub(super) fn release(session: &Session, lease: Lease, released: &[(PaymentKey, 
     Ok(freed)
 }
 
-/// The claims that are this gateway's as far as the database knows: one whose release it has lost is among them.
-pub(super) fn held(session: &Session, lease: Lease) -> SqlResult<Vec<PaymentKey>> {
-    let held = "SELECT key FROM claims WHERE slot = ?1 AND epoch = ?2 AND state = 'r'";
-    let held = session.all(held, params![lease.slot, lease.epoch], |row| Ok(PaymentKey::from_bytes(row.get(0)?)))?;
-    Ok(held.into_iter().flatten().collect())
+/// The payments that are in this gateway's hand as far as the database knows, and whether money may be moving: one whose release
+/// it has lost is among them, or that nobody knows the end of.
+pub(super) fn held(session: &Session, lease: Lease) -> SqlResult<Vec<(PaymentKey, bool)>> {
+    let held = "SELECT key, state FROM claims WHERE slot = ?1 AND epoch = ?2 AND state IN ('r', 's')";
+    let held = session.all(held, params![lease.slot, lease.epoch], |row| {
+        Ok((PaymentKey::from_bytes(row.get(0)?), row.get::<String>(1)? == "s"))
+    })?;
+    Ok(held.into_iter().filter_map(|(key, settling)| Some((key?, settling))).collect())
 }
 
 /// Whether a payment has gone further than a claim.

@@ -24,6 +24,7 @@ use super::{
     sweep,
 };
 use crate::{
+    clock::Clock,
     ledger::{
         mailbox::Ticket,
         sql::{Begin, Session, SqlError, SqlResult, Trouble},
@@ -43,7 +44,7 @@ const TRIES: usize = 5;
 /// The first and the longest wait before a server that is gone is tried again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// Whether a claim is held by this process.
+/// Whether a payment is in this process's hand: claimed, or being settled.
 pub(in crate::ledger) type IsLive = Box<dyn Fn(&PaymentKey) -> bool + Send>;
 
 type Told<T> = Arc<Ticket<Result<T, Unavailable>>>;
@@ -118,6 +119,8 @@ struct Waiting {
     words: VecDeque<Word>,
     claims: usize,
     closing: bool,
+    /// Nothing is to be waited for now.
+    hurry: bool,
     /// Why the server can't be asked now.
     closed: Option<Arc<str>>,
 }
@@ -125,11 +128,17 @@ struct Waiting {
 impl Desk {
     /// Starts the thread; until the ledger has opened and there is a lease, nothing is answered.
     ///
-    /// `is_live` tells whether this process holds a claim.
-    pub(in crate::ledger) fn start(server: Server, held: Arc<Held>, is_live: IsLive) -> std::io::Result<Desk> {
+    /// `is_live` tells whether a payment is in this process's hand.
+    pub(in crate::ledger) fn start(
+        server: Server,
+        held: Arc<Held>,
+        clock: Clock,
+        is_live: IsLive,
+    ) -> std::io::Result<Desk> {
         let (waiting, changed, open) = (Mutex::default(), Condvar::new(), AtomicBool::new(true));
         let queue = Arc::new(Queue { waiting, changed, open });
-        let clerk = Clerk { server, held: held.clone(), queue: queue.clone(), is_live, session: None, swept: None };
+        let (session, swept) = (None, None);
+        let clerk = Clerk { server, held: held.clone(), queue: queue.clone(), clock, is_live, session, swept };
         let thread = thread::Builder::new().name("claims".to_owned()).spawn(move || clerk.run())?;
         Ok(Desk { queue, held, thread: Mutex::new(Some(thread)) })
     }
@@ -182,6 +191,12 @@ impl Desk {
         self.queue.lock().closed.clone()
     }
 
+    /// Tries a server that is gone now rather than after the wait.
+    pub(in crate::ledger) fn hurry(&self) {
+        self.queue.lock().hurry = true;
+        self.queue.changed.notify_one();
+    }
+
     /// Says what waits to be said, and ends.
     pub(in crate::ledger) fn close(&self) {
         self.queue.lock().closing = true;
@@ -209,16 +224,16 @@ impl Queue {
     /// Waits before the server is tried again; not for one that is to close.
     fn pause(&self, wait: Duration) {
         let waiting = self.lock();
-        drop(self.changed.wait_timeout_while(waiting, wait, |waiting| !waiting.closing));
+        drop(self.changed.wait_timeout_while(waiting, wait, |waiting| !waiting.closing && !waiting.hurry));
     }
 
     /// Everything that waits, once something does or it is time to sweep; true when the desk is closing.
     fn take(&self, wait: Duration) -> (VecDeque<Word>, bool) {
         let waiting = self.lock();
-        let idle = |waiting: &mut Waiting| waiting.words.is_empty() && !waiting.closing;
+        let idle = |waiting: &mut Waiting| waiting.words.is_empty() && !waiting.closing && !waiting.hurry;
         let mut waiting =
             self.changed.wait_timeout_while(waiting, wait, idle).unwrap_or_else(PoisonError::into_inner).0;
-        waiting.claims = 0;
+        (waiting.claims, waiting.hurry) = (0, false);
         (mem::take(&mut waiting.words), waiting.closing)
     }
 
@@ -232,10 +247,12 @@ struct Clerk {
     server: Server,
     held: Arc<Held>,
     queue: Arc<Queue>,
+    clock: Clock,
     is_live: IsLive,
     session: Option<Session>,
-    /// None before the first time: what this gateway's last process has left is looked for before anything is answered.
-    swept: Option<Instant>,
+    /// When it swept last, by process time in ms, and by the machine's for a process whose time stands. None before the first
+    /// time: what this gateway's last process has left is looked for before anything is answered.
+    swept: Option<(u64, Instant)>,
 }
 
 impl Clerk {
@@ -300,15 +317,24 @@ impl Clerk {
             Some(session) => session,
             None => {
                 let session = self.server.connect()?;
-                // What a crash of the server has forgotten: claims whose release was not durable yet.
-                let lost = claims::held(&session, lease)?.into_iter().filter(|key| !(self.is_live)(key));
-                lost.for_each(|key| words.push_front(Word::Release(key, Released::NotAsked)));
+                // What a crash of the server has forgotten: that a claim was released, or a settlement given up without a verdict.
+                let lost = claims::held(&session, lease)?.into_iter().filter(|(key, _)| !(self.is_live)(key));
+                lost.for_each(|(key, settling)| {
+                    words.push_front(match settling {
+                        true => Word::Doubt { key, unknown: true },
+                        false => Word::Release(key, Released::NotAsked),
+                    });
+                });
                 session
             }
         };
         let session = self.session.insert(session);
-        if self.swept.is_none_or(|at| at.elapsed() >= SWEEP_EVERY) {
-            self.swept = Some(Instant::now());
+        let now_ms = self.clock.now_ms();
+        let is_due = |(at_ms, at): (u64, Instant)| {
+            Duration::from_millis(now_ms.saturating_sub(at_ms)) >= SWEEP_EVERY || at.elapsed() >= SWEEP_EVERY
+        };
+        if self.swept.is_none_or(is_due) {
+            self.swept = Some((now_ms, Instant::now()));
             retried(|| sweep::sweep(session))?;
             let unproven = retried(|| sweep::reckon(session))?;
             if unproven > 0 {

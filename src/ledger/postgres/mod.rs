@@ -34,7 +34,8 @@
 //! | frozen for longer than its lease, then going on | its claims are free, or another one's | the capture finds no row of its slot and epoch in the state that it left: nothing is posted, the answer is withheld (503) |
 //!
 //! The server that dies loses at most the claims of its last second: the capture of such a claim finds no row, and a second
-//! call of the origin is all that it cost. Tables are touched in one order, rows in the order of their keys: `writers`,
+//! call of the origin is all that it cost. What else it loses of that second, that a claim was released or a settlement given up,
+//! is said again by its gateway. Tables are touched in one order, rows in the order of their keys: `writers`,
 //! `claims`, `account_use`, `entries`, `rollups`, `batches`.
 
 pub(super) mod bulk;
