@@ -157,7 +157,8 @@ mod tests {
             "tollgate_charged_millionths_total{route=\"a\\\"b\",currency=\"USD\"} 10000",
             "tollgate_request_duration_seconds_bucket{le=\"0.0005\",verdict=\"paid\"} 0",
             "tollgate_request_duration_seconds_bucket{le=\"0.001\",verdict=\"paid\"} 1",
-            "tollgate_request_duration_seconds_bucket{le=\"+Inf\",verdict=\"refused\"} 1",
+            "tollgate_request_duration_seconds_bucket{le=\"10.0\",verdict=\"refused\"} 0",
+            "tollgate_request_duration_seconds_count{verdict=\"refused\"} 1",
             "tollgate_ready 1",
             "# EOF",
         ] {
