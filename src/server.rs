@@ -14,6 +14,7 @@ mod entrances;
 mod errors;
 mod facilitators;
 pub mod files;
+mod hand_on;
 mod parts;
 mod reconcile;
 mod reload;
@@ -23,6 +24,7 @@ mod terms;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -33,7 +35,7 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::ledger::ledger_store::{APART_MAX_MS, LedgerOptions, LedgerStore};
 use crate::ledger::store::{Health, Store as _};
-use crate::proxy::listener::{At, Endpoint};
+use crate::proxy::listener::{At, Bound, Endpoint};
 use crate::telemetry::Telemetry;
 use crate::telemetry::access::AccessLog;
 use crate::tls::server::Certificates;
@@ -41,6 +43,7 @@ use crate::tls::server::Certificates;
 use self::control::{Control, Work};
 use self::core_thread::{CoreStart, Serving};
 pub use self::errors::{ReloadError, StartError};
+pub use self::hand_on::{HandOnError, tell_ready};
 use self::parts::{Files, Parts};
 use self::status::Status;
 use self::terms::LiveTerms;
@@ -49,6 +52,8 @@ use self::terms::LiveTerms;
 pub struct Gateway {
     endpoints: Vec<Endpoint>,
     admin_endpoints: Vec<Endpoint>,
+    /// What another process would get.
+    originals: Vec<(String, Bound)>,
     drain: watch::Sender<Phase>,
     serve: watch::Sender<Serving>,
     work: mpsc::UnboundedSender<Work>,
@@ -84,7 +89,9 @@ impl Gateway {
         let token = status::token(config.admin.token_file.as_deref())?;
         let files = Files::read(&config)?;
         let secured = entrances::certificates(&config)?;
-        let (entrances, admin) = entrances::open(&config, secured.as_ref().map(|(_, tls)| tls))?;
+        let (mut entrances, mut admin) = entrances::open(&config, secured.as_ref().map(|(_, tls)| tls))?;
+        let originals = entrances.iter_mut().chain(&mut admin);
+        let originals = originals.flat_map(|entrance| std::mem::take(&mut entrance.originals)).collect();
         let admin_endpoints = admin.iter().map(|entrance| entrance.endpoint.clone()).collect();
         let endpoints = entrances.iter().map(|entrance| entrance.endpoint.clone()).collect();
         let store = open_store(&config, &files, &clock)?;
@@ -116,6 +123,7 @@ impl Gateway {
         let mut gateway = Gateway {
             endpoints,
             admin_endpoints,
+            originals,
             drain,
             serve,
             work: begin,
@@ -179,6 +187,22 @@ impl Gateway {
         }
         self.serve.send_replace(serving);
         Ok(())
+    }
+
+    /// Starts a command with this gateway's sockets and waits until it serves; then only [`Gateway::drain`] is left to do.
+    /// Returns its process id. Both accept until then.
+    ///
+    /// # Errors
+    /// [`HandOnError`]; this gateway goes on as it was.
+    pub fn hand_on(&mut self, command: Command) -> Result<u32, HandOnError> {
+        if !self.store.has_opened() {
+            return Err(HandOnError::NoBooks);
+        }
+        let id = hand_on::start(command, &self.originals)?;
+        // Their files are the other's to take away.
+        self.endpoints.clear();
+        self.admin_endpoints.clear();
+        Ok(id)
     }
 
     fn begin(&self, work: Vec<Work>) {

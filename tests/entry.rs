@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "entry/hand_on.rs"]
+mod hand_on;
 #[path = "entry/places.rs"]
 mod places;
 #[path = "entry/proxies.rs"]

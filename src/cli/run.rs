@@ -1,7 +1,9 @@
 //! `tollgate run`: the gateway, until TERM or interrupt.
 
 use std::path::PathBuf;
+use std::process::Command;
 
+use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -10,7 +12,7 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use super::output::{counted, error, note, say};
 use super::{Exit, color};
 use crate::config::{self, Config, ConfigErrors, Options};
-use crate::server::Gateway;
+use crate::server::{self, Gateway};
 
 /// Serve: the gateway itself.
 ///
@@ -19,6 +21,9 @@ use crate::server::Gateway;
 ///
 /// HUP reads the configuration again, with the files that it names. Connections stay open and offers that are out stay good.
 /// All of it is taken over or, when something is wrong with it, nothing; the log says which.
+///
+/// USR2 starts the program anew, from the same path and with the same arguments, hands it the listening sockets, and drains once
+/// it serves: for another version, without a connection that is refused. Should it not come to serve, this process goes on.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  tollgate run -c tollgate.toml\n  tollgate run --sandbox            try token payments on paper\n  \
@@ -55,7 +60,9 @@ impl Run {
                 return Exit::Failed;
             }
         };
-        let gateway = match Gateway::start(config) {
+        // Before it could be replaced.
+        let program = std::env::current_exe();
+        let mut gateway = match Gateway::start(config) {
             Ok(gateway) => gateway,
             Err(failure) => {
                 error(failure);
@@ -71,8 +78,18 @@ impl Run {
             listening.join(", "),
             counted(priced, "priced route", "priced routes")
         ));
-        while signals.wait() == Heard::Reload {
-            self.reload(&gateway, &filter);
+        server::tell_ready();
+        notify(&[NotifyState::Ready, NotifyState::MainPid(std::process::id())]);
+        loop {
+            match signals.wait() {
+                Heard::Reload => self.reload(&gateway, &filter),
+                Heard::HandOn if hand_on(&mut gateway, program.as_ref()) => break,
+                Heard::HandOn => {}
+                Heard::End => {
+                    notify(&[NotifyState::Stopping]);
+                    break;
+                }
+            }
         }
         tracing::info!("draining");
         std::thread::spawn(move || {
@@ -92,6 +109,13 @@ impl Run {
 
     /// Another configuration, or the old one and the reason.
     fn reload(&self, gateway: &Gateway, filter: &Filter) {
+        let since = NotifyState::monotonic_usec_now();
+        notify(&[Some(NotifyState::Reloading), since.ok()].into_iter().flatten().collect::<Vec<_>>());
+        self.take_over(gateway, filter);
+        notify(&[NotifyState::Ready]);
+    }
+
+    fn take_over(&self, gateway: &Gateway, filter: &Filter) {
         let config = match self.load() {
             Ok(config) => config,
             Err(errors) => {
@@ -116,6 +140,36 @@ impl Run {
     }
 }
 
+/// Tells the service manager, where there is one.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "the service manager can't be told");
+    }
+}
+
+/// Whether another process serves now.
+fn hand_on(gateway: &mut Gateway, program: Result<&PathBuf, &std::io::Error>) -> bool {
+    let program = match program {
+        Ok(program) => program,
+        Err(error) => {
+            tracing::error!(%error, "where this program is can't be told, so it can't be started anew");
+            return false;
+        }
+    };
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1));
+    match gateway.hand_on(command) {
+        Ok(pid) => {
+            tracing::info!(pid, "another process serves, this one ends");
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "the new process does not take over, this one goes on");
+            false
+        }
+    }
+}
+
 /// What may be logged; exchanged by a reload.
 type Filter = reload::Handle<EnvFilter, Registry>;
 
@@ -124,6 +178,8 @@ type Filter = reload::Handle<EnvFilter, Registry>;
 pub(super) enum Heard {
     /// HUP.
     Reload,
+    /// USR2.
+    HandOn,
     /// TERM, interrupt.
     End,
 }
@@ -134,27 +190,31 @@ pub(super) struct Signals {
     term: Signal,
     interrupt: Signal,
     hangup: Signal,
+    user_2: Signal,
 }
 
 impl Signals {
     /// Begins to hear. Before the line that scripts wait for: what comes after it must be heard.
     pub(super) fn listen() -> std::io::Result<Signals> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (term, interrupt, hangup) = {
+        let listen = |kind| {
             let _guard = runtime.enter();
-            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?)
+            signal(kind)
         };
-        Ok(Signals { runtime, term, interrupt, hangup })
+        let (term, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        let (hangup, user_2) = (listen(SignalKind::hangup())?, listen(SignalKind::user_defined2())?);
+        Ok(Signals { runtime, term, interrupt, hangup, user_2 })
     }
 
     /// Waits for the next.
     pub(super) fn wait(&mut self) -> Heard {
-        let Signals { runtime, term, interrupt, hangup } = self;
+        let Signals { runtime, term, interrupt, hangup, user_2 } = self;
         runtime.block_on(async {
             tokio::select! {
                 _ = term.recv() => Heard::End,
                 _ = interrupt.recv() => Heard::End,
                 _ = hangup.recv() => Heard::Reload,
+                _ = user_2.recv() => Heard::HandOn,
             }
         })
     }

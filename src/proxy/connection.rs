@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use http::{HeaderValue, Request};
 use hyper::body::Incoming;
@@ -69,6 +70,9 @@ impl Client {
     }
 }
 
+/// How long a connection that was just accepted has for its first request when the gateway drains.
+const FIRST_BYTES: Duration = Duration::from_secs(1);
+
 /// Serves a connection until it ends; `tls` for one of HTTPS.
 pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
     let limits = &core.shared.config.server.limits.clone();
@@ -76,11 +80,14 @@ pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
     let meter = Meter::new(&thread.ticker, limits);
     let opened = {
         // Silence before the first byte counts against the head's deadline, too.
-        let opening = Box::pin(open(core, &meter, socket, tls));
+        let mut opening = pin!(thread.ticker.timeout(limits.header, Box::pin(open(core, &meter, socket, tls))));
         tokio::select! {
-            opened = thread.ticker.timeout(limits.header, opening) => opened,
-            // Nothing was asked yet.
-            () = thread.drain.notified() => return,
+            opened = &mut opening => opened,
+            // Nothing was asked yet; what is on its way is still served.
+            () = thread.drain.notified() => match tokio::time::timeout(FIRST_BYTES, opening).await {
+                Ok(opened) => opened,
+                Err(_) => return,
+            },
         }
     };
     let Ok(Ok((stream, client))) = opened else { return };
@@ -175,11 +182,20 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut drain = pin!(thread.drain.notified());
     let mut draining = false;
     std::future::poll_fn(|cx| {
-        if !draining && (thread.draining.get() || drain.as_mut().poll(cx).is_ready()) {
+        let told = thread.draining.get() || drain.as_mut().poll(cx).is_ready();
+        // A request whose first bytes are here is still read, and answered.
+        if !draining && told && !meter.awaits_head() {
             draining = true;
             shutdown(connection.as_mut());
         }
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+        let polled = connection.as_mut().poll(cx);
+        if thread.draining.get() && !draining && !meter.awaits_head() {
+            // Its head is read by now.
+            draining = true;
+            shutdown(connection.as_mut());
+            cx.waker().wake_by_ref();
+        }
+        if let Poll::Ready(ended) = polled {
             let ended = ended.inspect_err(|error| tracing::debug!(%error, "client connection ended"));
             return Poll::Ready(ended.is_ok());
         }

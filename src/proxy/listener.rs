@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -35,6 +36,8 @@ pub struct Entrance {
     pub sockets: Vec<Vec<Bound>>,
     /// Settings of HTTPS; none for plain HTTP.
     pub tls: Option<Arc<ServerConfig>>,
+    /// The sockets themselves, each with the name under which it is passed on.
+    pub originals: Vec<(String, Bound)>,
 }
 
 /// A socket before it belongs to a runtime.
@@ -44,6 +47,15 @@ pub enum Bound {
     Tcp(std::net::TcpListener),
     /// Unix.
     Unix(std::os::unix::net::UnixListener),
+}
+
+impl From<Bound> for OwnedFd {
+    fn from(socket: Bound) -> OwnedFd {
+        match socket {
+            Bound::Tcp(socket) => socket.into(),
+            Bound::Unix(socket) => socket.into(),
+        }
+    }
 }
 
 impl Bound {
@@ -90,6 +102,19 @@ pub enum At {
     Tcp(SocketAddr),
     /// A path, and the inode of the socket that this process made there; none for one that it was passed.
     Unix(PathBuf, Option<u64>),
+}
+
+impl At {
+    /// The same, whose file is this process's to take away.
+    pub fn owned(self) -> At {
+        match self {
+            At::Unix(path, None) => {
+                let inode = std::fs::symlink_metadata(&path).ok().map(|meta| meta.ino());
+                At::Unix(path, inode)
+            }
+            at => at,
+        }
+    }
 }
 
 impl fmt::Display for Endpoint {

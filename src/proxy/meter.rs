@@ -134,6 +134,11 @@ impl Meter {
         }
     }
 
+    /// Whether bytes of a head have arrived whose request has not begun; never over HTTP/2, which ends in better order.
+    pub fn awaits_head(&self) -> bool {
+        !self.multiplexed.get() && self.active.get() == 0 && self.head_started.get()
+    }
+
     /// A request begins.
     pub fn enter(&self) {
         self.active.set(self.active.get() + 1);

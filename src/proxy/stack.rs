@@ -142,7 +142,8 @@ pub(super) async fn open(core: &Core) -> Result<(), Refusal> {
 /// Waits for the books while the gateway is young: another process may be handing them over. Whether they are open.
 async fn handed_over(core: &Core) -> bool {
     let shared = &*core.shared;
-    let waits = || shared.clock.now_ms() < shared.awaited_until_ms && !core.thread.draining.get();
+    // A process that is told to end before it had them hands them on, too.
+    let waits = || shared.clock.now_ms() < shared.awaited_until_ms;
     while shared.terms.get().is_none() && waits() {
         tokio::time::sleep(LOOK_EVERY).await;
     }

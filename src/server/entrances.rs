@@ -19,31 +19,48 @@ pub(super) fn open(
     config: &Config,
     tls: Option<&Arc<ServerConfig>>,
 ) -> Result<(Vec<Entrance>, Vec<Entrance>), StartError> {
+    let mut places = Places { passed: Passed::take(), entrances: Vec::new() };
     let cores = config.server.cores.max(1);
-    let mut passed = Passed::take();
-    let mut open =
-        |places: &[Listen], cores: usize, tls: Option<&Arc<ServerConfig>>| -> Result<Vec<Entrance>, StartError> {
-            let mut entrances = Vec::new();
-            for listen in places {
-                let opened = at(listen, cores, &mut passed);
-                let opened = opened.map_err(|error| StartError::Listen { listen: listen.clone(), error })?;
-                entrances.extend(opened.into_iter().map(|(at, sockets)| Entrance {
-                    endpoint: Endpoint { https: tls.is_some(), at },
-                    sockets,
-                    tls: tls.cloned(),
-                }));
-            }
-            Ok(entrances)
-        };
-    let mut entrances = open(&config.server.listen, cores, None)?;
+    places.open("http", &config.server.listen, cores, None)?;
     if let (Some(section), Some(tls)) = (&config.server.tls, tls) {
-        entrances.append(&mut open(&section.listen, cores, Some(tls))?);
+        places.open("https", &section.listen, cores, Some(tls))?;
     }
-    let admin = open(&config.admin.listen, 1, None)?;
-    if passed.left() > 0 {
-        tracing::warn!(sockets = passed.left(), "sockets were passed that no `listen` names; they are closed");
+    let clients = std::mem::take(&mut places.entrances);
+    places.open("admin", &config.admin.listen, 1, None)?;
+    let left = places.passed.left();
+    if left > 0 {
+        tracing::warn!(sockets = left, "sockets were passed that no `listen` names; they are closed");
     }
-    Ok((entrances, admin))
+    Ok((clients, places.entrances))
+}
+
+struct Places {
+    passed: Passed,
+    entrances: Vec<Entrance>,
+}
+
+impl Places {
+    fn open(
+        &mut self,
+        role: &str,
+        places: &[Listen],
+        cores: usize,
+        tls: Option<&Arc<ServerConfig>>,
+    ) -> Result<(), StartError> {
+        for (index, listen) in places.iter().enumerate() {
+            // Under this name a port that the system chose is passed on.
+            let name = format!("{role}-{index}");
+            let found = found(listen, &name, cores, &mut self.passed);
+            let found = found.map_err(|error| StartError::Listen { listen: listen.clone(), error })?;
+            for (at, socket_of) in by_place(found) {
+                let spread = spread(&socket_of, cores);
+                let sockets = spread.map_err(|error| StartError::Listen { listen: listen.clone(), error })?;
+                let endpoint = Endpoint { https: tls.is_some(), at };
+                self.entrances.push(Entrance { endpoint, sockets, tls: tls.cloned(), originals: socket_of });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The files of a section's certificates.
@@ -66,48 +83,61 @@ pub(super) fn certificates(config: &Config) -> Result<Option<Secured>, StartErro
 /// Certificates, and the settings of the listeners that show them.
 type Secured = (Arc<Certificates>, Arc<ServerConfig>);
 
-type Opened = Vec<(At, Vec<Vec<Bound>>)>;
+/// A socket, where it is, and the name under which it was passed or is to be.
+type Found = (At, String, Bound);
 
-fn at(listen: &Listen, cores: usize, passed: &mut Passed) -> io::Result<Opened> {
-    let ours = |(at, sockets): (At, Vec<Bound>)| vec![(at, sockets.into_iter().map(|socket| vec![socket]).collect())];
+fn found(listen: &Listen, name: &str, cores: usize, passed: &mut Passed) -> io::Result<Vec<Found>> {
+    let ours = |(at, sockets): (At, Vec<Bound>)| {
+        sockets.into_iter().map(|socket| (at.clone(), name.to_owned(), socket)).collect()
+    };
     match listen {
+        Listen::Tcp(address) if address.port() == 0 => {
+            let there =
+                |given: &str, at: &At| given == name && matches!(at, At::Tcp(other) if other.ip() == address.ip());
+            match passed.where_is(there) {
+                found if found.is_empty() => listener::bind(*address, cores).map(ours),
+                found => Ok(found),
+            }
+        }
         Listen::Tcp(address) => match passed.where_is(|_, at| *at == At::Tcp(*address)) {
             found if found.is_empty() => listener::bind(*address, cores).map(ours),
-            found => by_core(found, cores),
+            found => Ok(found),
         },
         Listen::Unix(path) => match passed.where_is(|_, at| matches!(at, At::Unix(other, _) if other == path)) {
             found if found.is_empty() => listener::bind_unix(path, cores).map(ours),
-            found => by_core(found, cores),
+            // Its file is this process's now.
+            found => Ok(found.into_iter().map(|(at, name, socket)| (at.owned(), name, socket)).collect()),
         },
-        Listen::Passed(name) => {
-            let found = passed.where_is(|given, _| name.as_deref().is_none_or(|name| given == name));
+        Listen::Passed(wanted) => {
+            let found = passed.where_is(|given, _| wanted.as_deref().is_none_or(|wanted| given == wanted));
             if found.is_empty() {
                 let reason = "the service manager passed no such socket (LISTEN_FDS, LISTEN_FDNAMES)";
                 return Err(io::Error::new(io::ErrorKind::NotFound, reason));
             }
-            by_core(found, cores)
+            Ok(found)
         }
     }
 }
 
-/// Sockets of one address belong together; each core accepts from one of them at least, and each has a core that does.
-fn by_core(found: Vec<(At, Bound)>, cores: usize) -> io::Result<Opened> {
-    let mut places: Vec<(At, Vec<Bound>)> = Vec::new();
-    for (at, socket) in found {
+/// Sockets of one address belong together.
+fn by_place(found: Vec<Found>) -> Vec<(At, Vec<(String, Bound)>)> {
+    let mut places: Vec<(At, Vec<(String, Bound)>)> = Vec::new();
+    for (at, name, socket) in found {
         match places.iter_mut().find(|(other, _)| *other == at) {
-            Some((_, sockets)) => sockets.push(socket),
-            None => places.push((at, vec![socket])),
+            Some((_, sockets)) => sockets.push((name, socket)),
+            None => places.push((at, vec![(name, socket)])),
         }
     }
-    let spread = |(at, sockets): (At, Vec<Bound>)| {
-        let mut cores: Vec<Vec<Bound>> = (0..cores).map(|_| Vec::new()).collect();
-        for index in 0..cores.len().max(sockets.len()) {
-            let at = index % cores.len();
-            cores[at].push(sockets[index % sockets.len()].again()?);
-        }
-        Ok((at, cores))
-    };
-    places.into_iter().map(spread).collect()
+    places
+}
+
+/// Each core accepts from one of them at least, and each has a core that does.
+fn spread(sockets: &[(String, Bound)], cores: usize) -> io::Result<Vec<Vec<Bound>>> {
+    let mut by_core: Vec<Vec<Bound>> = (0..cores).map(|_| Vec::new()).collect();
+    for index in 0..cores.max(sockets.len()) {
+        by_core[index % cores].push(sockets[index % sockets.len()].1.again()?);
+    }
+    Ok(by_core)
 }
 
 /// Sockets that this process was started with (`sd_listen_fds(3)`).
@@ -130,8 +160,11 @@ impl Passed {
         Passed((0..count).map(one).collect())
     }
 
-    fn where_is(&mut self, wanted: impl Fn(&str, &At) -> bool) -> Vec<(At, Bound)> {
-        let fits = |(name, socket): &mut (String, Option<(At, Bound)>)| socket.take_if(|(at, _)| wanted(name, at));
+    fn where_is(&mut self, wanted: impl Fn(&str, &At) -> bool) -> Vec<Found> {
+        let fits = |(name, socket): &mut (String, Option<(At, Bound)>)| {
+            let (at, socket) = socket.take_if(|(at, _)| wanted(name, at))?;
+            Some((at, name.clone(), socket))
+        };
         self.0.iter_mut().filter_map(fits).collect()
     }
 

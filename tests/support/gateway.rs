@@ -85,6 +85,13 @@ impl Gateway {
         (status, std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap()))
     }
 
+    /// Waits for an end that somebody else has brought about; its files stay.
+    pub fn leave(mut self) -> tempfile::TempDir {
+        let status = self.child.take().unwrap().wait().unwrap();
+        assert!(status.success(), "{}", self.log());
+        std::mem::replace(&mut self.dir, tempfile::tempdir().unwrap())
+    }
+
     /// A signal, such as `HUP`.
     pub fn signal(&self, name: &str) {
         signal(self.child.as_ref().unwrap(), name);
