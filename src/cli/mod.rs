@@ -6,6 +6,7 @@
 pub mod check;
 mod demo;
 mod directory;
+mod healthcheck;
 mod keygen;
 mod ledger;
 mod output;
@@ -50,6 +51,8 @@ enum Command {
     Check(Check),
     /// Request a page, and pay for it if it has a price.
     Pay(Box<pay::Pay>),
+    /// Ask a running gateway how it is.
+    Healthcheck(healthcheck::Healthcheck),
     /// Make a key for an agent, or a wallet.
     Keygen(keygen::Keygen),
     /// Serve an agent's key directory, or print it.
@@ -130,6 +133,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Command::Pay(pay) => pay.run().into(),
+        Command::Healthcheck(healthcheck) => healthcheck.run().into(),
         Command::Keygen(keygen) => keygen.run().into(),
         Command::Directory(directory) => directory.run().into(),
         Command::Settle(settle) => settle.run().into(),
