@@ -10,6 +10,8 @@ mod crawl;
 mod delivery;
 #[path = "payment/handshake.rs"]
 mod handshake;
+#[path = "payment/keys.rs"]
+mod keys;
 #[path = "payment/moved.rs"]
 mod moved;
 #[path = "payment/refusals.rs"]

@@ -24,7 +24,7 @@ pub struct Identity {
     pub directory_keys: usize,
     /// `directories` (1024): agents kept in memory.
     pub directories: usize,
-    /// `[[identity.pins]]`: `agent`, `jwk` (inline table `{ kty = "OKP", crv = "Ed25519", x = "…" }`).
+    /// `[[identity.pins]]`: `agent`, `jwk` (inline table `{ kty = "OKP", crv = "Ed25519", x = "…" }`, or of another kind).
     pub pins: Vec<Pin>,
 }
 

@@ -279,9 +279,12 @@ const PIN: &[Key] = &[
 ];
 
 const JWK: &[Key] = &[
-    required("kty", Kind::Text(None), "\"OKP\"", "`OKP`"),
-    required("crv", Kind::Text(None), "\"Ed25519\"", "`Ed25519`"),
-    required("x", Kind::Text(None), "\"…\"", "The key, base64url."),
+    required("kty", Kind::Text(None), "\"OKP\"", "`OKP`, `EC` or `RSA`."),
+    optional("crv", "\"Ed25519\"", "`Ed25519`, or `P-256` or `P-384` of an EC key."),
+    optional("x", "\"…\"", "The key, or the first coordinate of an EC key, base64url."),
+    optional("y", "\"…\"", "The second coordinate of an EC key."),
+    optional("n", "\"…\"", "The modulus of an RSA key, 2048 to 4096 bits."),
+    optional("e", "\"AQAB\"", "The exponent of an RSA key."),
     optional("kid", "\"…\"", "Ignored: keys are named by their thumbprint."),
     optional("use", "\"sig\"", "Ignored."),
     optional("alg", "\"EdDSA\"", "Ignored."),

@@ -362,7 +362,7 @@ fn agent_key(agent: &Arc<str>, key: DirectoryKey, digest: [u8; 32]) -> AgentKey 
     if kid.as_deref().is_some_and(|kid| kid != public.thumbprint()) {
         tracing::debug!(%agent, thumbprint = public.thumbprint(), "the kid of a key is not its thumbprint");
     }
-    let jwk = Jwk { kid, alg: None, use_: None, key_ops: None, ..jwk };
+    let jwk = Jwk { kid, nbf: jwk.nbf, exp: jwk.exp, ..Jwk::default() };
     AgentKey { record: Arc::new(record(agent, &public, digest)), jwk, public }
 }
 

@@ -17,6 +17,7 @@ use super::reason::{Reason, Refusal};
 use super::signed::{Cover, Server, TAG};
 use super::terms::{self, Template};
 use crate::wire::amount::WireAmount;
+use crate::wire::jwk::Algorithm;
 use crate::wire::x402::payload::{Accepted, Payload, PayloadKind};
 
 /// The scheme, as offers name it.
@@ -57,7 +58,8 @@ impl BatchTerms {
     /// What the offer's extension says.
     pub fn extension(&self) -> Value {
         let url = &self.registration_url;
-        json!({"info": {"registrationUrl": url, "signatureSchemes": ["ed25519"], "tags": [TAG]}})
+        let schemes = Algorithm::ALL.map(Algorithm::name);
+        json!({"info": {"registrationUrl": url, "signatureSchemes": schemes, "tags": [TAG]}})
     }
 }
 

@@ -8,6 +8,7 @@
 use super::id::Resource;
 use super::key::PaymentKey;
 use super::reason::{Reason, Refusal};
+use crate::wire::jwk::{Algorithm, PublicKey};
 use crate::wire::signature::{ComponentName, LabelledSignature, RequestView, SignatureError, field};
 use crate::wire::signature_agent::covered_agent;
 
@@ -64,6 +65,8 @@ pub struct Candidate {
     pub agent: String,
     /// The key it names.
     pub keyid: String,
+    /// The algorithm it says; the key's own, or it proves nothing.
+    pub alg: Option<Algorithm>,
     /// What was signed.
     pub base: String,
     /// The signature.
@@ -75,6 +78,21 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// Whether the key made this signature.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidSignature`], with what is wrong.
+    pub fn is_by(&self, key: &PublicKey) -> Result<(), Refusal> {
+        let invalid = |detail: String| Err(Refusal::new(Reason::InvalidSignature, detail));
+        if let Some(alg) = self.alg.filter(|alg| *alg != key.algorithm()) {
+            return invalid(format!("`alg` is {}, the key is for {}", alg.name(), key.algorithm().name()));
+        }
+        if !key.verifies(self.base.as_bytes(), &self.signature) {
+            return invalid("the signature does not verify over the base that the request gives".into());
+        }
+        Ok(())
+    }
+
     /// What makes a payment without an id single-use: agent, key and signature base, never the signature's bytes, of which
     /// others may be valid too. An agent may send one signature with many requests; then the request is part of the key.
     pub fn key(&self, agent: &str, thumbprint: &str, resource: &Resource<'_>) -> PaymentKey {
@@ -174,14 +192,19 @@ fn candidate(
         .params
         .check_times(now, rules.skew, window)
         .map_err(|detail| Refusal::new(Reason::SignatureExpired, detail))?;
-    if signature.params.alg.as_deref().is_some_and(|alg| alg != "ed25519") {
-        return Err(invalid("`alg` is not ed25519, the only algorithm that is verified".into()));
-    }
+    let alg = match &signature.params.alg {
+        None => None,
+        Some(alg) => Some(Algorithm::ALL.into_iter().find(|known| known.name() == alg).ok_or_else(|| {
+            let known = Algorithm::ALL.map(Algorithm::name).join(", ");
+            invalid(format!("`alg` is none that is verified; these are: {known}"))
+        })?),
+    };
     let keyid = signature.params.keyid.clone().ok_or_else(|| invalid("`keyid` is missing".into()))?;
     let base = signature.base(request).map_err(|e| invalid(e.to_string()))?;
     Ok(Candidate {
         agent,
         keyid,
+        alg,
         base,
         signature: signature.signature.clone(),
         // Checked with the times.
