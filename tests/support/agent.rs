@@ -10,7 +10,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use http::{HeaderMap, HeaderName};
 use tollgate::wire::directory::{Directory, MEDIA_TYPE, WELL_KNOWN};
 use tollgate::wire::jwk::Jwk;
-use tollgate::wire::signature::{Component, ComponentName, RequestView, SignatureDraft, SignatureParams};
+use tollgate::wire::signature::{Component, ComponentName, Part, RequestView, SignatureDraft, SignatureParams};
 
 use super::client::{Answer, exchange};
 use super::keys::OtherKey;
@@ -135,7 +135,7 @@ pub struct Signed {
     pub carrier: &'static str,
     pub payment: String,
     pub agent: String,
-    /// `@method`, `payment`, or `signature-agent;LABEL` for a member.
+    /// `@method`, `payment`, or `signature-agent;LABEL` for a member; more in `component`.
     pub covers: Vec<String>,
     pub created: i64,
     pub expires: i64,
@@ -218,10 +218,16 @@ fn public(key: &SigningKey, other: Option<&OtherKey>) -> Jwk {
     other.map_or_else(|| Jwk::from_public(&key.verifying_key()), OtherKey::jwk)
 }
 
+/// `@method`, `@query-param?name`, `field`, `field;member`, `field!sf`, `field!bs`.
 fn component(text: &str) -> Component {
-    let (name, key) = match text.split_once(';') {
-        Some((name, key)) => (name, Some(key.to_owned())),
-        None => (text, None),
+    if let Some(name) = text.strip_prefix("@query-param?") {
+        return Component::whole(ComponentName::QueryParam(name.to_owned()));
+    }
+    let (name, part) = match text.split_once([';', '!']) {
+        Some((name, "sf")) if text.contains('!') => (name, Part::Strict),
+        Some((name, "bs")) if text.contains('!') => (name, Part::Bytes),
+        Some((name, key)) => (name, Part::Member(key.to_owned())),
+        None => (text, Part::Whole),
     };
     let name = match name {
         "@method" => ComponentName::Method,
@@ -233,5 +239,5 @@ fn component(text: &str) -> Component {
         "@request-target" => ComponentName::RequestTarget,
         field => ComponentName::Field(HeaderName::from_bytes(field.as_bytes()).unwrap()),
     };
-    Component { name, key }
+    Component { name, part }
 }

@@ -64,9 +64,12 @@ pub(super) fn check(entry: &Entry<'_>, evidence: &Evidence, jwk: Option<&str>, c
 struct Lines<'b>(&'b str);
 
 impl<'b> Lines<'b> {
-    /// The value of a component without parameters: `@path`, `payment`.
+    /// The value of a whole component: `@path`, `payment`, as it is or in its strict form.
     fn value(&self, name: &str) -> Option<&'b str> {
-        let line = |line: &'b str| line.strip_prefix('"')?.strip_prefix(name)?.strip_prefix("\": ");
+        let line = |line: &'b str| {
+            let rest = line.strip_prefix('"')?.strip_prefix(name)?.strip_prefix('"')?;
+            rest.strip_prefix(";sf").unwrap_or(rest).strip_prefix(": ")
+        };
         self.0.lines().find_map(line)
     }
 }
@@ -203,6 +206,7 @@ mod tests {
         let lines =
             Lines("\"@authority\": a.example\n\"@path\": /p\n\"payment-signature\": e30=\n\"@signature-params\": ()");
         assert_eq!((lines.value("@path"), lines.value("payment")), (Some("/p"), None));
+        assert_eq!(Lines("\"payment\";sf: id=1\n\"payment\";key=\"id\": 2").value("payment"), Some("id=1"));
         assert_eq!((lines.value("payment-signature"), lines.value("path")), (Some("e30="), None));
     }
 }
