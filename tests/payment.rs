@@ -4,6 +4,8 @@ mod support;
 
 #[path = "payment/batch.rs"]
 mod batch;
+#[path = "payment/content.rs"]
+mod content;
 #[path = "payment/crawl.rs"]
 mod crawl;
 #[path = "payment/delivery.rs"]

@@ -8,6 +8,7 @@
 use super::id::Resource;
 use super::key::PaymentKey;
 use super::reason::{Reason, Refusal};
+use crate::wire::content_digest::{self, ContentDigest};
 use crate::wire::jwk::{Algorithm, PublicKey};
 use crate::wire::signature::{ComponentName, LabelledSignature, RequestView, SignatureError, field};
 use crate::wire::signature_agent::covered_agent;
@@ -71,6 +72,8 @@ pub struct Candidate {
     pub base: String,
     /// The signature.
     pub signature: Vec<u8>,
+    /// What it says of the body.
+    pub content: Option<Box<ContentDigest>>,
     /// When it was made, Unix seconds.
     pub created: i64,
     /// It has a nonce or covers the path: another request needs another signature.
@@ -169,10 +172,10 @@ fn candidate(
     now: i64,
 ) -> Result<Candidate, Refusal> {
     let invalid = |detail: String| Refusal::new(Reason::InvalidSignature, detail);
-    if signature.field_components("content-digest").next().is_some() {
-        // Whoever covers the body's digest wants it checked; taking it unchecked would be worse than refusing it.
-        return Err(invalid("`content-digest` is covered, and this gateway does not check it; leave it out".into()));
-    }
+    // Whoever covers the body's digest wants it checked; taking it unchecked would be worse than refusing it.
+    let digest_field = field(request.headers, &http::HeaderName::from_static(content_digest::FIELD));
+    let digest_field = digest_field.map_err(|e| invalid(e.to_string()))?;
+    let content = ContentDigest::covered(signature, digest_field.as_deref()).map_err(invalid)?;
     let covers = |name| signature.covers(&name);
     let target = covers(ComponentName::TargetUri);
     let authority = covers(ComponentName::Authority);
@@ -207,6 +210,7 @@ fn candidate(
         alg,
         base,
         signature: signature.signature.clone(),
+        content: content.map(Box::new),
         // Checked with the times.
         created: signature.params.created.unwrap_or_default(),
         names_request: path || signature.params.nonce.is_some(),

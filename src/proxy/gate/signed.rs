@@ -174,6 +174,7 @@ impl Visit<'_> {
                     base: candidate.base,
                     signature: candidate.signature,
                     verified_ms: now_ms,
+                    content: candidate.content,
                 },
             },
         })
