@@ -96,9 +96,12 @@ pub fn id_of(payload: &Payload) -> Option<&str> {
     payload.accepted.as_ref()?.extra.get("id")?.as_str()
 }
 
+/// What proves a payment for an offer of ours.
+pub const COVER: Cover = Cover { field: "payment-signature", server: Server::Authority, has_id: true };
+
 /// What a signature must cover to prove the payment.
 pub fn cover(payload: &Payload) -> Cover {
-    Cover { field: "payment-signature", server: Server::Authority, has_id: id_of(payload).is_some() }
+    Cover { has_id: id_of(payload).is_some(), ..COVER }
 }
 
 /// Whether the commitment pays `price`, in whole minor units of a currency. More is fine; the price is charged.

@@ -59,6 +59,23 @@ pub enum Server {
     Authority,
 }
 
+impl Cover {
+    /// The value of `Accept-Signature` (RFC 9421 §5.1) that asks for such a signature: all that is demanded, and no more.
+    pub fn asked(&self, rules: &Rules) -> String {
+        let mut components = Vec::with_capacity(5);
+        if self.server != Server::ById || rules.require_authority {
+            components.push("\"@authority\"");
+        }
+        if rules.require_path {
+            components.extend(["\"@method\"", "\"@path\""]);
+        }
+        let components = components.join(" ");
+        let space = if components.is_empty() { "" } else { " " };
+        let field = self.field;
+        format!(r#"sig1=({components}{space}"{field}" "signature-agent";key="sig1");created;expires;tag="{TAG}""#)
+    }
+}
+
 /// One signature that may prove the payment.
 #[derive(Debug)]
 pub struct Candidate {

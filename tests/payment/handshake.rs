@@ -109,6 +109,28 @@ fn every_derived_component_can_be_covered() {
 }
 
 #[test]
+fn an_offer_says_what_has_to_be_signed() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let asked = |settings: &str, accept: &str| {
+        let more = format!("[[routes]]\npath = \"/asked\"\nprice = \"0.01 USD\"\naccept = [{accept}]\n");
+        let toml = site_toml(&origin, &agent, &more).replace("[deferred]\n", &format!("[deferred]\n{settings}\n"));
+        let gateway = Gateway::start(&toml);
+        let answer = get(gateway.addr, "/asked");
+        assert_eq!(answer.status, 402);
+        answer.header("accept-signature").map(str::to_owned)
+    };
+    let field = |components: &str| {
+        Some(format!(r#"sig1=({components} "signature-agent";key="sig1");created;expires;tag="web-bot-auth""#))
+    };
+    assert_eq!(asked("", "\"deferred\""), field("\"payment\""));
+    assert_eq!(asked("require_authority = true", "\"deferred\""), field("\"@authority\" \"payment\""));
+    let path = "\"@method\" \"@path\" \"payment\"";
+    assert_eq!(asked("require_path = true", "\"deferred\", \"crawl\""), field(path));
+    assert_eq!(asked("", "\"batch-settlement\""), field("\"@authority\" \"payment-signature\""));
+    assert_eq!(asked("", "\"crawl\""), field("\"@authority\" \"crawler-exact-price\""));
+}
+
+#[test]
 fn fields_may_be_covered_strictly_or_as_bytes_and_single_query_parameters() {
     let (origin, agent) = (Origin::start(), Agent::start());
     let gateway = paid_site(&origin, &agent);
