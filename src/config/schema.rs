@@ -260,6 +260,11 @@ const IDENTITY: &[Key] = &[
         Kind::Flag(false),
         "Accept the published test keys of RFC 9421, which anybody can sign with.",
     ),
+    key(
+        "require_signed_directories",
+        Kind::Flag(false),
+        "Refuse directories that none of their own keys has signed (tag \"http-message-signatures-directory\").",
+    ),
     optional("ca_file", "\"directory-ca.pem\"", "PEM roots that replace the built-in ones for directories."),
     count("fetch_seconds", 3, 1, 60, "For the whole fetch of a directory."),
     count("directory_bytes", 65536, 1024, 1_048_576, "Size of a directory."),

@@ -99,6 +99,8 @@ impl Service {
             body_bytes_max: identity.directory_bytes,
             keys_max: identity.directory_keys,
             allow_test_keys: identity.allow_test_keys,
+            skew: i64::try_from(identity.skew.as_secs()).unwrap_or(0),
+            require_signed: identity.require_signed_directories,
         };
         Ok(Service {
             keys,

@@ -27,21 +27,27 @@ impl ContentDigest {
             return Ok(None);
         }
         let value = value.ok_or("`content-digest` is covered, and is not in the request")?;
+        let parts: Vec<&Part> = components.map(|component| &component.part).collect();
+        let is_covered = |name: &str| parts.iter().any(|part| !matches!(part, Part::Member(member) if member != name));
+        ContentDigest::read(value, is_covered).map(Some)
+    }
+
+    /// The digests of the field's `value` that are covered.
+    ///
+    /// # Errors
+    /// It is malformed, or none of them can be checked.
+    pub fn read(value: &str, is_covered: impl Fn(&str) -> bool) -> Result<ContentDigest, String> {
         let dictionary: Dictionary = Parser::new(value)
             .parse()
             .map_err(|_| "`Content-Digest` must be `sha-256=:BASE64:` or `sha-512=:BASE64:`")?;
         let mut digests = ContentDigest { sha256: None, sha512: None };
-        for component in components {
-            for (name, entry) in &dictionary {
-                if !matches!(&component.part, Part::Member(member) if member != name.as_str()) {
-                    digests.take(name.as_str(), entry)?;
-                }
-            }
+        for (name, entry) in dictionary.iter().filter(|(name, _)| is_covered(name.as_str())) {
+            digests.take(name.as_str(), entry)?;
         }
         if digests.sha256.is_none() && digests.sha512.is_none() {
             return Err("no covered digest of `Content-Digest` is of sha-256 or sha-512".to_owned());
         }
-        Ok(Some(digests))
+        Ok(digests)
     }
 
     fn take(&mut self, name: &str, entry: &ListEntry) -> Result<(), String> {

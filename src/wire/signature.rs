@@ -6,6 +6,7 @@
 //! rather than weaker.
 
 mod component;
+pub mod directory;
 
 use std::fmt::Write as _;
 

@@ -41,6 +41,7 @@ pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
         allow: allow?,
         skew: section.seconds("skew_seconds"),
         allow_test_keys,
+        require_signed_directories: section.flag("require_signed_directories"),
         ca_file: section.text("ca_file").map(|file| base.join(file)),
         fetch: section.seconds("fetch_seconds"),
         directory_bytes: section.number("directory_bytes"),
