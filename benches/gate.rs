@@ -18,7 +18,7 @@ use tollgate::pricing::{RouteSpec, Site, Table};
 use tollgate::proxy::target::Target;
 use tollgate::wire::amount::Money;
 use tollgate::wire::jwk::{Jwk, thumbprint};
-use tollgate::wire::signature::{Component, ComponentName, RequestView, SignatureDraft, SignatureParams};
+use tollgate::wire::signature::{Component, ComponentName, Part, RequestView, SignatureDraft, SignatureParams};
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const RESOURCE: Resource<'static> =
@@ -75,7 +75,7 @@ fn verification(c: &mut Criterion) {
     let mut headers = HeaderMap::new();
     headers.insert("payment", format!(r#"scheme="deferred", network="tollgate:deferred", id="{id}""#).parse().unwrap());
     headers.insert("signature-agent", r#"sig1="https://signer.example.com""#.parse().unwrap());
-    let whole = |name| Component { name, key: None };
+    let whole = Component::whole;
     let field = |name| ComponentName::Field(HeaderName::from_static(name));
     let draft = SignatureDraft {
         label: "sig1".into(),
@@ -84,7 +84,7 @@ fn verification(c: &mut Criterion) {
             whole(ComponentName::Method),
             whole(ComponentName::Path),
             whole(field("payment")),
-            Component { name: field("signature-agent"), key: Some("sig1".into()) },
+            Component { name: field("signature-agent"), part: Part::Member("sig1".into()) },
         ],
         params: SignatureParams {
             created: Some(1_700_000_000),

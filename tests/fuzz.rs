@@ -125,13 +125,21 @@ fn payment_fields() {
     run(targets::payment_fields, &seeds, &["payment: ", "x-payment: ", "\r\n", "crawler-exact-price:"]);
 }
 
+/// RFC 7638 §3.1 and RFC 7515 A.3.
+const RSA_N: &str = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+const EC_X: &str = "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU";
+const EC_Y: &str = "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0";
+
 #[test]
 fn directory() {
     let seeds = [
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","use":"sig","nbf":1,"exp":9}]}"#,
         r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo","key_ops":["verify"],"alg":"EdDSA"},{"kty":"RSA"},7]}"#,
     ];
-    let words = ["{", "}", "[", "]", "null", "1e999", "\"d\":\"AA\",", "\"keys\":", "\\u0000", ","];
+    let rsa = format!(r#"{{"keys":[{{"kty":"RSA","n":"{RSA_N}","e":"AQAB","alg":"PS512"}}]}}"#);
+    let ec = format!(r#"{{"keys":[{{"kty":"EC","crv":"P-256","x":"{EC_X}","y":"{EC_Y}","use":"sig"}}]}}"#);
+    let words = ["{", "}", "[", "]", "null", "1e999", "\"d\":\"AA\",", "\"keys\":", "\\u0000", ",", "P-384", "\"RSA\""];
+    let seeds = [&seeds[..], &[&rsa, &ec]].concat();
     run(targets::directory, &texts(&seeds), &words);
 }
 

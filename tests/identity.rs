@@ -2,6 +2,8 @@
 
 #[path = "identity/cache.rs"]
 mod cache;
+#[path = "identity/signed.rs"]
+mod signed;
 #[path = "identity/ssrf.rs"]
 mod ssrf;
 #[path = "identity/support.rs"]

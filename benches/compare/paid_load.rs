@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName};
 use load::Result;
 use tokio::net::TcpStream;
 use tollgate::wire::jwk;
-use tollgate::wire::signature::{Component, ComponentName, RequestView, SignatureDraft, SignatureParams};
+use tollgate::wire::signature::{Component, ComponentName, Part, RequestView, SignatureDraft, SignatureParams};
 
 struct Load {
     authority: String,
@@ -64,14 +64,14 @@ impl Load {
         let (path, query) = self.path.split_once('?').map_or((self.path.as_str(), None), |(p, q)| (p, Some(q)));
         let view =
             RequestView { method: "GET", scheme: "http", authority: &self.authority, path, query, headers: &headers };
-        let whole = |name| Component { name, key: None };
+        let whole = Component::whole;
         let field = |name| ComponentName::Field(HeaderName::from_static(name));
         let components = vec![
             whole(ComponentName::Authority),
             whole(ComponentName::Method),
             whole(ComponentName::Path),
             whole(field("payment")),
-            Component { name: field("signature-agent"), key: Some("sig1".into()) },
+            Component { name: field("signature-agent"), part: Part::Member("sig1".into()) },
         ];
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs().cast_signed();
         let params = SignatureParams {

@@ -24,6 +24,7 @@ use tollgate::wire::deferred::Payment;
 use tollgate::wire::directory::Directory;
 use tollgate::wire::evm::address::Address;
 use tollgate::wire::evm::u256::U256;
+use tollgate::wire::jwk::Jwk;
 use tollgate::wire::mcp::{self as mcp_wire, answer, events, request, uri};
 use tollgate::wire::signature::{LabelledSignature, RequestView};
 use tollgate::wire::signature_agent::covered_agent;
@@ -122,6 +123,10 @@ pub fn directory(data: &[u8]) {
         for key in keys {
             assert!(key.jwk.d.is_none());
             assert_eq!(key.public.thumbprint().len(), 43);
+            // What the ledger keeps of a key gives the same key.
+            let kept: Jwk = serde_json::from_str(&key.public.canonical_jwk()).unwrap();
+            assert_eq!(kept.public_key(true).unwrap().thumbprint(), key.public.thumbprint());
+            assert!(!key.public.verifies(data, data));
         }
     }
 }

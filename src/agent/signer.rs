@@ -11,7 +11,9 @@ use crate::wire::agent_url::AgentUrl;
 use crate::wire::deferred::Payment;
 use crate::wire::evm::eip3009::Authorization;
 use crate::wire::jwk::{Jwk, thumbprint};
-use crate::wire::signature::{Component, ComponentName, RequestView, SignatureDraft, SignatureError, SignatureParams};
+use crate::wire::signature::{
+    Component, ComponentName, Part, RequestView, SignatureDraft, SignatureError, SignatureParams,
+};
 
 /// How long a signature lives, seconds, unless its offer ends sooner.
 pub const SIGNATURE_SECONDS: i64 = 60;
@@ -117,14 +119,15 @@ impl Agent {
         let mut headers = HeaderMap::new();
         headers.insert(payment_name.clone(), payment_value.clone());
         headers.insert(agent_name.clone(), agent_value.clone());
-        let whole = |name| Component { name, key: None };
+        let whole = Component::whole;
         let mut components =
             vec![whole(ComponentName::Authority), whole(ComponentName::Method), whole(ComponentName::Path)];
         if request.query.is_some() {
             components.push(whole(ComponentName::Query));
         }
         components.push(whole(ComponentName::Field(payment_name.clone())));
-        components.push(Component { name: ComponentName::Field(agent_name.clone()), key: Some(LABEL.to_owned()) });
+        components
+            .push(Component { name: ComponentName::Field(agent_name.clone()), part: Part::Member(LABEL.to_owned()) });
         let params = SignatureParams {
             created: Some(now),
             expires: Some(expires),

@@ -17,11 +17,9 @@ const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// Ask the gateway of a configuration how it is, at its admin listener.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  tollgate healthcheck -c /etc/tollgate/tollgate.toml\n  \
+#[command(after_help = "Examples:\n  tollgate healthcheck -c /etc/tollgate/tollgate.toml\n  \
                   tollgate healthcheck --ready          also fails while priced routes are closed\n\n\
-                  Exit codes: 0 well, 1 not well, 2 no [admin] listen in the configuration, 3 not reached"
-)]
+                  Exit codes: 0 well, 1 not well, 2 no [admin] listen in the configuration, 3 not reached")]
 pub struct Healthcheck {
     /// The configuration that the gateway runs with.
     #[arg(short, long, value_name = "FILE", default_value = "tollgate.toml")]

@@ -14,6 +14,8 @@ pub struct Identity {
     pub skew: Duration,
     /// `allow_test_keys` (false): accept the published test keys of RFC 9421.
     pub allow_test_keys: bool,
+    /// `require_signed_directories` (false): refuse directories that none of their keys has signed.
+    pub require_signed_directories: bool,
     /// `ca_file`: PEM roots that replace the built-in ones for directories.
     pub ca_file: Option<PathBuf>,
     /// `fetch_seconds` (3): the whole fetch of a directory.
@@ -24,7 +26,7 @@ pub struct Identity {
     pub directory_keys: usize,
     /// `directories` (1024): agents kept in memory.
     pub directories: usize,
-    /// `[[identity.pins]]`: `agent`, `jwk` (inline table `{ kty = "OKP", crv = "Ed25519", x = "…" }`).
+    /// `[[identity.pins]]`: `agent`, `jwk` (inline table `{ kty = "OKP", crv = "Ed25519", x = "…" }`, or of another kind).
     pub pins: Vec<Pin>,
 }
 

@@ -272,6 +272,11 @@ const IDENTITY: &[Key] = &[
         Kind::Flag(false),
         "Accept the published test keys of RFC 9421, which anybody can sign with.",
     ),
+    key(
+        "require_signed_directories",
+        Kind::Flag(false),
+        "Refuse directories that none of their own keys has signed (tag \"http-message-signatures-directory\").",
+    ),
     optional("ca_file", "\"directory-ca.pem\"", "PEM roots that replace the built-in ones for directories."),
     count("fetch_seconds", 3, 1, 60, "For the whole fetch of a directory."),
     count("directory_bytes", 65536, 1024, 1_048_576, "Size of a directory."),
@@ -291,9 +296,12 @@ const PIN: &[Key] = &[
 ];
 
 const JWK: &[Key] = &[
-    required("kty", Kind::Text(None), "\"OKP\"", "`OKP`"),
-    required("crv", Kind::Text(None), "\"Ed25519\"", "`Ed25519`"),
-    required("x", Kind::Text(None), "\"…\"", "The key, base64url."),
+    required("kty", Kind::Text(None), "\"OKP\"", "`OKP`, `EC` or `RSA`."),
+    optional("crv", "\"Ed25519\"", "`Ed25519`, or `P-256` or `P-384` of an EC key."),
+    optional("x", "\"…\"", "The key, or the first coordinate of an EC key, base64url."),
+    optional("y", "\"…\"", "The second coordinate of an EC key."),
+    optional("n", "\"…\"", "The modulus of an RSA key, 2048 to 4096 bits."),
+    optional("e", "\"AQAB\"", "The exponent of an RSA key."),
     optional("kid", "\"…\"", "Ignored: keys are named by their thumbprint."),
     optional("use", "\"sig\"", "Ignored."),
     optional("alg", "\"EdDSA\"", "Ignored."),

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, time::Duration};
 
-use crate::wire::directory::DirectoryError;
+use crate::wire::{directory::DirectoryError, signature::directory};
 
 /// Why the part that reads directories cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,12 @@ pub enum FetchError {
     /// Not JSON of the right shape, or too many keys.
     #[error("{}", directory_text(.0))]
     Directory(DirectoryError),
+    /// One of its keys signed it, and the signature does not hold.
+    #[error("{0}")]
+    Signature(directory::Error),
+    /// None of its keys signed it, and `identity.require_signed_directories` asks for that.
+    #[error("none of its keys has signed it, which this gateway asks for")]
+    Unsigned,
     /// Too many directories are being read.
     #[error("too many directories are being read")]
     Busy,

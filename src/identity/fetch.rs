@@ -37,6 +37,7 @@ use crate::{
         agent_url::AgentUrl,
         directory::{Directory, DirectoryKey, MEDIA_TYPE, WELL_KNOWN},
         jwk::JwkError,
+        signature::directory::{Answer, check},
     },
 };
 
@@ -66,6 +67,10 @@ pub struct Fetcher {
     pub keys_max: usize,
     /// Accept the published test key.
     pub allow_test_keys: bool,
+    /// Clock difference that a directory's own signature is forgiven, seconds.
+    pub skew: i64,
+    /// Refuse a directory that none of its keys has signed.
+    pub require_signed: bool,
 }
 
 /// A directory that was read.
@@ -93,6 +98,19 @@ impl Fetcher {
         let mut skipped = Vec::new();
         let keys = Directory::parse(&body, self.keys_max, self.allow_test_keys, |i, error| skipped.push((i, error)))
             .map_err(FetchError::Directory)?;
+        let answer = Answer {
+            authority: &agent.authority(),
+            status: StatusCode::OK.as_u16(),
+            headers: &headers,
+            body: &body,
+            now: (self.clock.now_ms() / 1000).cast_signed(),
+            skew: self.skew,
+        };
+        let is_signed = check(&answer, &keys).map_err(FetchError::Signature)?;
+        // One without keys only takes keys away.
+        if self.require_signed && !is_signed && !keys.is_empty() {
+            return Err(FetchError::Unsigned);
+        }
         Ok(Fetched { keys, skipped, digest: Sha256::digest(&body).into(), fresh_for: fresh_for(&headers) })
     }
 

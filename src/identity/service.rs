@@ -99,6 +99,8 @@ impl Service {
             body_bytes_max: identity.directory_bytes,
             keys_max: identity.directory_keys,
             allow_test_keys: identity.allow_test_keys,
+            skew: i64::try_from(identity.skew.as_secs()).unwrap_or(0),
+            require_signed: identity.require_signed_directories,
         };
         Ok(Service {
             keys,
@@ -362,7 +364,7 @@ fn agent_key(agent: &Arc<str>, key: DirectoryKey, digest: [u8; 32]) -> AgentKey 
     if kid.as_deref().is_some_and(|kid| kid != public.thumbprint()) {
         tracing::debug!(%agent, thumbprint = public.thumbprint(), "the kid of a key is not its thumbprint");
     }
-    let jwk = Jwk { kid, alg: None, use_: None, key_ops: None, ..jwk };
+    let jwk = Jwk { kid, nbf: jwk.nbf, exp: jwk.exp, ..Jwk::default() };
     AgentKey { record: Arc::new(record(agent, &public, digest)), jwk, public }
 }
 

@@ -72,7 +72,8 @@ mod tests {
             sealed_id: Some([1; 48]),
             template_digest: Some([2; 32]),
             signature_base: vec![b'b'; longest],
-            signature: vec![3; 64],
+            // The longest that is verified: RSA of 4096 bits.
+            signature: vec![3; 512],
             thumbprint: "t".repeat(43),
             directory_digest: [4; 32],
             verified_ms: 5,

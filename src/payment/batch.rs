@@ -17,6 +17,7 @@ use super::reason::{Reason, Refusal};
 use super::signed::{Cover, Server, TAG};
 use super::terms::{self, Template};
 use crate::wire::amount::WireAmount;
+use crate::wire::jwk::Algorithm;
 use crate::wire::x402::payload::{Accepted, Payload, PayloadKind};
 
 /// The scheme, as offers name it.
@@ -57,7 +58,8 @@ impl BatchTerms {
     /// What the offer's extension says.
     pub fn extension(&self) -> Value {
         let url = &self.registration_url;
-        json!({"info": {"registrationUrl": url, "signatureSchemes": ["ed25519"], "tags": [TAG]}})
+        let schemes = Algorithm::ALL.map(Algorithm::name);
+        json!({"info": {"registrationUrl": url, "signatureSchemes": schemes, "tags": [TAG]}})
     }
 }
 
@@ -94,9 +96,12 @@ pub fn id_of(payload: &Payload) -> Option<&str> {
     payload.accepted.as_ref()?.extra.get("id")?.as_str()
 }
 
+/// What proves a payment for an offer of ours.
+pub const COVER: Cover = Cover { field: "payment-signature", server: Server::Authority, has_id: true };
+
 /// What a signature must cover to prove the payment.
 pub fn cover(payload: &Payload) -> Cover {
-    Cover { field: "payment-signature", server: Server::Authority, has_id: id_of(payload).is_some() }
+    Cover { has_id: id_of(payload).is_some(), ..COVER }
 }
 
 /// Whether the commitment pays `price`, in whole minor units of a currency. More is fine; the price is charged.

@@ -33,6 +33,9 @@ pub const MISSING_PRICE: &str = "MissingCrawlerPrice";
 const EXACT: &str = "crawler-exact-price";
 const MAX: &str = "crawler-max-price";
 
+/// What proves a bid of exactly the price.
+pub const COVER: Cover = Cover { field: EXACT, server: Server::Either, has_id: false };
+
 /// What a crawler pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bid {
@@ -110,7 +113,7 @@ impl Bid {
             Bid::Exact(_) => EXACT,
             Bid::Max(_) => MAX,
         };
-        Cover { field, server: Server::Either, has_id: false }
+        Cover { field, ..COVER }
     }
 
     /// Whether it pays this price; never more than the price is charged.

@@ -18,9 +18,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::wire::jwk::{self, Jwk};
-
-/// `tag` of a directory's signature.
-const DIRECTORY_TAG: &str = "http-message-signatures-directory";
+use crate::wire::signature::directory::TAG;
 
 /// An Ed25519 key that speaks for the gateway.
 #[derive(Clone)]
@@ -101,7 +99,7 @@ impl GatewayKey {
     pub fn directory_fields(&self, authority: &str, body: &[u8], now: u64, lifetime: u64) -> DirectoryFields {
         let content_digest = format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(body)));
         let parameters = format!(
-            "(\"@authority\";req \"content-digest\");created={now};expires={};keyid=\"{}\";tag=\"{DIRECTORY_TAG}\"",
+            "(\"@authority\";req \"content-digest\");created={now};expires={};keyid=\"{}\";tag=\"{TAG}\"",
             now + lifetime,
             self.thumbprint
         );
@@ -178,6 +176,27 @@ mod tests {
         let signature = STANDARD.decode(signature).unwrap();
         assert!(verifies(&key, base("example.com").as_bytes(), &signature));
         assert!(!verifies(&key, base("other.example").as_bytes(), &signature));
+    }
+
+    /// As whoever fetches it checks it.
+    #[test]
+    fn its_directory_is_signed_by_its_key() {
+        use crate::wire::signature::directory::{Answer, Error, check};
+        let key = key();
+        let body = serde_json::to_vec(&Directory::of(&[key.public_jwk()])).unwrap();
+        let fields = key.directory_fields("signer.example", &body, 1_700_000_000, 86_400);
+        let mut headers = http::HeaderMap::new();
+        headers.insert("content-digest", fields.content_digest.parse().unwrap());
+        headers.insert("signature-input", fields.signature_input.parse().unwrap());
+        headers.insert("signature", fields.signature.parse().unwrap());
+        let keys = Directory::parse(&body, 1, false, |_, _| {}).unwrap();
+        let check = |authority| {
+            check(
+                &Answer { authority, status: 200, headers: &headers, body: &body, now: 1_700_000_100, skew: 30 },
+                &keys,
+            )
+        };
+        assert_eq!((check("signer.example"), check("other.example")), (Ok(true), Err(Error::Differs)));
     }
 
     #[test]

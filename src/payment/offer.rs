@@ -19,10 +19,12 @@ use serde_json::{Value, json};
 use super::batch::{self, BatchTerms};
 use super::bazaar::{self, Asked, Bazaar};
 use super::crawl;
+use super::deferred;
 use super::gateway_key::GatewayKey;
 use super::identifier::{self, Mode};
 use super::offer_receipt::{self, Offered};
 use super::pieces::{Filling, Hole, Holes, Pieces};
+use super::signed::Cover;
 use super::terms::{Template, Term};
 use super::token::Token;
 use super::upto;
@@ -237,6 +239,16 @@ impl PreparedOffer {
     /// The value of `crawler-price`, where pay per crawl is taken: `USD 0.01`.
     pub fn crawler_price(&self) -> Option<&str> {
         self.crawl.as_deref()
+    }
+
+    /// What a signature must cover that pays in the first way that is signed; `None` where none is.
+    pub fn cover(&self) -> Option<Cover> {
+        let of_entry = |entry: &Entry| match entry.way {
+            Way::Deferred(_) => Some(deferred::COVER),
+            Way::Batch(_) => Some(batch::COVER),
+            Way::Exact(_) | Way::Upto(_) | Way::Crawl => None,
+        };
+        self.entries.iter().find_map(of_entry).or_else(|| self.crawl.is_some().then_some(crawl::COVER))
     }
 
     /// Whether the body depends on what the client shows.

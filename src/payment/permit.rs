@@ -10,6 +10,7 @@ use super::terms::Term;
 use super::token::Token;
 use super::{batch, crawl, deferred};
 use crate::wire::amount::{Asset, Money, Units};
+use crate::wire::content_digest::ContentDigest;
 use crate::wire::deferred::Payment;
 use crate::wire::x402::Version;
 use crate::wire::x402::requirements::Requirements;
@@ -129,6 +130,8 @@ pub struct Proof {
     pub signature: Vec<u8>,
     /// When it was verified, Unix ms.
     pub verified_ms: u64,
+    /// The digests of the body that it covers, to be checked before anything is charged.
+    pub content: Option<Box<ContentDigest>>,
 }
 
 /// The public key that verified, as evidence.

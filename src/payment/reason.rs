@@ -61,6 +61,7 @@ reasons! {
     SignatureUsed = "signature_used", 400, "This signature has paid for this request before.", "Sign again; `created` or a nonce makes each signature another one.";
     SignatureExpired = "signature_expired", 400, "`created` or `expires` of the signature do not fit the time.", "Set the clock and sign again.";
     InvalidIdentifier = "invalid_payment_identifier", 400, "The payment's identifier is malformed, or absent where one is required.", "Put `info.id`, 16 to 128 of A-Z, a-z, 0-9, `_` and `-`, into the echoed extension `payment-identifier`.";
+    ContentDigestMismatch = "content_digest_mismatch", 400, "The body is not the one whose `Content-Digest` the payment's signature covers; nothing was charged.", "Send the body that was digested, or sign the digest of this one.";
     // Who asks.
     SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";
     KeyUnknown = "key_unknown", 403, "The agent's key directory does not publish the key that signed.", "Publish the key, or sign with one that the directory has; a new key is seen within a minute.";

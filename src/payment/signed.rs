@@ -8,6 +8,8 @@
 use super::id::Resource;
 use super::key::PaymentKey;
 use super::reason::{Reason, Refusal};
+use crate::wire::content_digest::{self, ContentDigest};
+use crate::wire::jwk::{Algorithm, PublicKey};
 use crate::wire::signature::{ComponentName, LabelledSignature, RequestView, SignatureError, field};
 use crate::wire::signature_agent::covered_agent;
 
@@ -57,6 +59,23 @@ pub enum Server {
     Authority,
 }
 
+impl Cover {
+    /// The value of `Accept-Signature` (RFC 9421 §5.1) that asks for such a signature: all that is demanded, and no more.
+    pub fn asked(&self, rules: &Rules) -> String {
+        let mut components = Vec::with_capacity(5);
+        if self.server != Server::ById || rules.require_authority {
+            components.push("\"@authority\"");
+        }
+        if rules.require_path {
+            components.extend(["\"@method\"", "\"@path\""]);
+        }
+        let components = components.join(" ");
+        let space = if components.is_empty() { "" } else { " " };
+        let field = self.field;
+        format!(r#"sig1=({components}{space}"{field}" "signature-agent";key="sig1");created;expires;tag="{TAG}""#)
+    }
+}
+
 /// One signature that may prove the payment.
 #[derive(Debug)]
 pub struct Candidate {
@@ -64,10 +83,14 @@ pub struct Candidate {
     pub agent: String,
     /// The key it names.
     pub keyid: String,
+    /// The algorithm it says; the key's own, or it proves nothing.
+    pub alg: Option<Algorithm>,
     /// What was signed.
     pub base: String,
     /// The signature.
     pub signature: Vec<u8>,
+    /// What it says of the body.
+    pub content: Option<Box<ContentDigest>>,
     /// When it was made, Unix seconds.
     pub created: i64,
     /// It has a nonce or covers the path: another request needs another signature.
@@ -75,6 +98,21 @@ pub struct Candidate {
 }
 
 impl Candidate {
+    /// Whether the key made this signature.
+    ///
+    /// # Errors
+    /// [`Reason::InvalidSignature`], with what is wrong.
+    pub fn is_by(&self, key: &PublicKey) -> Result<(), Refusal> {
+        let invalid = |detail: String| Err(Refusal::new(Reason::InvalidSignature, detail));
+        if let Some(alg) = self.alg.filter(|alg| *alg != key.algorithm()) {
+            return invalid(format!("`alg` is {}, the key is for {}", alg.name(), key.algorithm().name()));
+        }
+        if !key.verifies(self.base.as_bytes(), &self.signature) {
+            return invalid("the signature does not verify over the base that the request gives".into());
+        }
+        Ok(())
+    }
+
     /// What makes a payment without an id single-use: agent, key and signature base, never the signature's bytes, of which
     /// others may be valid too. An agent may send one signature with many requests; then the request is part of the key.
     pub fn key(&self, agent: &str, thumbprint: &str, resource: &Resource<'_>) -> PaymentKey {
@@ -151,10 +189,10 @@ fn candidate(
     now: i64,
 ) -> Result<Candidate, Refusal> {
     let invalid = |detail: String| Refusal::new(Reason::InvalidSignature, detail);
-    if signature.field_components("content-digest").next().is_some() {
-        // Whoever covers the body's digest wants it checked; taking it unchecked would be worse than refusing it.
-        return Err(invalid("`content-digest` is covered, and this gateway does not check it; leave it out".into()));
-    }
+    // Whoever covers the body's digest wants it checked; taking it unchecked would be worse than refusing it.
+    let digest_field = field(request.headers, &http::HeaderName::from_static(content_digest::FIELD));
+    let digest_field = digest_field.map_err(|e| invalid(e.to_string()))?;
+    let content = ContentDigest::covered(signature, digest_field.as_deref()).map_err(invalid)?;
     let covers = |name| signature.covers(&name);
     let target = covers(ComponentName::TargetUri);
     let authority = covers(ComponentName::Authority);
@@ -174,16 +212,22 @@ fn candidate(
         .params
         .check_times(now, rules.skew, window)
         .map_err(|detail| Refusal::new(Reason::SignatureExpired, detail))?;
-    if signature.params.alg.as_deref().is_some_and(|alg| alg != "ed25519") {
-        return Err(invalid("`alg` is not ed25519, the only algorithm that is verified".into()));
-    }
+    let alg = match &signature.params.alg {
+        None => None,
+        Some(alg) => Some(Algorithm::ALL.into_iter().find(|known| known.name() == alg).ok_or_else(|| {
+            let known = Algorithm::ALL.map(Algorithm::name).join(", ");
+            invalid(format!("`alg` is none that is verified; these are: {known}"))
+        })?),
+    };
     let keyid = signature.params.keyid.clone().ok_or_else(|| invalid("`keyid` is missing".into()))?;
     let base = signature.base(request).map_err(|e| invalid(e.to_string()))?;
     Ok(Candidate {
         agent,
         keyid,
+        alg,
         base,
         signature: signature.signature.clone(),
+        content: content.map(Box::new),
         // Checked with the times.
         created: signature.params.created.unwrap_or_default(),
         names_request: path || signature.params.nonce.is_some(),

@@ -1,5 +1,6 @@
 //! Bodies on their way through: requests to the origin, answers to the client. Both stream with backpressure.
 
+mod content;
 mod upload;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+pub use self::content::Fit;
 pub use self::upload::{BodyWatch, ClientBody, Fault, RequestBody};
 use super::core::Core;
 use super::delivery::Tracker;

@@ -248,6 +248,7 @@ fn failure(error: &hyper::Error, unsent: Option<Box<Request<RequestBody>>>, watc
 pub fn client_fault(watch: &BodyWatch) -> Option<Refusal> {
     Some(match watch.fault.get()? {
         Fault::Slow => Refusal::from(Reason::BodyTooSlow),
+        Fault::Digest => Refusal::from(Reason::ContentDigestMismatch),
         Fault::Broken => Refusal::new(Reason::BadRequest, "the request body broke off or is malformed"),
     })
 }

@@ -11,6 +11,8 @@ use crate::wire::x402::Version;
 
 /// The field that carries the reason code.
 pub const REASON_FIELD: HeaderName = HeaderName::from_static("tollgate-reason");
+/// What should be signed (RFC 9421 §5.1).
+const ACCEPT_SIGNATURE: HeaderName = HeaderName::from_static("accept-signature");
 /// x402 v2's offer, base64 of JSON.
 pub const PAYMENT_REQUIRED: HeaderName = HeaderName::from_static("payment-required");
 
@@ -19,7 +21,7 @@ const RECEIPT: HeaderName = HeaderName::from_static("tollgate-receipt");
 
 /// Response fields that a page in a browser may read.
 pub const EXPOSED: &str = "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Payment-Response, Crawler-Price, Crawler-Charged, \
-     Crawler-Error, Tollgate-Reason, Tollgate-Receipt, Retry-After";
+     Crawler-Error, Accept-Signature, Tollgate-Reason, Tollgate-Receipt, Retry-After";
 /// Request fields that a page in a browser may send. Official clients put the expose field on their paid request.
 const ALLOWED: &str = "PAYMENT-SIGNATURE, X-PAYMENT, Payment, Signature, Signature-Input, Signature-Agent, SIGN-IN-WITH-X, \
      Crawler-Exact-Price, Crawler-Max-Price, Content-Digest, Content-Type, Access-Control-Expose-Headers";
@@ -40,6 +42,8 @@ pub struct Extra {
     pub offer_body: Option<String>,
     /// `PAYMENT-REQUIRED`.
     pub offer_field: Option<String>,
+    /// `Accept-Signature`: what a signature that pays must cover.
+    pub asked_signature: Option<String>,
     /// `Allow`, for 405.
     pub allow: Option<String>,
     /// Where an unknown agent registers.
@@ -104,6 +108,7 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     headers.insert(REASON_FIELD, HeaderValue::from_static(reason.code()));
     let texts = [
         (PAYMENT_REQUIRED, extra.offer_field),
+        (ACCEPT_SIGNATURE, extra.asked_signature),
         (header::ALLOW, extra.allow),
         (RECEIPT, extra.receipt),
         (HeaderName::from_static(crawl::PRICE_FIELD), extra.crawler_price),

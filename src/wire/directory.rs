@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::jwk::{Jwk, JwkError, PublicKey};
+use super::jwk::{Jwk, JwkError, PRIVATE_MEMBERS, PublicKey};
 
 /// Where an agent's directory is served.
 pub const WELL_KNOWN: &str = "/.well-known/http-message-signatures-directory";
@@ -64,8 +64,10 @@ impl Directory {
         let mut keys: Vec<DirectoryKey> = Vec::with_capacity(directory.keys.len());
         for (i, value) in directory.keys.into_iter().enumerate() {
             let kty = value.get("kty").and_then(|v| v.as_str()).unwrap_or("?").to_owned();
+            let is_private = PRIVATE_MEMBERS.iter().any(|name| value.get(name).is_some());
             let jwk: Result<Jwk, _> = serde_json::from_value(value);
             let jwk = jwk.map_err(|_| JwkError::Unsupported(kty));
+            let jwk = jwk.and_then(|jwk| if is_private { Err(JwkError::Private) } else { Ok(jwk) });
             match jwk.and_then(|jwk| Ok(DirectoryKey { public: jwk.public_key(allow_test_keys)?, jwk })) {
                 Ok(key) => keys.push(key),
                 Err(error) => skipped(i, error),

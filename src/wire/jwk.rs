@@ -1,31 +1,55 @@
-//! JSON Web Keys of agents: Ed25519 public keys, their thumbprints, strict verification.
+//! JSON Web Keys of agents: which may verify, and how private ones are kept in files.
+
+mod public_key;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+
+pub use public_key::{Algorithm, PublicKey, thumbprint};
 
 /// `x` of `test-key-ed25519` (RFC 9421 B.1.4): its private half is printed in the RFC.
 pub const RFC9421_TEST_KEY_X: &str = "JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs";
 
+/// Thumbprints of the keys whose private halves are printed in RFC 9421 (appendix B.1): `test-key-rsa`,
+/// `test-key-rsa-pss`, `test-key-ecc-p256`, `test-key-ed25519`.
+const TEST_KEYS: [&str; 4] = [
+    "BHj8s0GPnMEQtkaULIM-PLgEhLBbuGUQ1vMxmBWZzEo",
+    "oD0HwocPBSfpNy5W3bpJeyFGY_IQ_YpqxSjQ3Yd-CLA",
+    "ydQXMtvbsOsZyFir-Y7A8t7fKEM1gbKPvyFkdpu4fvI",
+    "poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U",
+];
+
+/// Members that only a private key has, of any kind (RFC 7518 §6). `d` is one too.
+pub(super) const PRIVATE_MEMBERS: [&str; 7] = ["p", "q", "dp", "dq", "qi", "oth", "k"];
+
 /// A JWK as directories publish it; members that we do not read are ignored.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Jwk {
-    /// `OKP`.
+    /// `OKP`, `EC` or `RSA`.
     pub kty: String,
-    /// `Ed25519`.
+    /// `Ed25519`, `P-256` or `P-384`; not of RSA keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crv: Option<String>,
-    /// The public key, base64url.
+    /// The public key, or the point's first coordinate, base64url.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x: Option<String>,
+    /// The second coordinate of a point of P-256 or P-384.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y: Option<String>,
+    /// The modulus of an RSA key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<String>,
+    /// The exponent of an RSA key: `AQAB`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub e: Option<String>,
     /// The private key: never in a directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub d: Option<String>,
     /// A name; computed, not believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kid: Option<String>,
-    /// `EdDSA` or `Ed25519`.
+    /// `EdDSA`, `ES256`, `ES384`, `PS512`, or the name of RFC 9421.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alg: Option<String>,
     /// `sig`.
@@ -46,38 +70,50 @@ pub struct Jwk {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwkError {
     /// Another kind of key; skipped in a directory.
-    #[error("only OKP keys with crv Ed25519 are supported, this is {0}")]
+    #[error("only Ed25519, P-256, P-384 and RSA keys are supported, this is {0}")]
     Unsupported(String),
-    /// `x` is absent or is not 32 bytes of canonical base64url.
-    #[error("`x` must be 43 characters of base64url, the 32 bytes of an Ed25519 public key")]
-    X,
-    /// No canonical point, or one of small order: signatures under it prove nothing.
-    #[error("the key is not a canonical Ed25519 point of large order")]
-    Weak,
+    /// A member is absent or not of its form.
+    #[error("`{0}` must be {1}")]
+    Member(&'static str, &'static str),
+    /// Signatures under it prove nothing.
+    #[error("the key is {0}")]
+    Weak(&'static str),
+    /// Too short to be safe, or too long to be checked for each request.
+    #[error("the RSA key has {0} bits; 2048 to 4096 are supported")]
+    RsaBits(usize),
+    /// The exponent of an RSA key.
+    #[error("`e` must be an odd number from 3 to 2^33 - 1, such as `AQAB`")]
+    Exponent,
     /// The private half is published.
-    #[error("the key holds its private member `d`")]
+    #[error("the key holds a private member, such as `d`")]
     Private,
-    /// `use`, `key_ops` or `alg` forbid verifying Ed25519 signatures.
-    #[error("`{0}` does not allow verifying Ed25519 signatures")]
+    /// `use`, `key_ops` or `alg` forbid verifying.
+    #[error("`{0}` does not allow verifying signatures with this key")]
     Purpose(&'static str),
     /// The published test key.
-    #[error("this is the published test key of RFC 9421; anybody can sign with it")]
+    #[error("this is a published test key of RFC 9421; anybody can sign with it")]
     TestKey,
 }
 
-/// A usable Ed25519 public key, parsed once.
-#[derive(Debug, Clone)]
-pub struct PublicKey {
-    key: VerifyingKey,
-    thumbprint: String,
+impl JwkError {
+    /// The member to look at: `kty`.
+    pub fn member(&self) -> &'static str {
+        match self {
+            JwkError::Unsupported(_) => "kty",
+            JwkError::Member(name, _) | JwkError::Purpose(name) => name,
+            JwkError::RsaBits(_) => "n",
+            JwkError::Exponent => "e",
+            JwkError::Private => "d",
+            JwkError::Weak(_) | JwkError::TestKey => "x",
+        }
+    }
 }
 
 impl Jwk {
     /// The JWK of a public key.
     pub fn from_public(key: &VerifyingKey) -> Jwk {
         let x = Some(URL_SAFE_NO_PAD.encode(key.as_bytes()));
-        let (d, kid, alg, use_, key_ops, nbf, exp) = (None, None, None, None, None, None, None);
-        Jwk { kty: "OKP".into(), crv: Some("Ed25519".into()), x, d, kid, alg, use_, key_ops, nbf, exp }
+        Jwk { kty: "OKP".into(), crv: Some("Ed25519".into()), x, ..Jwk::default() }
     }
 
     /// Checks that the key may verify, and parses it.
@@ -85,10 +121,13 @@ impl Jwk {
     /// # Errors
     /// See [`JwkError`].
     pub fn public_key(&self, allow_test_keys: bool) -> Result<PublicKey, JwkError> {
-        match (self.kty.as_str(), self.crv.as_deref()) {
-            ("OKP", Some("Ed25519")) => {}
+        let algorithm = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("OKP", Some("Ed25519")) => Algorithm::Ed25519,
+            ("EC", Some("P-256")) => Algorithm::EcdsaP256,
+            ("EC", Some("P-384")) => Algorithm::EcdsaP384,
+            ("RSA", _) => Algorithm::RsaPss,
             (kty, crv) => return Err(JwkError::Unsupported(format!("{kty} {}", crv.unwrap_or("")).trim_end().into())),
-        }
+        };
         if self.d.is_some() {
             return Err(JwkError::Private);
         }
@@ -98,62 +137,20 @@ impl Jwk {
         if self.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify")) {
             return Err(JwkError::Purpose("key_ops"));
         }
-        if self
-            .alg
-            .as_deref()
-            .is_some_and(|alg| !alg.eq_ignore_ascii_case("eddsa") && !alg.eq_ignore_ascii_case("ed25519"))
-        {
+        if self.alg.as_deref().is_some_and(|alg| !algorithm.is_named(alg)) {
             return Err(JwkError::Purpose("alg"));
         }
-        let x = self.x.as_deref().ok_or(JwkError::X)?;
-        if x == RFC9421_TEST_KEY_X && !allow_test_keys {
+        let key = PublicKey::of(self, algorithm)?;
+        if !allow_test_keys && TEST_KEYS.contains(&key.thumbprint()) {
             return Err(JwkError::TestKey);
         }
-        PublicKey::from_x(x)
+        Ok(key)
     }
 
     /// Whether `now` (Unix seconds) lies between `nbf` and `exp`.
     pub fn is_current(&self, now: i64) -> bool {
         self.nbf.is_none_or(|nbf| nbf <= now) && self.exp.is_none_or(|exp| now < exp)
     }
-}
-
-impl PublicKey {
-    /// Reads the `x` member of an Ed25519 JWK.
-    ///
-    /// # Errors
-    /// [`JwkError::X`] for the form, [`JwkError::Weak`] for the point.
-    pub fn from_x(x: &str) -> Result<PublicKey, JwkError> {
-        let bytes = URL_SAFE_NO_PAD.decode(x).map_err(|_| JwkError::X)?;
-        let bytes: [u8; 32] = bytes.try_into().map_err(|_| JwkError::X)?;
-        let key = VerifyingKey::from_bytes(&bytes).map_err(|_| JwkError::Weak)?;
-        // A non-canonical encoding parses but would give one point two thumbprints.
-        if key.is_weak() || key.to_edwards().compress().to_bytes() != bytes {
-            return Err(JwkError::Weak);
-        }
-        Ok(PublicKey { thumbprint: thumbprint(&key), key })
-    }
-
-    /// RFC 7638 thumbprint, base64url: `poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U`.
-    pub fn thumbprint(&self) -> &str {
-        &self.thumbprint
-    }
-
-    /// The required members in the thumbprint's order, no spaces: what the ledger keeps as evidence.
-    pub fn canonical_jwk(&self) -> String {
-        canonical(&self.key)
-    }
-
-    /// Strict Ed25519: canonical S, no small-order key or R.
-    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        let Ok(signature) = Signature::from_slice(signature) else { return false };
-        self.key.verify_strict(message, &signature).is_ok()
-    }
-}
-
-/// RFC 7638 thumbprint of an Ed25519 key (RFC 8037 A.3).
-pub fn thumbprint(key: &VerifyingKey) -> String {
-    URL_SAFE_NO_PAD.encode(Sha256::digest(canonical(key)))
 }
 
 /// Reads a private JWK, as `tollgate keygen` writes it.
@@ -189,10 +186,6 @@ pub fn signing_key_json(key: &SigningKey) -> String {
     serde_json::to_string(&jwk).unwrap_or_default()
 }
 
-fn canonical(key: &VerifyingKey) -> String {
-    format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, URL_SAFE_NO_PAD.encode(key.as_bytes()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,9 +211,10 @@ mod tests {
             assert_eq!(jwk(json).public_key(false).err(), Some(expect), "{json}");
         };
         check(r#"{"kty":"oct","k":"AAAA"}"#, JwkError::Unsupported("oct".into()));
-        check(r#"{"kty":"EC","crv":"P-256","x":"a"}"#, JwkError::Unsupported("EC P-256".into()));
-        check(r#"{"kty":"OKP","crv":"Ed25519"}"#, JwkError::X);
-        check(r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#, JwkError::X);
+        check(r#"{"kty":"EC","crv":"P-521","x":"a"}"#, JwkError::Unsupported("EC P-521".into()));
+        let form = JwkError::Member("x", "43 characters of base64url, the 32 bytes of an Ed25519 public key");
+        check(r#"{"kty":"OKP","crv":"Ed25519"}"#, form.clone());
+        check(r#"{"kty":"OKP","crv":"Ed25519","x":"AAAA"}"#, form);
         check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","d":"AAAA"}}"#), JwkError::Private);
         check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","use":"enc"}}"#), JwkError::Purpose("use"));
         check(
@@ -229,6 +223,7 @@ mod tests {
         );
         check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}","alg":"RS256"}}"#), JwkError::Purpose("alg"));
         check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{RFC9421_TEST_KEY_X}"}}"#), JwkError::TestKey);
+        let weak = JwkError::Weak("no canonical Ed25519 point of large order");
         // The eight points of small order, and non-canonical encodings of some.
         for hex in [
             "0000000000000000000000000000000000000000000000000000000000000000",
@@ -245,7 +240,7 @@ mod tests {
         ] {
             let bytes: Vec<u8> = (0..64).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
             let x = URL_SAFE_NO_PAD.encode(bytes);
-            check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#), JwkError::Weak);
+            check(&format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{x}"}}"#), weak.clone());
         }
     }
 

@@ -2,6 +2,7 @@
 
 pub mod agent_url;
 pub mod amount;
+pub mod content_digest;
 pub mod deferred;
 pub mod directory;
 pub mod entity_tag;

@@ -1,13 +1,19 @@
 //! HTTP Message Signatures (RFC 9421): the fields, the covered components, the signature base.
 //!
 //! Pure: the caller brings the request as it was received and the time. Signing and verifying share one base, so that a
-//! client and the gateway cannot disagree about it. Supported are the derived components of a request, whole fields and
-//! dictionary members (`;key`); anything else makes a signature unusable rather than weaker.
+//! client and the gateway cannot disagree about it. Supported are the derived components of a request and its fields, as
+//! they are, strictly (`;sf`), as bytes (`;bs`) or a dictionary member (`;key`); anything else makes a signature unusable
+//! rather than weaker.
+
+mod component;
+pub mod directory;
 
 use std::fmt::Write as _;
 
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, InnerList, ItemSerializer, ListEntry, ListSerializer, Parser};
+
+pub use component::{Component, ComponentName, Part, field};
 
 /// Longest `Signature-Input`, `Signature`, `Signature-Agent` or `Payment` that is read, all lines joined.
 pub const FIELD_BYTES_MAX: usize = 8 * 1024;
@@ -65,9 +71,12 @@ pub enum SignatureError {
     /// The same component twice.
     #[error("covered component `{0}` stands twice")]
     Repeated(String),
-    /// A covered field or dictionary member is absent from the request.
+    /// A covered field, member or query parameter is absent from the request.
     #[error("covered component `{0}` is not in the request")]
     Absent(String),
+    /// A covered field or query parameter has no single value.
+    #[error("covered component `{0}` can be read in more than one way")]
+    Ambiguous(String),
 }
 
 /// One label of `Signature-Input` with its `Signature`.
@@ -100,140 +109,6 @@ pub struct SignatureParams {
     pub nonce: Option<String>,
     /// Must agree with the key when present.
     pub alg: Option<String>,
-}
-
-/// A covered component (RFC 9421 §2).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Component {
-    /// What it is.
-    pub name: ComponentName,
-    /// The dictionary member, for `"signature-agent";key="sig1"`.
-    pub key: Option<String>,
-}
-
-/// The name of a covered component.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ComponentName {
-    /// `@method`
-    Method,
-    /// `@target-uri`
-    TargetUri,
-    /// `@authority`
-    Authority,
-    /// `@scheme`
-    Scheme,
-    /// `@path`
-    Path,
-    /// `@query`
-    Query,
-    /// `@request-target`
-    RequestTarget,
-    /// A field of the request.
-    Field(HeaderName),
-}
-
-impl ComponentName {
-    fn as_str(&self) -> &str {
-        match self {
-            ComponentName::Method => "@method",
-            ComponentName::TargetUri => "@target-uri",
-            ComponentName::Authority => "@authority",
-            ComponentName::Scheme => "@scheme",
-            ComponentName::Path => "@path",
-            ComponentName::Query => "@query",
-            ComponentName::RequestTarget => "@request-target",
-            ComponentName::Field(name) => name.as_str(),
-        }
-    }
-
-    fn parse(text: &str) -> Option<ComponentName> {
-        Some(match text {
-            "@method" => ComponentName::Method,
-            "@target-uri" => ComponentName::TargetUri,
-            "@authority" => ComponentName::Authority,
-            "@scheme" => ComponentName::Scheme,
-            "@path" => ComponentName::Path,
-            "@query" => ComponentName::Query,
-            "@request-target" => ComponentName::RequestTarget,
-            // Names are lower case in a base (RFC 9421 §2.1); another spelling would let two names mean one field.
-            field if !field.starts_with('@') && !field.bytes().any(|b| b.is_ascii_uppercase()) => {
-                ComponentName::Field(HeaderName::from_bytes(field.as_bytes()).ok()?)
-            }
-            _ => return None,
-        })
-    }
-}
-
-impl Component {
-    /// The identifier as the base writes it: `"signature-agent";key="sig1"`.
-    pub fn identifier(&self) -> String {
-        let mut text = format!("\"{}\"", self.name.as_str());
-        if let Some(key) = &self.key {
-            // Keys are structured-field keys when signing and serialised strings when verified; both escape the same way.
-            let _ = write!(text, ";key=\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
-        }
-        text
-    }
-
-    fn value(&self, request: &RequestView<'_>) -> Result<String, SignatureError> {
-        let path = if request.path.is_empty() { "/" } else { request.path };
-        let query = || request.query.map(|q| format!("?{q}")).unwrap_or_default();
-        Ok(match &self.name {
-            ComponentName::Method => request.method.to_owned(),
-            ComponentName::TargetUri => format!("{}://{}{path}{}", request.scheme, request.authority, query()),
-            ComponentName::Authority => request.authority.to_owned(),
-            ComponentName::Scheme => request.scheme.to_owned(),
-            ComponentName::Path => path.to_owned(),
-            ComponentName::Query => format!("?{}", request.query.unwrap_or("")),
-            ComponentName::RequestTarget => format!("{path}{}", query()),
-            ComponentName::Field(name) => {
-                let joined = field(request.headers, name)?.ok_or_else(|| SignatureError::Absent(self.identifier()))?;
-                match &self.key {
-                    None => joined,
-                    Some(key) => self.member(&joined, key)?,
-                }
-            }
-        })
-    }
-
-    /// One dictionary member, serialised without its key (RFC 9421 §2.1.2).
-    fn member(&self, joined: &str, key: &str) -> Result<String, SignatureError> {
-        let absent = || SignatureError::Absent(self.identifier());
-        let dictionary: Dictionary = Parser::new(joined).parse().map_err(|_| absent())?;
-        Ok(match dictionary.get(key).ok_or_else(absent)? {
-            ListEntry::Item(item) => {
-                let serializer = ItemSerializer::new().bare_item(&item.bare_item);
-                serializer.parameters(&item.params).finish()
-            }
-            ListEntry::InnerList(list) => inner_list_text(list),
-        })
-    }
-}
-
-/// A field's lines, each trimmed, joined by `, ` (RFC 9421 §2.1); `None` when the field is absent.
-///
-/// # Errors
-/// [`SignatureError::Field`] beyond [`FIELD_BYTES_MAX`] or outside visible ASCII.
-pub fn field(headers: &HeaderMap, name: &HeaderName) -> Result<Option<String>, SignatureError> {
-    let mut joined: Option<String> = None;
-    for value in headers.get_all(name) {
-        let bad = || SignatureError::Field(name.as_str().to_owned());
-        let line = std::str::from_utf8(value.as_bytes()).map_err(|_| bad())?.trim_matches([' ', '\t']);
-        if !line.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b)) {
-            return Err(bad());
-        }
-        match &mut joined {
-            None => joined = Some(line.to_owned()),
-            Some(text) => {
-                text.push_str(", ");
-                text.push_str(line);
-            }
-        }
-        if joined.as_ref().is_some_and(|text| text.len() > FIELD_BYTES_MAX) {
-            return Err(bad());
-        }
-    }
-    Ok(joined)
 }
 
 impl LabelledSignature {
@@ -280,18 +155,10 @@ impl LabelledSignature {
         }
         let mut components: Vec<Component> = Vec::with_capacity(list.items.len());
         for item in &list.items {
-            let shown = || ItemSerializer::new().bare_item(&item.bare_item).parameters(&item.params).finish();
-            let unsupported = || SignatureError::Component(shown());
-            let name = item.bare_item.as_string().ok_or_else(unsupported)?;
-            let name = ComponentName::parse(name.as_str()).ok_or_else(unsupported)?;
-            let mut key = None;
-            for (parameter, value) in &item.params {
-                match (&name, parameter.as_str(), value) {
-                    (ComponentName::Field(_), "key", BareItem::String(value)) => key = Some(value.as_str().to_owned()),
-                    _ => return Err(unsupported()),
-                }
-            }
-            let component = Component { name, key };
+            let component = Component::of(item).ok_or_else(|| {
+                let shown = ItemSerializer::new().bare_item(&item.bare_item).parameters(&item.params).finish();
+                SignatureError::Component(shown)
+            })?;
             if components.contains(&component) {
                 return Err(SignatureError::Repeated(component.identifier()));
             }
@@ -312,9 +179,9 @@ impl LabelledSignature {
         self.components.iter().any(|c| c.name == *name)
     }
 
-    /// Whether a whole field is covered (not just a member of it).
+    /// Whether a whole field is covered, as text (not just a member of it).
     pub fn covers_field(&self, name: &str) -> bool {
-        self.field_components(name).any(|c| c.key.is_none())
+        self.field_components(name).any(|c| matches!(c.part, Part::Whole | Part::Strict))
     }
 
     /// Every component that names this field, whole or a member.

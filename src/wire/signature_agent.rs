@@ -5,7 +5,7 @@
 
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
-use super::signature::LabelledSignature;
+use super::signature::{LabelledSignature, Part};
 
 /// Why the agent that a signature names can't be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +40,7 @@ pub fn covered_agent(signature: &LabelledSignature, value: &str) -> Result<Strin
     if covered.next().is_some() {
         return Err(SignatureAgentError::Ambiguous);
     }
-    if let Some(key) = &component.key {
+    if let Part::Member(key) = &component.part {
         return member(&dictionary(value)?, key);
     }
     // The first byte tells the legacy string from a dictionary.

@@ -72,7 +72,7 @@ fn a_changed_writer_is_named() {
 #[test]
 fn a_changed_key_is_named() {
     let key = || Place::Key(KEY.to_owned());
-    check("UPDATE keys SET jwk = '{}'", key(), "its key: expected an Ed25519 key");
+    check("UPDATE keys SET jwk = '{}'", key(), "its key: expected a usable public key");
     let other = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
     check(&format!("UPDATE keys SET jwk = '{other}'"), key(), "the thumbprint of its key");
     check("UPDATE keys SET directory_digest = x'00'", key(), "readable");

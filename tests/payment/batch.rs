@@ -63,7 +63,7 @@ fn the_offer_is_complete_and_says_how_to_sign() {
     assert_eq!(*entry, expect);
     assert_eq!(entry["extra"]["id"].as_str().unwrap().len(), 64);
     let signing = json!({"http-message-signatures": {"info": {"registrationUrl": "https://example.com/register",
-        "signatureSchemes": ["ed25519"], "tags": ["web-bot-auth"]}}});
+        "signatureSchemes": ["ed25519", "ecdsa-p256-sha256", "ecdsa-p384-sha384", "rsa-pss-sha512"], "tags": ["web-bot-auth"]}}});
     assert_eq!(field["extensions"], signing);
     assert!(offer.header("payment-required").unwrap().len() < 2048);
     assert_eq!(offer.json()["accepts"], json!([]));

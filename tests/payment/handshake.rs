@@ -109,6 +109,61 @@ fn every_derived_component_can_be_covered() {
 }
 
 #[test]
+fn an_offer_says_what_has_to_be_signed() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let asked = |settings: &str, accept: &str| {
+        let more = format!("[[routes]]\npath = \"/asked\"\nprice = \"0.01 USD\"\naccept = [{accept}]\n");
+        let toml = site_toml(&origin, &agent, &more).replace("[deferred]\n", &format!("[deferred]\n{settings}\n"));
+        let gateway = Gateway::start(&toml);
+        let answer = get(gateway.addr, "/asked");
+        assert_eq!(answer.status, 402);
+        answer.header("accept-signature").map(str::to_owned)
+    };
+    let field = |components: &str| {
+        Some(format!(r#"sig1=({components} "signature-agent";key="sig1");created;expires;tag="web-bot-auth""#))
+    };
+    assert_eq!(asked("", "\"deferred\""), field("\"payment\""));
+    assert_eq!(asked("require_authority = true", "\"deferred\""), field("\"@authority\" \"payment\""));
+    let path = "\"@method\" \"@path\" \"payment\"";
+    assert_eq!(asked("require_path = true", "\"deferred\", \"crawl\""), field(path));
+    assert_eq!(asked("", "\"batch-settlement\""), field("\"@authority\" \"payment-signature\""));
+    assert_eq!(asked("", "\"crawl\""), field("\"@authority\" \"crawler-exact-price\""));
+}
+
+#[test]
+fn fields_may_be_covered_strictly_or_as_bytes_and_single_query_parameters() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    let covers = ["@method", "@authority", "@query-param?q", "payment!sf", "signature-agent!bs", "accept!bs"];
+    let request = agent.request(gateway.addr, "GET", "/paid/page?q=a+b&r=1").with(|r| {
+        r.covers = covers.map(String::from).to_vec();
+        // Strictly: two spaces are one.
+        r.payment = r.payment.replace(", ", ",  ");
+        r.signed.push(("accept".into(), "text/html;q=0.5".into()));
+    });
+    let answer = exchange(gateway.addr, request.head());
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    // Bytes of the payment field would be covered, and its text could not be shown from the signed base.
+    let bytes = agent.request(gateway.addr, "GET", "/paid/page?q=a").with(|r| {
+        r.covers = ["@authority", "payment!bs", "signature-agent;sig1"].map(String::from).to_vec();
+    });
+    let answer = exchange(gateway.addr, bytes.head());
+    assert_eq!((answer.status, answer.reason()), (400, "invalid_signature"));
+    let twice = agent.request(gateway.addr, "GET", "/paid/page?q=a").with(|r| {
+        r.covers = ["@authority", "@query-param?q", "payment", "signature-agent;sig1"].map(String::from).to_vec();
+    });
+    let head = twice.head().replace("?q=a ", "?q=a&q=a ");
+    let answer = exchange(gateway.addr, head);
+    assert_eq!(answer.status, 402, "the id is for another query: {answer:?}");
+    let dir = gateway.stop().1;
+    let (_, rows, _) = tollgate(dir.path(), &["ledger", "list", "--json", "--ledger", "tollgate.sqlite"]);
+    let row: serde_json::Value = serde_json::from_str(rows.trim()).unwrap();
+    let n = row["n"].as_str().unwrap();
+    let (code, out, _) = tollgate(dir.path(), &["ledger", "verify", n, "--ledger", "tollgate.sqlite"]);
+    assert_eq!(code, 0, "{out}");
+}
+
+#[test]
 fn tokens_and_unknown_members_are_read_in_the_payment() {
     buys(|r| r.payment = r.payment.replace("\"deferred\"", "deferred") + ", note=\"hi\"");
 }

@@ -9,14 +9,17 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer, SigningKey};
 use http::{HeaderMap, HeaderName};
 use tollgate::wire::directory::{Directory, MEDIA_TYPE, WELL_KNOWN};
-use tollgate::wire::jwk::{Jwk, thumbprint};
-use tollgate::wire::signature::{Component, ComponentName, RequestView, SignatureDraft, SignatureParams};
+use tollgate::wire::jwk::Jwk;
+use tollgate::wire::signature::{Component, ComponentName, Part, RequestView, SignatureDraft, SignatureParams};
 
 use super::client::{Answer, exchange};
+use super::keys::OtherKey;
 use super::origin::Origin;
 
 pub struct Agent {
     pub key: SigningKey,
+    /// In its place, where there is one.
+    pub other: Option<OtherKey>,
     /// `http://127.0.0.1:PORT`
     pub url: String,
     pub directory: Origin,
@@ -31,10 +34,15 @@ pub fn now() -> i64 {
 
 impl Agent {
     pub fn start() -> Agent {
+        Agent::start_with(None)
+    }
+
+    /// One that signs with a key of another kind.
+    pub fn start_with(other: Option<OtherKey>) -> Agent {
         let mut seed = [7; 32];
         seed[..8].copy_from_slice(&NEXT_KEY.fetch_add(1, Ordering::Relaxed).to_be_bytes());
         let key = SigningKey::from_bytes(&seed);
-        let body = serde_json::to_string(&Directory::of(&[Jwk::from_public(&key.verifying_key())])).unwrap();
+        let body = serde_json::to_string(&Directory::of(&[public(&key, other.as_ref())])).unwrap();
         let directory = Origin::scripted(move |seen, socket| {
             let (status, body) =
                 if seen.path() == WELL_KNOWN { ("200 OK", body.as_str()) } else { ("404 Not Found", "") };
@@ -42,11 +50,11 @@ impl Agent {
             write!(socket, "HTTP/1.1 {status}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {length}\r\n\r\n{body}")
                 .is_ok()
         });
-        Agent { key, url: format!("http://{}", directory.addr), directory }
+        Agent { key, other, url: format!("http://{}", directory.addr), directory }
     }
 
     pub fn thumbprint(&self) -> String {
-        thumbprint(&self.key.verifying_key())
+        public(&self.key, self.other.as_ref()).public_key(false).unwrap().thumbprint().to_owned()
     }
 
     /// GET, take the offer, sign, send again; whatever comes instead of an offer is the answer.
@@ -86,6 +94,7 @@ impl Agent {
     pub fn signed(&self, authority: &str, method: &str, path: &str, id: &str) -> Signed {
         Signed {
             key: self.key.clone(),
+            other: self.other.clone(),
             method: method.into(),
             authority: authority.into(),
             target: path.into(),
@@ -116,6 +125,8 @@ pub fn field_offer(answer: &Answer) -> serde_json::Value {
 #[derive(Clone, Debug)]
 pub struct Signed {
     pub key: SigningKey,
+    /// Signs in its place, where there is one.
+    pub other: Option<OtherKey>,
     pub method: String,
     pub authority: String,
     /// Path and query.
@@ -124,7 +135,7 @@ pub struct Signed {
     pub carrier: &'static str,
     pub payment: String,
     pub agent: String,
-    /// `@method`, `payment`, or `signature-agent;LABEL` for a member.
+    /// `@method`, `payment`, or `signature-agent;LABEL` for a member; more in `component`.
     pub covers: Vec<String>,
     pub created: i64,
     pub expires: i64,
@@ -177,7 +188,10 @@ impl Signed {
         };
         let draft = SignatureDraft { label: self.label.clone(), components, params };
         let (input, base) = draft.prepare(&view).unwrap();
-        let signature = STANDARD.encode(self.key.sign(base.as_bytes()).to_bytes());
+        let signature = match &self.other {
+            Some(other) => STANDARD.encode(other.sign(base.as_bytes())),
+            None => STANDARD.encode(self.key.sign(base.as_bytes()).to_bytes()),
+        };
         vec![
             (self.carrier, self.payment.clone()),
             ("Signature-Agent", self.agent.clone()),
@@ -200,10 +214,20 @@ impl Signed {
     }
 }
 
+fn public(key: &SigningKey, other: Option<&OtherKey>) -> Jwk {
+    other.map_or_else(|| Jwk::from_public(&key.verifying_key()), OtherKey::jwk)
+}
+
+/// `@method`, `@query-param?name`, `field`, `field;member`, `field!sf`, `field!bs`.
 fn component(text: &str) -> Component {
-    let (name, key) = match text.split_once(';') {
-        Some((name, key)) => (name, Some(key.to_owned())),
-        None => (text, None),
+    if let Some(name) = text.strip_prefix("@query-param?") {
+        return Component::whole(ComponentName::QueryParam(name.to_owned()));
+    }
+    let (name, part) = match text.split_once([';', '!']) {
+        Some((name, "sf")) if text.contains('!') => (name, Part::Strict),
+        Some((name, "bs")) if text.contains('!') => (name, Part::Bytes),
+        Some((name, key)) => (name, Part::Member(key.to_owned())),
+        None => (text, Part::Whole),
     };
     let name = match name {
         "@method" => ComponentName::Method,
@@ -215,5 +239,5 @@ fn component(text: &str) -> Component {
         "@request-target" => ComponentName::RequestTarget,
         field => ComponentName::Field(HeaderName::from_bytes(field.as_bytes()).unwrap()),
     };
-    Component { name, key }
+    Component { name, part }
 }

@@ -7,6 +7,7 @@ pub mod chain;
 pub mod client;
 pub mod facilitator;
 pub mod gateway;
+pub mod keys;
 pub mod mcp;
 pub mod origin;
 pub mod past;

@@ -2,18 +2,17 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use ed25519_dalek::VerifyingKey;
-
 use super::urls;
 use crate::{
     config::{Account, AgentPattern, Identity, Operator, Period, Pin, read::Section, walk::quote},
-    wire::amount::Money,
+    wire::{
+        amount::Money,
+        jwk::{Jwk, JwkError},
+    },
 };
 
-/// Public keys whose private halves are printed in RFC 9421 (`test-key-ed25519`, appendix B.1.4) and RFC 8032 §7.1.
-const PUBLISHED: [&str; 2] =
-    ["JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"];
+/// The public key of RFC 8032 §7.1, whose private half is printed there.
+const RFC8032_KEY_X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
 /// Longest account name.
 const NAME_BYTES_MAX: usize = 64;
 /// Longest text that a statement prints of a party.
@@ -42,6 +41,7 @@ pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
         allow: allow?,
         skew: section.seconds("skew_seconds"),
         allow_test_keys,
+        require_signed_directories: section.flag("require_signed_directories"),
         ca_file: section.text("ca_file").map(|file| base.join(file)),
         fetch: section.seconds("fetch_seconds"),
         directory_bytes: section.number("directory_bytes"),
@@ -53,33 +53,28 @@ pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
 
 /// The canonical JSON (RFC 7638 §3) of a key that can be used.
 fn jwk(section: &Section<'_>, allow_test_keys: bool) -> Option<String> {
-    let (kty, crv, x) = (section.text("kty"), section.text("crv"), section.text("x"));
-    for (key, found, expected) in [("kty", kty, "OKP"), ("crv", crv, "Ed25519")] {
-        if let Some(found) = found.filter(|found| *found != expected) {
-            section.complain(key, format!("expected `\"{expected}\"`, found `{}`", quote(found)), None);
-        }
-    }
-    let x = x.filter(|x| is_usable(section, x))?;
-    if PUBLISHED.contains(&x) && !allow_test_keys {
+    let member = |key| section.text(key).map(str::to_owned);
+    let (crv, x, y, n, e) = (member("crv"), member("x"), member("y"), member("n"), member("e"));
+    let jwk = Jwk { kty: member("kty")?, crv, x, y, n, e, ..Jwk::default() };
+    let published = |name: &str| {
         let help = "use a key of the agent's own; `identity.allow_test_keys = true` is for tests only".to_owned();
-        section.complain("x", "the private half of this key is published, so anybody can sign with it", Some(help));
-        return None;
+        section.complain(name, "the private half of this key is published, so anybody can sign with it", Some(help));
+    };
+    match jwk.public_key(allow_test_keys) {
+        Ok(_) if jwk.x.as_deref() == Some(RFC8032_KEY_X) && !allow_test_keys => published("x"),
+        Ok(key) => return Some(key.canonical_jwk()),
+        Err(error @ JwkError::TestKey) => published(named(&jwk, &error)),
+        Err(error) => section.complain(named(&jwk, &error), error.to_string(), None),
     }
-    let known = kty == Some("OKP") && crv == Some("Ed25519");
-    known.then(|| format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#))
+    None
 }
 
-fn is_usable(section: &Section<'_>, x: &str) -> bool {
-    let Some(bytes) = URL_SAFE_NO_PAD.decode(x).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) else {
-        let message = format!("expected 43 characters of base64url without padding, found `{}`", quote(x));
-        section.complain("x", message, None);
-        return false;
-    };
-    let usable = VerifyingKey::from_bytes(&bytes).is_ok_and(|key| !key.is_weak());
-    if !usable {
-        section.complain("x", "this is no key that a signature can be checked with", None);
+/// The member that the problem is shown at: `n` for what is said of an RSA key as a whole.
+fn named(jwk: &Jwk, error: &JwkError) -> &'static str {
+    match error {
+        JwkError::Weak(_) | JwkError::TestKey if jwk.kty == "RSA" => "n",
+        _ => error.member(),
     }
-    usable
 }
 
 fn patterns(section: &Section<'_>, key: &str) -> Option<Vec<AgentPattern>> {

@@ -105,7 +105,7 @@ impl Audit<'_> {
             self.place = place.clone();
             let jwk: &str = row.get(2)?;
             match public_key(Some(jwk)) {
-                None => return Err(finding(place, "its key", "an Ed25519 key as JWK", jwk)),
+                None => return Err(finding(place, "its key", "a usable public key as JWK", jwk)),
                 Some(key) => same(place.clone(), "the thumbprint of its key", &*thumbprint, key.thumbprint())?,
             }
             let _: [u8; 32] = row.get(3)?;

@@ -19,9 +19,9 @@ const ABSENT: u32 = u32::MAX;
 pub const EVIDENCE_BYTES_MAX: usize = 64 * 1024;
 
 /// Fields of the blob, and the most bytes of those whose size the request does not decide: a signature of any algorithm
-/// that we verify (64) and a SHA-256 thumbprint (43) stay below what they are given here.
+/// that we verify (RSA of 4096 bits: 512) and a SHA-256 thumbprint (43) stay below what they are given here.
 const FIELDS: usize = 10;
-const OTHERS_BYTES_MAX: usize = 48 + 32 + 128 + 64 + 32 + 8 + 2;
+const OTHERS_BYTES_MAX: usize = 48 + 32 + 512 + 64 + 32 + 8 + 2;
 
 /// The most bytes that the blob of a request may have.
 pub(super) fn bytes_max(method: &str, target: &str, base: &str) -> usize {

@@ -23,7 +23,8 @@ pub fn signature_verifies(jwk: Option<&str>, evidence: &Evidence) -> Option<bool
 /// The key of a row of `keys`; `None` where there is none or it is no usable one.
 pub(in crate::ledger) fn public_key(jwk: Option<&str>) -> Option<PublicKey> {
     let jwk: Jwk = serde_json::from_str(jwk?).ok()?;
-    PublicKey::from_x(jwk.x.as_deref()?).ok()
+    // Which keys counted was decided when the payment was taken.
+    jwk.public_key(true).ok()
 }
 
 /// The agent's key and its signature. A row that does not hold the key of its thumbprint shows nothing: the entry may be right.
@@ -44,7 +45,8 @@ fn commitment(entry: &Entry<'_>, evidence: &Evidence, jwk: Option<&str>, checks:
         checks.test("key", true, format!("thumbprint {}", key.thumbprint()), "");
     }
     let verifies = key.verifies(&evidence.signature_base, &evidence.signature);
-    checks.test("signature", verifies, "Ed25519, over the signed text", "it does not verify under the agent's key");
+    let ok = format!("{}, over the signed text", key.algorithm().title());
+    checks.test("signature", verifies, ok, "it does not verify under the agent's key");
 }
 
 pub(super) fn check(entry: &Entry<'_>, evidence: &Evidence, jwk: Option<&str>, checks: &mut Checks) {
@@ -62,9 +64,12 @@ pub(super) fn check(entry: &Entry<'_>, evidence: &Evidence, jwk: Option<&str>, c
 struct Lines<'b>(&'b str);
 
 impl<'b> Lines<'b> {
-    /// The value of a component without parameters: `@path`, `payment`.
+    /// The value of a whole component: `@path`, `payment`, as it is or in its strict form.
     fn value(&self, name: &str) -> Option<&'b str> {
-        let line = |line: &'b str| line.strip_prefix('"')?.strip_prefix(name)?.strip_prefix("\": ");
+        let line = |line: &'b str| {
+            let rest = line.strip_prefix('"')?.strip_prefix(name)?.strip_prefix('"')?;
+            rest.strip_prefix(";sf").unwrap_or(rest).strip_prefix(": ")
+        };
         self.0.lines().find_map(line)
     }
 }
@@ -201,6 +206,7 @@ mod tests {
         let lines =
             Lines("\"@authority\": a.example\n\"@path\": /p\n\"payment-signature\": e30=\n\"@signature-params\": ()");
         assert_eq!((lines.value("@path"), lines.value("payment")), (Some("/p"), None));
+        assert_eq!(Lines("\"payment\";sf: id=1\n\"payment\";key=\"id\": 2").value("payment"), Some("id=1"));
         assert_eq!((lines.value("payment-signature"), lines.value("path")), (Some("e30="), None));
     }
 }

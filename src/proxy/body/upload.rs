@@ -12,6 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::BodyError;
+use super::content::SignedContent;
 use crate::proxy::core::Core;
 use crate::proxy::digest::Digesting;
 use crate::proxy::hold::Held;
@@ -24,6 +25,8 @@ pub enum Fault {
     Slow,
     /// The client broke off, or its framing was wrong.
     Broken,
+    /// It is not the body whose digest was signed.
+    Digest,
 }
 
 /// A request body towards the origin.
@@ -64,6 +67,8 @@ pub struct Watched {
     pub open: Cell<bool>,
     /// Its digest, where somebody asks for it.
     pub digest: Digesting,
+    /// Whether it is the body that was signed for, where a payment says so.
+    pub content: SignedContent,
 }
 
 impl Deref for BodyWatch {
@@ -126,12 +131,19 @@ impl ClientBody {
                     let Ok(data) = frame.into_data() else { continue };
                     self.bytes += data.len() as u64;
                     self.watch.digest.feed(&data);
+                    self.watch.content.feed(&data);
                     self.watch.open.set(!self.incoming.is_end_stream());
                     if self.incoming.is_end_stream() {
                         self.watch.digest.finish();
                     }
                     if self.too_slow() {
                         return self.fail(Fault::Slow);
+                    }
+                    // The last of a body that does not fit must not reach the origin, also where its end is known by its
+                    // length alone.
+                    let is_all = self.incoming.is_end_stream() || self.incoming.size_hint().exact() == Some(0);
+                    if is_all && !self.watch.content.finish() {
+                        return self.fail(Fault::Digest);
                     }
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
@@ -140,6 +152,9 @@ impl ClientBody {
                     self.watch.waiting.set(false);
                     self.watch.open.set(false);
                     self.watch.digest.finish();
+                    if !self.watch.content.finish() {
+                        return self.fail(Fault::Digest);
+                    }
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
@@ -163,6 +178,7 @@ impl Drop for ClientBody {
     fn drop(&mut self) {
         // Nobody waits for the client any more.
         self.watch.waiting.set(false);
+        self.watch.content.give_up();
     }
 }
 

@@ -7,6 +7,7 @@
 //!                                     claim released
 //! origin called  nothing              the same                     the same
 //! head, charged  nothing              the same                     the same
+//! body checked   nothing              the same                     the same
 //! capturing      perhaps the row      nothing is cancelled         the row stands without outcome (unproven), or
 //!                                                                  it never was: nothing given
 //! captured       the row              answer not sent: voided      unproven: see `redeem`
@@ -21,6 +22,7 @@ mod after_body;
 mod answer;
 mod claim;
 mod come_back;
+mod content;
 mod due;
 mod ear;
 mod mcp;
@@ -134,6 +136,9 @@ impl Exchange {
 
     /// Claim, origin, capture, answer.
     async fn on_credit(&self, proof: &Proof, outbound: Outbound, mut scene: Scene) {
+        if let Err(refusal) = self.expect_content(proof, &outbound) {
+            return scene.tell(Err(refusal.into()));
+        }
         let store = scene.core.shared.store.clone();
         let mut claim = match self.claim(&store).await {
             Ok(claim) => claim,
@@ -150,6 +155,15 @@ impl Exchange {
                 return scene.tell(verdict);
             }
         };
+        match self.content_fits(&mut scene).await {
+            Some(Ok(())) => {}
+            // The claim is released.
+            Some(Err(refusal)) => {
+                drop((claim, response));
+                return scene.tell(Err(refusal.into()));
+            }
+            None => return,
+        }
         let mut posting = self.posting(&scene.core, response.status().as_u16(), None);
         if let Some(price) = self.named.get() {
             // The claim was for the bid; what is less goes back to the account.

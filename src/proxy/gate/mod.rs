@@ -117,6 +117,7 @@ impl Visit<'_> {
                     return Refused { refusal, extra: Box::new(extra) };
                 }
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
+                extra.asked_signature = self.offer.cover().map(|cover| cover.asked(&shared.rules));
                 extra.is_text = self.offer.is_text();
                 extra.varies = self.offer.has_two_bodies();
                 extra.offer_field = self.offer.field(&filling);

@@ -174,6 +174,7 @@ impl Visit<'_> {
                     base: candidate.base,
                     signature: candidate.signature,
                     verified_ms: now_ms,
+                    content: candidate.content,
                 },
             },
         })
@@ -205,10 +206,7 @@ impl Visit<'_> {
             None => shared.keys.ask(agent, candidate.keyid.clone()).await,
         };
         match found {
-            Lookup::Key(key) if key.public.verifies(candidate.base.as_bytes(), &candidate.signature) => {
-                Ok((key, account))
-            }
-            Lookup::Key(_) => Err(invalid("the signature does not verify over the base that the request gives".into())),
+            Lookup::Key(key) => candidate.is_by(&key.public).map(|()| (key, account)),
             Lookup::NoSuchKey => Err(Reason::KeyUnknown.into()),
             Lookup::Unavailable { retry_after, reason } => {
                 Err(Refusal::new(Reason::DirectoryUnavailable, reason).retry_after(retry_after))
