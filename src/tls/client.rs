@@ -21,7 +21,7 @@ pub fn http(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
 /// Settings for PostgreSQL over TLS.
 ///
 /// # Errors
-/// As [`http`].
+/// As [`http()`].
 pub fn database(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, String> {
     plain(ca_file).map(Arc::new)
 }
