@@ -14,6 +14,8 @@ mod books;
 mod corrections;
 #[path = "cli/demo.rs"]
 mod demo;
+#[path = "cli/explain.rs"]
+mod explain;
 #[path = "cli/exports.rs"]
 mod exports;
 #[path = "cli/keys.rs"]

@@ -156,7 +156,7 @@ fn tokens<'c>(config: &'c Config, route: &Route) -> impl Iterator<Item = &'c Tok
 }
 
 /// ` by deferred or exact (USDC on eip155:8453)`
-fn accepts(config: &Config, route: &Route) -> String {
+pub(super) fn accepts(config: &Config, route: &Route) -> String {
     if route.price.is_none() {
         return String::new();
     }
@@ -203,7 +203,7 @@ fn accepts_json(config: &Config, route: &Route) -> Value {
     Value::Array(ways.collect())
 }
 
-fn origin_url(origin: &config::Origin) -> String {
+pub(super) fn origin_url(origin: &config::Origin) -> String {
     if let Some(socket) = &origin.socket {
         return format!("unix:{}", socket.display());
     }

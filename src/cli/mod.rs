@@ -6,6 +6,8 @@
 pub mod check;
 mod demo;
 mod directory;
+mod explain;
+mod explain_request;
 mod healthcheck;
 mod keygen;
 mod ledger;
@@ -51,6 +53,8 @@ enum Command {
     Check(Check),
     /// Request a page, and pay for it if it has a price.
     Pay(Box<pay::Pay>),
+    /// Show what a captured request says: its payment, and for each signature what was signed and whether it holds.
+    ExplainRequest(explain_request::ExplainRequest),
     /// Ask a running gateway how it is.
     Healthcheck(healthcheck::Healthcheck),
     /// Make a key for an agent, or a wallet.
@@ -78,7 +82,8 @@ struct Completions {
 
 /// Say what a configuration means, or everything that is wrong with it.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  tollgate check -c tollgate.toml\n  tollgate check --json | jq .problems")]
+#[command(after_help = "Examples:\n  tollgate check -c tollgate.toml\n  tollgate check --json | jq .problems\n  \
+                        tollgate check --explain GET https://example.com/articles/1")]
 struct Check {
     /// The configuration.
     #[arg(short, long, value_name = "FILE", default_value = "tollgate.toml")]
@@ -89,6 +94,9 @@ struct Check {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+    /// Say which route a request takes, what it costs, and why.
+    #[arg(long, num_args = 2, value_names = ["METHOD", "URL"], conflicts_with = "json")]
+    explain: Option<Vec<String>>,
 }
 
 /// How a command ended.
@@ -122,7 +130,10 @@ pub fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Demo(demo) => demo.run().into(),
         Command::Run(run) => run.run().into(),
-        Command::Check(Check { config, sandbox, json }) => {
+        Command::Check(Check { config, sandbox, explain: Some(asked), .. }) => {
+            explained(&config, sandbox, &asked).into()
+        }
+        Command::Check(Check { config, sandbox, json, explain: None }) => {
             let (text, code) = check::check(&config, std::env::vars(), Options { sandbox }, json, color());
             // A report of mistakes is what `--json` is asked for; without it they are an error.
             if code == 0 || json {
@@ -133,6 +144,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Command::Pay(pay) => pay.run().into(),
+        Command::ExplainRequest(explain) => explain.run().into(),
         Command::Healthcheck(healthcheck) => healthcheck.run().into(),
         Command::Keygen(keygen) => keygen.run().into(),
         Command::Directory(directory) => directory.run().into(),
@@ -150,4 +162,26 @@ pub fn main() -> ExitCode {
 /// Whether errors may be coloured: on a terminal, unless NO_COLOR is set.
 fn color() -> bool {
     output::Paint::stderr().0
+}
+
+/// `check --explain`: 0 for a request that would be served, paid or free; 5 for one that would not.
+fn explained(path: &std::path::Path, sandbox: bool, asked: &[String]) -> Exit {
+    let config = match crate::config::load_with(path, std::env::vars(), Options { sandbox }) {
+        Ok(config) => config,
+        Err(errors) => {
+            output::note(&errors.render(color()));
+            return Exit::Unusable;
+        }
+    };
+    let [method, url] = asked else { return Exit::Unusable };
+    match explain::explain(&config, method, url) {
+        Ok((text, served)) => {
+            output::say(&text);
+            if served { Exit::Done } else { Exit::NotFound }
+        }
+        Err(why) => {
+            output::error(why);
+            Exit::Unusable
+        }
+    }
 }
