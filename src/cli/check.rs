@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::config::{self, AgentPattern, Config, Options, Period, Route, Scheme};
+use crate::config::{self, AgentPattern, Charge, Config, Options, Period, Route, Scheme};
 use crate::payment::token::Token;
 use crate::server::files;
 
@@ -90,8 +90,9 @@ fn summary(path: &Path, config: &Config) -> String {
         let place = format!("{}{}{sold}", route.host.as_deref().unwrap_or_default(), route.path);
         let price = route.price.map_or_else(|| "free".to_owned(), |price| price.to_string());
         let origin = &config.origins[route.origin].name;
+        let who = if route.charge == Charge::Agents { ", agents only" } else { "" };
         let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
-        line("route", format!("{methods} {place}  {price}{}{to}", accepts(config, route)));
+        line("route", format!("{methods} {place}  {price}{}{who}{to}", accepts(config, route)));
     }
     for facilitator in config.facilitators.iter().filter(|_| !config.exact.sandbox) {
         line("settles", format!("{} = {}", facilitator.name, facilitator.url));
@@ -119,6 +120,7 @@ fn summary_json(config: &Config) -> Value {
                 "sells": route.selector.as_ref().map(ToString::to_string),
                 "price": route.price.map(|price| price.to_string()),
                 "accept": accepts_json(config, route),
+                "charge": if route.charge == Charge::Agents { "agents" } else { "everyone" },
                 "origin": &*config.origins[route.origin].name,
             })
         })

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use crate::wire::amount::{Money, Units};
+use crate::{
+    pricing::Crawlers,
+    wire::amount::{Money, Units},
+};
 
 /// `[identity]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +13,8 @@ pub struct Identity {
     /// `allow`: agents whose directories may be fetched: `https://signer.example.com`, `https://*.example.com`, `any`.
     /// Agents named by accounts are allowed too.
     pub allow: Vec<AgentPattern>,
+    /// `crawlers` and `crawlers_ignore`, with the shipped list: whose User-Agent makes a request an agent's.
+    pub crawlers: Crawlers,
     /// `skew_seconds` (30, at most 300).
     pub skew: Duration,
     /// `allow_test_keys` (false): accept the published test keys of RFC 9421.

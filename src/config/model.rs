@@ -174,6 +174,8 @@ pub struct Offers {
     pub secret_file: PathBuf,
     /// `ttl_seconds` (300, 10..=3600): how long an offer stands.
     pub ttl: Duration,
+    /// `html` (true): browsers get a page for people.
+    pub html: bool,
 }
 
 /// `[deferred]`
@@ -270,6 +272,8 @@ pub struct Route {
     pub origin_price: bool,
     /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
     pub accept: Vec<Scheme>,
+    /// `charge` (`"everyone"`): who pays.
+    pub charge: Charge,
     /// `settle` (`"on_head"`): when `exact` and `upto` are settled.
     pub settle: Settle,
     /// `description`, for offers.
@@ -329,6 +333,15 @@ pub enum ChargeOn {
     Success,
     /// Just these, each 200 to 299.
     These(Vec<u16>),
+}
+
+/// Who pays for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// Whoever asks.
+    Everyone,
+    /// Agents, as far as they show that they are some; everybody else passes free.
+    Agents,
 }
 
 /// When `exact` is settled.

@@ -11,6 +11,7 @@ pub mod ticker;
 
 pub mod stack;
 
+pub mod agents;
 pub mod forwarded;
 pub mod framing;
 pub mod target;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::discovery;
 use crate::{
     config::{
-        Account, BatchSettlement, ChargeOn, Deferred, Exact, Mcp, Origin, Route, Scheme, Server, Settle,
+        Account, BatchSettlement, Charge, ChargeOn, Deferred, Exact, Mcp, Origin, Route, Scheme, Server, Settle,
         read::Section,
         walk::{nearest, quote},
     },
@@ -99,6 +99,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         price: price?,
         origin_price: origin_price(section, priced),
         accept: accept?,
+        charge: charge(section, priced),
         settle: match section.text("settle") {
             Some("first") => Settle::First,
             Some("after_body") => Settle::AfterBody,
@@ -112,6 +113,20 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         charge_on: charge_on?,
         allow_method_override,
     })
+}
+
+fn charge(section: &Section<'_>, priced: bool) -> Charge {
+    if section.text("charge") != Some("agents") {
+        return Charge::Everyone;
+    }
+    if !priced {
+        let help = "remove it, or give the route a `price`".to_owned();
+        section.complain("charge", "nobody pays for a free route", Some(help));
+    } else if super::mcp::sells_part(section) {
+        let help = "remove it: whoever calls pays".to_owned();
+        section.complain("charge", "only agents call an MCP server", Some(help));
+    }
+    Charge::Agents
 }
 
 fn price(section: &Section<'_>, text: &str) -> Option<Option<Money>> {
@@ -413,6 +428,9 @@ pub(super) fn hash(
         ]);
         if let (Some(selector), Some(line)) = (&route.selector, line.as_array_mut()) {
             line.push(json!(selector.to_string()));
+        }
+        if let (Charge::Agents, Some(line)) = (route.charge, line.as_array_mut()) {
+            line.push(json!({"charge": "agents"}));
         }
         line.to_string()
     };

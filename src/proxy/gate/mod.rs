@@ -11,15 +11,16 @@ use http::header::{self, HeaderMap};
 use super::core::Core;
 use super::exchange::No;
 use super::mcp::Call;
-use super::rescue::{Extra, Refused};
+use super::rescue::{Extra, Kind, Refused};
 use super::target::Target;
+use crate::config::Charge;
 use crate::payment::id::{Resource, SealedId};
 use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
 use crate::payment::pieces::Filling;
 use crate::payment::presented::{Presented, Words};
 use crate::payment::reason::{Reason, Refusal};
-use crate::payment::{batch, crawl};
+use crate::payment::{batch, crawl, page};
 use crate::wire::amount::Money;
 use crate::wire::signature::RequestView;
 use crate::wire::x402::payload::Payload;
@@ -42,6 +43,8 @@ pub struct Visit<'a> {
     pub signs: bool,
     /// Whose words refusals are told in.
     pub words: Words,
+    /// A browser wants a page to show.
+    pub is_browser: bool,
     /// What it calls, at an MCP server.
     pub call: Option<&'a Call>,
 }
@@ -117,8 +120,12 @@ impl Visit<'_> {
                     return Refused { refusal, extra: Box::new(extra) };
                 }
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
-                extra.is_text = self.offer.is_text();
-                extra.varies = self.offer.has_two_bodies();
+                extra.kind = if self.offer.is_text() { Kind::Text } else { Kind::Json };
+                if self.is_browser && reason == Reason::PaymentRequired {
+                    extra.kind = Kind::Html;
+                    extra.offer_body = Some(page::page(self.offer, &filling, &self.page_words()));
+                }
+                extra.vary = self.varies();
                 extra.offer_field = self.offer.field(&filling);
             }
             _ => {}
@@ -146,10 +153,42 @@ impl Visit<'_> {
 
     fn names_price(&self, refused: &mut Refused, price: Money) {
         let text = crawl::text_of(price);
+        if refused.extra.kind == Kind::Html {
+            let filling = Filling { resource: &self.url(), ids: &[], signed: &[], error: "", message: "" };
+            let words = page::Words { price: Some(&text), ..self.page_words() };
+            refused.extra.offer_body = Some(page::page(self.offer, &filling, &words));
+            refused.extra.crawler_price = Some(text);
+            return;
+        }
         let Refusal { reason, detail, .. } = &refused.refusal;
         let message = if detail.is_empty() { reason.meaning() } else { detail };
         refused.extra.offer_body = Some(format!("{message}\nPrice: {text}\n"));
         refused.extra.crawler_price = Some(text);
+    }
+
+    /// What a page says besides the offer.
+    fn page_words(&self) -> page::Words<'_> {
+        let config = &self.core.shared.config;
+        page::Words {
+            description: config.routes[self.route].description.as_deref(),
+            seller: config.operator.name.as_deref().unwrap_or_else(|| self.target.host()),
+            email: config.operator.email.as_deref(),
+            terms_url: config.deferred.terms_url.as_deref(),
+            registration_url: config.deferred.registration_url.as_deref(),
+            price: None,
+        }
+    }
+
+    /// What the body of an offer depends on.
+    fn varies(&self) -> Option<&'static str> {
+        let has_page = self.call.is_none() && self.core.shared.config.offers.html;
+        let for_agents = self.core.shared.config.routes[self.route].charge == Charge::Agents;
+        match (has_page || for_agents, self.offer.has_two_bodies()) {
+            (false, false) => None,
+            (false, true) => Some("Accept, Signature-Agent"),
+            (true, false) => Some("Accept, User-Agent"),
+            (true, true) => Some("Accept, Signature-Agent, User-Agent"),
+        }
     }
 
     /// An id for each entry of the offer.

@@ -110,6 +110,7 @@ impl Call {
             method: &Method::POST,
             signs: self.signs,
             words: self.words,
+            is_browser: false,
             call: Some(self),
         })
     }

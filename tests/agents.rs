@@ -1,0 +1,8 @@
+//! Agents and people: who pays, what browsers see, what single agents get.
+
+mod support;
+
+#[path = "agents/charge.rs"]
+mod charge;
+#[path = "agents/page.rs"]
+mod page;
