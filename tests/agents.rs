@@ -6,3 +6,5 @@ mod support;
 mod charge;
 #[path = "agents/page.rs"]
 mod page;
+#[path = "agents/rules.rs"]
+mod rules;

@@ -1,6 +1,6 @@
 //! Whose signatures count, who owes what is bought, and who sells.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     pricing::Crawlers,
@@ -43,6 +43,29 @@ pub enum AgentPattern {
     Exact(String),
     /// `https://*.example.com`: any host below; holds `.example.com`.
     Below(String),
+}
+
+impl AgentPattern {
+    /// How closely it names an agent, if it does; an origin as it stands beats any pattern, and a longer one a shorter.
+    pub fn closeness(&self, agent: &str) -> Option<usize> {
+        // Patterns admit https only; plain HTTP is for origins that are listed one by one.
+        let host = agent.strip_prefix("https://");
+        match self {
+            AgentPattern::Exact(origin) => (origin == agent).then_some(usize::MAX),
+            AgentPattern::Below(suffix) => host.filter(|host| host.ends_with(suffix.as_str())).map(|_| suffix.len()),
+            AgentPattern::Any => host.map(|_| 0),
+        }
+    }
+}
+
+impl fmt::Display for AgentPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AgentPattern::Any => f.write_str("any"),
+            AgentPattern::Exact(origin) => f.write_str(origin),
+            AgentPattern::Below(suffix) => write!(f, "https://*{suffix}"),
+        }
+    }
 }
 
 /// A key that the operator vouches for.

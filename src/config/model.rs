@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Account, ConfigErrors, Identity, Listen, Operator, ServerTls, Trust};
+use super::{Account, AgentPattern, AgentRule, ConfigErrors, Identity, Listen, Operator, ServerTls, Then, Trust, Who};
 use crate::{
     ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
@@ -272,6 +272,8 @@ pub struct Route {
     pub origin_price: bool,
     /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
     pub accept: Vec<Scheme>,
+    /// `[[routes.agents]]`: what single agents get.
+    pub agents: Vec<AgentRule>,
     /// `charge` (`"everyone"`): who pays.
     pub charge: Charge,
     /// `settle` (`"on_head"`): when `exact` and `upto` are settled.
@@ -291,6 +293,17 @@ pub struct Route {
     /// `allow_method_override` (false): pass X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override on. Free routes only,
     /// whose path has no price for another method; fields that override the URL are always removed.
     pub allow_method_override: bool,
+}
+
+impl Route {
+    /// The agents that have it free, once they have proven who they are.
+    pub fn admitted(&self) -> impl Iterator<Item = &AgentPattern> {
+        let free = self.agents.iter().filter(|rule| rule.then == Then::Allow);
+        free.filter_map(|rule| match &rule.who {
+            Who::Agent(pattern) => Some(pattern),
+            _ => None,
+        })
+    }
 }
 
 /// `[mcp]`, and the paths at which MCP servers sell.

@@ -65,6 +65,7 @@ reasons! {
     SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";
     KeyUnknown = "key_unknown", 403, "The agent's key directory does not publish the key that signed.", "Publish the key, or sign with one that the directory has; a new key is seen within a minute.";
     PaymentFailed = "payment_failed", 403, "The account would owe more than its limit in this period, or owes in another currency.", "Wait until Retry-After, or ask the operator.";
+    AgentBlocked = "agent_blocked", 403, "The operator does not serve this agent here.", "Ask the operator.";
     Blocked = "blocked", 403, "The operator blocked this account.", "Ask the operator.";
     // Not now.
     DirectoryUnavailable = "directory_unavailable", 503, "The agent's key directory could not be read, so the signature could be neither accepted nor refused.", "See that the directory answers, and send the same request after Retry-After.";

@@ -16,8 +16,9 @@ use super::body::{AnswerBody, Served};
 use super::connection::Client;
 use super::core::{Core, Thread};
 use super::documents::{self, Document};
-use super::exchange::Exchange;
+use super::exchange::{self, Exchange};
 use super::forward::{self, Outbound};
+use super::gate::rules::{self, Claim};
 use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
@@ -103,10 +104,26 @@ async fn answer(
         return Box::pin(mcp::serve(core, client, &target, (index, sold), request)).await;
     }
     let offer = route.and_then(|index| Some((index, core.shared.offers[index].as_ref()?)));
-    let offer = offer.filter(|(index, _)| pays(config, &config.routes[*index], request.headers()));
-    let Some((index, offer)) = offer else {
-        return pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
+    let claim = match &offer {
+        Some((index, _)) if !config.routes[*index].agents.is_empty() => {
+            rules::claim(&config.routes[*index], client, request.headers())?
+        }
+        _ => Claim::Usual,
     };
+    let charged = |index: usize| match claim {
+        Claim::Usual => pays(config, &config.routes[index], request.headers()),
+        Claim::Free => false,
+        Claim::Dearer(_) => true,
+    };
+    let Some((index, offer)) = offer.filter(|(index, _)| charged(*index)) else {
+        let passed = pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
+        return if claim == Claim::Free { passed.map(alone) } else { passed };
+    };
+    let claimed = match claim {
+        Claim::Dearer(rule) => core.shared.claimed[index].get(rule).and_then(Option::as_ref),
+        _ => None,
+    };
+    let (offer, key) = claimed.map_or((offer, &core.shared.route_keys[index]), |of| (&of.offer, &of.key));
     if let Err(refusal) = open(core).await {
         drain::request_body(core, request).await;
         return Err(refusal.into());
@@ -123,12 +140,30 @@ async fn answer(
         target: &target,
         route: index,
         offer,
+        key,
         method: &method,
         signs,
         words,
         is_browser,
         call: None,
     };
+    if !config.routes[index].agents.is_empty()
+        && let Some(admitted) = Box::pin(visit.admits(request.headers())).await
+    {
+        match admitted {
+            Ok(()) => {
+                let passed = pass(core, client, &target, Some(&config.routes[index]), request);
+                return Box::pin(passed).await.map(alone);
+            }
+            // With a payment the gate has the last word.
+            Err(refusal) if matches!(presented, Ok(Presented::Nothing)) => {
+                let refused = visit.refuse(refusal);
+                drain::request_body(core, request).await;
+                return Err(refused);
+            }
+            Err(_) => {}
+        }
+    }
     let refused = match presented {
         // Boxed, for the same reason as below.
         Ok(Presented::Nothing) if config.routes[index].origin_price => {
@@ -276,11 +311,17 @@ async fn pass(
     }
     let outbound = Outbound::new(core, client, target, origin, overrides, request)?;
     let mut response = forward::unpaid(forward::forward(core, outbound).await?);
-    if route.is_some_and(|route| route.price.is_some()) {
+    if route.is_some_and(|route| route.price.is_some() && route.charge == Charge::Agents) {
         // People pass where agents pay: a cache in front must not mix them up.
         response.headers_mut().append(header::VARY, HeaderValue::from_static("User-Agent"));
     }
     Ok(response)
+}
+
+/// An answer that others pay for.
+fn alone(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    exchange::make_private(response.headers_mut());
+    response
 }
 
 /// A request for what the gateway may answer itself: the origin's answer goes before ours.

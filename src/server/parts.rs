@@ -68,6 +68,7 @@ impl Parts {
             accounts: Accounts::of(&config),
             store: store.clone(),
             answers: answers.map_or_else(|| Answers::new(kept_bytes), |shared| shared.answers.clone()),
+            claimed: Shared::claimed_of(&config),
             route_keys: Shared::route_keys_of(&config),
             route_names: Shared::route_names_of(&config),
             catalogue: Shared::catalogue_of(&config, &offers, clock.now_ms() / 1000),

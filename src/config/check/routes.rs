@@ -45,6 +45,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
     let price = section.text("price").and_then(|text| price(section, text));
     let priced = matches!(price, Some(Some(_)));
     let accept = accept(section, priced);
+    let agents = super::rules::rules(section, price.flatten(), accept.as_deref().unwrap_or_default());
     let description = section.text("description").filter(|text| {
         if text.len() > DESCRIPTION_BYTES_MAX {
             let message = format!("expected at most {DESCRIPTION_BYTES_MAX} bytes, found {}", text.len());
@@ -98,6 +99,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         selector: selector?,
         price: price?,
         origin_price: origin_price(section, priced),
+        agents: agents?,
         accept: accept?,
         charge: charge(section, priced),
         settle: match section.text("settle") {
@@ -428,6 +430,11 @@ pub(super) fn hash(
         ]);
         if let (Some(selector), Some(line)) = (&route.selector, line.as_array_mut()) {
             line.push(json!(selector.to_string()));
+        }
+        if let (false, Some(line)) = (route.agents.is_empty(), line.as_array_mut()) {
+            let mut rules: Vec<String> = route.agents.iter().map(|rule| format!("{rule:?}")).collect();
+            rules.sort();
+            line.push(json!({"agents": rules}));
         }
         if let (Charge::Agents, Some(line)) = (route.charge, line.as_array_mut()) {
             line.push(json!({"charge": "agents"}));

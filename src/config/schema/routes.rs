@@ -6,6 +6,38 @@ use super::{Key, Kind, key, optional, required};
 pub(super) const ROUTES_DOC: &str = "What costs what. The most specific host wins, then the most specific path (exact, then {name} \
                           segments, then the longest prefix). No route: free.";
 
+/// Rules for single agents.
+const AGENTS: &[Key] = &[
+    optional(
+        "agent",
+        "\"https://signer.example.com\"",
+        "Verified agents, also \"https://*.example.com\" or \"any\". Their directories may be fetched.",
+    ),
+    optional(
+        "user_agent",
+        "\"GPTBot\"",
+        "A word of User-Agent, which anybody can send: for a higher price, or `block`.",
+    ),
+    Key {
+        name: "addresses",
+        kind: Kind::Texts(&[]),
+        required: false,
+        example: "[\"192.0.2.0/24\"]",
+        doc: "Where they come from: for a higher price, `block`, or `allow`, if you vouch for them.",
+    },
+    optional(
+        "price",
+        "\"0.005 USD\"",
+        "What they pay; a verified agent may pay less than others. An offer says the route's price, and the lower one is charged.",
+    ),
+    key(
+        "allow",
+        Kind::Flag(false),
+        "They get it free. A verified agent signs the request (Web Bot Auth, tag `web-bot-auth`).",
+    ),
+    key("block", Kind::Flag(false), "They get 403 `agent_blocked`."),
+];
+
 pub(super) const ROUTE: &[Key] = &[
     optional("name", "\"articles\"", "For logs and books. Default: host and path as written."),
     optional("host", "\"example.com\"", "Only requests to it, or to hosts below it with `*.example.com`."),
@@ -51,6 +83,11 @@ pub(super) const ROUTE: &[Key] = &[
     ),
     optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
     optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),
+    key(
+        "agents",
+        Kind::List(AGENTS),
+        "What single agents get of it; the closest `agent` counts, a block before anything else, and of claims the dearest price.",
+    ),
     key("discoverable", Kind::Flag(true), "List it in the gateway's discovery documents."),
     key("bazaar", Kind::Table(BAZAAR), "How it is asked for and what it answers, for catalogues (x402's bazaar)."),
     optional("origin", "\"default\"", "Name of the origin. Default: [origin]."),

@@ -1,6 +1,7 @@
 //! The gate of a priced route: no payment → an offer; a payment → the checks, cheap and local first; then a permit.
 
 mod exact;
+pub mod rules;
 mod signed;
 
 use std::rc::Rc;
@@ -19,6 +20,7 @@ use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
 use crate::payment::pieces::Filling;
 use crate::payment::presented::{Presented, Words};
+use crate::payment::quoted::RouteKey;
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::{batch, crawl, page};
 use crate::wire::amount::Money;
@@ -35,8 +37,10 @@ pub struct Visit<'a> {
     pub target: &'a Target,
     /// Its route, by the index.
     pub route: usize,
-    /// The offer of its route.
+    /// The offer of its route, to whom it claims to be.
     pub offer: &'a PreparedOffer,
+    /// What x402 v1 knows that by.
+    pub key: &'a RouteKey,
     /// Its method as received.
     pub method: &'a Method,
     /// The client shows that it can sign requests.

@@ -107,6 +107,7 @@ impl Call {
             target: &self.target,
             route: self.route,
             offer,
+            key: core.shared.route_keys.get(self.route)?,
             method: &Method::POST,
             signs: self.signs,
             words: self.words,
