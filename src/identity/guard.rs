@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn only_listed_origins_may_be_plain_private_or_at_another_port() {
         let admits = |patterns: &[AgentPattern], agent: &str| {
-            let admission = Policy::new(patterns, &[]).admits(&AgentUrl::parse(agent).unwrap());
+            let admission = Policy::new(patterns, &[], std::iter::empty()).admits(&AgentUrl::parse(agent).unwrap());
             admission.map(|admission| admission.private_ok)
         };
         let any = [AgentPattern::Any];
