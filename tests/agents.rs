@@ -6,5 +6,7 @@ mod support;
 mod charge;
 #[path = "agents/page.rs"]
 mod page;
+#[path = "agents/rates.rs"]
+mod rates;
 #[path = "agents/rules.rs"]
 mod rules;

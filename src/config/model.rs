@@ -123,8 +123,21 @@ pub struct Limits {
     pub tunnel: Duration,
     /// `connections` (16384): open client connections of the process; more are closed at once.
     pub connections: usize,
+    /// `failures_per_minute` (60), `failures_burst` (120): of one network, in verifying; more are 429.
+    pub failures: Rate,
+    /// `agent_requests_per_minute` (0: any), `agent_requests_burst` (100): of one verified agent; more are 429.
+    pub agent_requests: Rate,
     /// `requests_in_flight` (4096): requests being served by the process; more are 503.
     pub requests_in_flight: usize,
+}
+
+/// How often something may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run; 0 for any number.
+    pub per_minute: u64,
+    /// At once.
+    pub burst: u64,
 }
 
 /// `[origin]`, `[origins.NAME]`: a server that the gateway forwards to.

@@ -221,6 +221,23 @@ const LIMITS: &[Key] = &[
     ),
     count("write_stall_seconds", 30, 1, 3600, "A client that takes no byte for this long is dropped."),
     count("connections", 16384, 1, 1_000_000, "Open client connections; more are closed at once."),
+    count(
+        "failures_per_minute",
+        60,
+        0,
+        1_000_000,
+        "Payments and signatures that do not verify, from one network (IPv4 /24, IPv6 /56; not from this machine); its next are \
+         answered with 429 before they are looked at. 0 for any number.",
+    ),
+    count("failures_burst", 120, 1, 1_000_000, "So many at once."),
+    count(
+        "agent_requests_per_minute",
+        0,
+        0,
+        1_000_000,
+        "Requests that one verified agent signs; more are answered with 429, uncharged. 0 for any number.",
+    ),
+    count("agent_requests_burst", 100, 1, 1_000_000, "So many at once."),
     count("requests_in_flight", 4096, 1, 1_000_000, "Requests being served; more are answered with 503."),
 ];
 

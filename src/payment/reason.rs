@@ -74,6 +74,7 @@ reasons! {
     PaymentUnresolved = "payment_unresolved", 503, "Whether an earlier payment for this resource moved money is not known yet.", "Send the earlier payment again after Retry-After, or ask the operator; no new payment is taken for it.";
     FacilitatorUnavailable = "facilitator_unavailable", 503, "The facilitator could not be asked, so the payment could be neither accepted nor refused; nothing was charged.", "Send the same payment after Retry-After.";
     LedgerUnavailable = "ledger_unavailable", 503, "Payments can't be recorded now, so none is taken.", "Send the same request after Retry-After.";
+    RateLimited = "rate_limited", 429, "This agent asked too often, or too many payments or signatures from this network did not verify.", "Wait until Retry-After; correct what fails before sending it again.";
     TooManyClaims = "too_many_claims", 429, "Too many payments of this account were dropped before they were served.", "Slow down; read answers to their end.";
     // The origin.
     OriginUnreachable = "origin_unreachable", 502, "The origin could not be connected to.", "Try again later; nothing was charged unless the payment response says so.";

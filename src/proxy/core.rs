@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::answers::Answers;
 use super::origin::OriginPool;
+use super::rates::Buckets;
 use super::ticker::Ticker;
 use crate::clock::Clock;
 use crate::config::{AgentPattern, AgentRule, Config, Route, Scheme, Then};
@@ -58,6 +59,10 @@ pub struct Shared {
     pub accounts: Accounts,
     /// The keys of agents.
     pub keys: Keys,
+    /// What did not verify, by network.
+    pub failures: Buckets,
+    /// Requests of verified agents, by agent.
+    pub agent_requests: Buckets,
     /// Who verifies and settles token payments.
     pub facilitators: Facilitators,
     /// The books.

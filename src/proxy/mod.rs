@@ -14,6 +14,7 @@ pub mod stack;
 pub mod agents;
 pub mod forwarded;
 pub mod framing;
+pub mod rates;
 pub mod target;
 
 pub mod drain;

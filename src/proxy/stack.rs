@@ -23,7 +23,7 @@ use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
 use super::trace::Trace;
-use super::{agents, drain, forwarded, framing, mcp, named};
+use super::{agents, drain, forwarded, framing, mcp, named, rates};
 use crate::config::{Charge, Config, Discovery, Route};
 use crate::payment::crawl;
 use crate::payment::permit::Permit;
@@ -142,6 +142,7 @@ async fn answer(
         offer,
         key,
         method: &method,
+        network: rates::network(client.ip),
         signs,
         words,
         is_browser,

@@ -1,8 +1,10 @@
 //! `[[routes.agents]]`: what single agents get.
 
+use std::time::{Duration, Instant};
+
 use crate::charge::FIREFOX;
 use crate::support::agent::{Signed, field_offer};
-use crate::support::client::get;
+use crate::support::client::{PATIENCE, get};
 use crate::support::gateway::tollgate;
 use crate::support::*;
 
@@ -207,4 +209,22 @@ fn an_address_is_the_clients_and_only_a_trusted_proxy_may_name_another() {
     assert_eq!(ask(&Gateway::start(&toml)).status, 402);
     let trusting = toml.replace("cores = 2", "cores = 2\ntrusted_proxies = [\"127.0.0.1\"]");
     assert_eq!(ask(&Gateway::start(&trusting)).status, 200);
+}
+
+#[test]
+fn a_reload_lets_an_agent_in_that_was_unknown_before() {
+    let (origin, agent, other) = (Origin::start(), Agent::start(), Agent::start());
+    let toml = site_toml(&origin, &agent, "");
+    let gateway = Gateway::start(&toml);
+    let request = signed(&other, &gateway, "/paid/page");
+    assert_eq!(exchange(gateway.addr, request.head()).status, 402);
+    let rules = format!("{toml}[[routes.agents]]\nagent = \"{}\"\nallow = true\n", other.url);
+    std::fs::write(gateway.dir.path().join("tollgate.toml"), rules).unwrap();
+    gateway.signal("HUP");
+    let since = Instant::now();
+    while !gateway.log().contains("the configuration was read again") {
+        assert!(since.elapsed() < PATIENCE, "{}", gateway.log());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    assert_eq!(exchange(gateway.addr, request.head()).status, 200);
 }

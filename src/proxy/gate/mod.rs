@@ -4,6 +4,7 @@ mod exact;
 pub mod rules;
 mod signed;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::Method;
@@ -43,6 +44,8 @@ pub struct Visit<'a> {
     pub key: &'a RouteKey,
     /// Its method as received.
     pub method: &'a Method,
+    /// The network that it comes from, where that counts.
+    pub network: Option<IpAddr>,
     /// The client shows that it can sign requests.
     pub signs: bool,
     /// Whose words refusals are told in.
@@ -58,6 +61,7 @@ pub struct Visit<'a> {
 /// # Errors
 /// The refusal of the first check that failed.
 pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap) -> Result<Permit, Refused> {
+    visit.has_patience().map_err(|refusal| visit.refuse(refusal))?;
     let judged = match presented {
         Presented::Payment(payment) => visit.deferred(payment, headers).await,
         Presented::X402(payload) if payload.scheme == batch::SCHEME => visit.batch(&payload, headers).await,
@@ -65,7 +69,7 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
         Presented::X402(payload) => visit.exact(&payload).await,
         Presented::Nothing => Err(Reason::PaymentRequired.into()),
     };
-    judged.map_err(|refusal| visit.refuse(refusal))
+    judged.map_err(|refusal| visit.refuse(visit.noted(refusal)))
 }
 
 /// The same for a token payment, which needs nothing but itself.
@@ -73,13 +77,18 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
 /// # Errors
 /// The refusal of the first check that failed.
 pub async fn judge_token(visit: &Visit<'_>, payload: &Payload) -> Result<Permit, Refused> {
-    visit.exact(payload).await.map_err(|refusal| visit.refuse(refusal))
+    visit.has_patience().map_err(|refusal| visit.refuse(refusal))?;
+    visit.exact(payload).await.map_err(|refusal| visit.refuse(visit.noted(refusal)))
 }
 
 /// Whether a client shows that it can sign requests: it names itself as a signing agent, or asks for `deferred`.
 pub fn signs(headers: &HeaderMap) -> bool {
     let names_it = |value: &header::HeaderValue| value.to_str().is_ok_and(|text| text.contains("deferred"));
     headers.contains_key("signature-agent") || headers.get_all(header::ACCEPT).iter().any(names_it)
+}
+
+fn too_often(seconds: u64) -> Refusal {
+    Refusal::from(Reason::RateLimited).retry_after(seconds)
 }
 
 impl Visit<'_> {
@@ -135,6 +144,31 @@ impl Visit<'_> {
             _ => {}
         }
         Refused { refusal, extra: Box::new(extra) }
+    }
+
+    /// Whether one more payment or signature from this network is looked at.
+    fn has_patience(&self) -> Result<(), Refusal> {
+        let shared = &*self.core.shared;
+        let Some(network) = &self.network else { return Ok(()) };
+        shared.failures.has(network, shared.clock.now_ms()).map_err(too_often)
+    }
+
+    /// Notes a refusal against the network if it took curve work or a fetch to find.
+    fn noted(&self, refusal: Refusal) -> Refusal {
+        use Reason::{DirectoryUnavailable, InvalidSignature, KeyUnknown, PaymentRefused};
+        let is_costly = matches!(refusal.reason, InvalidSignature | KeyUnknown | DirectoryUnavailable | PaymentRefused);
+        if let Some(network) = self.network.as_ref().filter(|_| is_costly) {
+            let shared = &*self.core.shared;
+            // What is over the limit by now was looked at already.
+            _ = shared.failures.take(network, shared.clock.now_ms());
+        }
+        refusal
+    }
+
+    /// Notes a request of a proven agent.
+    fn meet(&self, agent: &str) -> Result<(), Refusal> {
+        let shared = &*self.core.shared;
+        shared.agent_requests.take(&agent, shared.clock.now_ms()).map_err(too_often)
     }
 
     /// The refusal of an exchange, likewise.

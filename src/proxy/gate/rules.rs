@@ -89,6 +89,9 @@ impl Visit<'_> {
         }
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
+        if let Err(refusal) = self.has_patience() {
+            return Some(Err(refusal));
+        }
         let candidates = match signed::candidates(&self.view(headers), &COVER, &shared.rules, now_ms) {
             Ok(candidates) => candidates,
             Err(refusal) => return Some(Err(refusal)),
@@ -104,11 +107,11 @@ impl Visit<'_> {
                 return Some(Err(Reason::Blocked.into()));
             }
             match self.key_of(&candidate, agent, now_ms).await {
-                Ok(_) => return Some(Ok(())),
+                Ok(key) => return Some(self.meet(&key.record.agent)),
                 Err(refusal) => _ = refused.get_or_insert(refusal),
             }
         }
-        refused.map(Err)
+        refused.map(|refusal| Err(self.noted(refusal)))
     }
 
     /// What a proven agent is charged where this much of this class was sealed, or stands in the offer.

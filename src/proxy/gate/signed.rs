@@ -193,7 +193,10 @@ impl Visit<'_> {
         let mut refusal = None;
         for candidate in candidates {
             match self.prove_one(&candidate, now_ms).await {
-                Ok((key, account)) => return Ok(Proven { candidate, key, account }),
+                Ok((key, account)) => {
+                    self.meet(&key.record.agent)?;
+                    return Ok(Proven { candidate, key, account });
+                }
                 Err(error) => _ = refusal.get_or_insert(error),
             }
         }
