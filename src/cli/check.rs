@@ -4,7 +4,7 @@ use std::{fmt::Write, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::config::{self, AgentPattern, Config, Options, Period, Route, Scheme};
+use crate::config::{self, AgentRule, Charge, Config, Options, Period, Route, Scheme, Then};
 use crate::payment::token::Token;
 use crate::server::files;
 
@@ -90,15 +90,19 @@ fn summary(path: &Path, config: &Config) -> String {
         let place = format!("{}{}{sold}", route.host.as_deref().unwrap_or_default(), route.path);
         let price = route.price.map_or_else(|| "free".to_owned(), |price| price.to_string());
         let origin = &config.origins[route.origin].name;
+        let who = if route.charge == Charge::Agents { ", agents only" } else { "" };
         let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
-        line("route", format!("{methods} {place}  {price}{}{to}", accepts(config, route)));
+        line("route", format!("{methods} {place}  {price}{}{who}{to}", accepts(config, route)));
+        for rule in &route.agents {
+            line("", format!("{}: {}", rule.name(), then(rule)));
+        }
     }
     for facilitator in config.facilitators.iter().filter(|_| !config.exact.sandbox) {
         line("settles", format!("{} = {}", facilitator.name, facilitator.url));
     }
     for account in &config.accounts {
         let period = period(account.period);
-        let agents: Vec<String> = account.agents.iter().map(agent).collect();
+        let agents: Vec<String> = account.agents.iter().map(ToString::to_string).collect();
         let blocked = if account.blocked { ", blocked" } else { "" };
         line("account", format!("{}  {} a {period}{blocked}: {}", account.name, account.credit, agents.join(", ")));
     }
@@ -119,6 +123,8 @@ fn summary_json(config: &Config) -> Value {
                 "sells": route.selector.as_ref().map(ToString::to_string),
                 "price": route.price.map(|price| price.to_string()),
                 "accept": accepts_json(config, route),
+                "agents": route.agents.iter().map(|rule| json!({ "who": rule.name(), "then": then(rule) })).collect::<Vec<_>>(),
+                "charge": if route.charge == Charge::Agents { "agents" } else { "everyone" },
                 "origin": &*config.origins[route.origin].name,
             })
         })
@@ -129,7 +135,7 @@ fn summary_json(config: &Config) -> Value {
         .map(|account| {
             json!({
                 "name": &*account.name,
-                "agents": account.agents.iter().map(agent).collect::<Vec<_>>(),
+                "agents": account.agents.iter().map(ToString::to_string).collect::<Vec<_>>(),
                 "credit": account.credit.to_string(),
                 "period": period(account.period),
                 "blocked": account.blocked,
@@ -214,11 +220,12 @@ pub(super) fn origin_url(origin: &config::Origin) -> String {
     }
 }
 
-fn agent(pattern: &AgentPattern) -> String {
-    match pattern {
-        AgentPattern::Any => "any".to_owned(),
-        AgentPattern::Exact(origin) => origin.clone(),
-        AgentPattern::Below(suffix) => format!("https://*{suffix}"),
+/// `0.02 USD`, `free` or `blocked`
+fn then(rule: &AgentRule) -> String {
+    match rule.then {
+        Then::Price(price) => price.to_string(),
+        Then::Allow => "free".to_owned(),
+        Then::Block => "blocked".to_owned(),
     }
 }
 

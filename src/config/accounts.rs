@@ -1,8 +1,11 @@
 //! Whose signatures count, who owes what is bought, and who sells.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use crate::wire::amount::{Money, Units};
+use crate::{
+    pricing::Crawlers,
+    wire::amount::{Money, Units},
+};
 
 /// `[identity]`
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +13,8 @@ pub struct Identity {
     /// `allow`: agents whose directories may be fetched: `https://signer.example.com`, `https://*.example.com`, `any`.
     /// Agents named by accounts are allowed too.
     pub allow: Vec<AgentPattern>,
+    /// `crawlers` and `crawlers_ignore`, with the shipped list: whose User-Agent makes a request an agent's.
+    pub crawlers: Crawlers,
     /// `skew_seconds` (30, at most 300).
     pub skew: Duration,
     /// `allow_test_keys` (false): accept the published test keys of RFC 9421.
@@ -40,6 +45,29 @@ pub enum AgentPattern {
     Exact(String),
     /// `https://*.example.com`: any host below; holds `.example.com`.
     Below(String),
+}
+
+impl AgentPattern {
+    /// How closely it names an agent, if it does; an origin as it stands beats any pattern, and a longer one a shorter.
+    pub fn closeness(&self, agent: &str) -> Option<usize> {
+        // Patterns admit https only; plain HTTP is for origins that are listed one by one.
+        let host = agent.strip_prefix("https://");
+        match self {
+            AgentPattern::Exact(origin) => (origin == agent).then_some(usize::MAX),
+            AgentPattern::Below(suffix) => host.filter(|host| host.ends_with(suffix.as_str())).map(|_| suffix.len()),
+            AgentPattern::Any => host.map(|_| 0),
+        }
+    }
+}
+
+impl fmt::Display for AgentPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AgentPattern::Any => f.write_str("any"),
+            AgentPattern::Exact(origin) => f.write_str(origin),
+            AgentPattern::Below(suffix) => write!(f, "https://*{suffix}"),
+        }
+    }
 }
 
 /// A key that the operator vouches for.

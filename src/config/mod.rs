@@ -13,6 +13,7 @@ mod model;
 mod read;
 mod reference;
 mod report;
+pub mod rules;
 mod schema;
 mod walk;
 
@@ -26,6 +27,7 @@ pub use listen::{Certificate, ForwardedFields, Listen, ServerTls, Trust};
 pub use model::*;
 pub use reference::reference;
 pub use report::ConfigErrors;
+pub use rules::{AgentRule, Then, Who};
 
 use self::{
     environment::Overrides,

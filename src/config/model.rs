@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Account, ConfigErrors, Identity, Listen, Operator, ServerTls, Trust};
+use super::{Account, AgentPattern, AgentRule, ConfigErrors, Identity, Listen, Operator, ServerTls, Then, Trust, Who};
 use crate::{
     ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
@@ -123,8 +123,21 @@ pub struct Limits {
     pub tunnel: Duration,
     /// `connections` (16384): open client connections of the process; more are closed at once.
     pub connections: usize,
+    /// `failures_per_minute` (60), `failures_burst` (120): of one network, in verifying; more are 429.
+    pub failures: Rate,
+    /// `agent_requests_per_minute` (0: any), `agent_requests_burst` (100): of one verified agent; more are 429.
+    pub agent_requests: Rate,
     /// `requests_in_flight` (4096): requests being served by the process; more are 503.
     pub requests_in_flight: usize,
+}
+
+/// How often something may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// In the long run; 0 for any number.
+    pub per_minute: u64,
+    /// At once.
+    pub burst: u64,
 }
 
 /// `[origin]`, `[origins.NAME]`: a server that the gateway forwards to.
@@ -174,6 +187,8 @@ pub struct Offers {
     pub secret_file: PathBuf,
     /// `ttl_seconds` (300, 10..=3600): how long an offer stands.
     pub ttl: Duration,
+    /// `html` (true): browsers get a page for people.
+    pub html: bool,
 }
 
 /// `[deferred]`
@@ -270,6 +285,10 @@ pub struct Route {
     pub origin_price: bool,
     /// `accept` (`["deferred"]`): schemes that pay for it, preferred first.
     pub accept: Vec<Scheme>,
+    /// `[[routes.agents]]`: what single agents get.
+    pub agents: Vec<AgentRule>,
+    /// `charge` (`"everyone"`): who pays.
+    pub charge: Charge,
     /// `settle` (`"on_head"`): when `exact` and `upto` are settled.
     pub settle: Settle,
     /// `description`, for offers.
@@ -287,6 +306,17 @@ pub struct Route {
     /// `allow_method_override` (false): pass X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override on. Free routes only,
     /// whose path has no price for another method; fields that override the URL are always removed.
     pub allow_method_override: bool,
+}
+
+impl Route {
+    /// The agents that have it free, once they have proven who they are.
+    pub fn admitted(&self) -> impl Iterator<Item = &AgentPattern> {
+        let free = self.agents.iter().filter(|rule| rule.then == Then::Allow);
+        free.filter_map(|rule| match &rule.who {
+            Who::Agent(pattern) => Some(pattern),
+            _ => None,
+        })
+    }
 }
 
 /// `[mcp]`, and the paths at which MCP servers sell.
@@ -329,6 +359,15 @@ pub enum ChargeOn {
     Success,
     /// Just these, each 200 to 299.
     These(Vec<u16>),
+}
+
+/// Who pays for a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// Whoever asks.
+    Everyone,
+    /// Agents, as far as they show that they are some; everybody else passes free.
+    Agents,
 }
 
 /// When `exact` is settled.

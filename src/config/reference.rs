@@ -28,7 +28,7 @@ fn section(out: &mut String, key: &Key, path: &str, mark: &str) {
     let (keys, header, mark) = match key.kind {
         Kind::Table(keys) if key.name == "tls" => (keys, format!("[{path}]"), "## "),
         Kind::Table(keys) => (keys, format!("[{path}]"), mark),
-        Kind::List(keys) if key.name == "pins" => (keys, format!("[[{path}]]"), "## "),
+        Kind::List(keys) if matches!(key.name, "pins" | "agents") => (keys, format!("[[{path}]]"), "## "),
         Kind::List(keys) => (keys, format!("[[{path}]]"), mark),
         Kind::Named(keys) => (keys, format!("[{path}.blog]"), "## "),
         _ => return,
@@ -43,7 +43,7 @@ fn section(out: &mut String, key: &Key, path: &str, mark: &str) {
             wrap(out, key.doc);
         }
         let (mark, value) = match key.kind.default_toml() {
-            _ if key.required => (mark, key.example.to_owned()),
+            _ if key.required || (mark == "## " && !key.example.is_empty()) => (mark, key.example.to_owned()),
             Some(default) => (if mark.is_empty() { "# " } else { mark }, default),
             None => ("## ", key.example.to_owned()),
         };

@@ -3,9 +3,11 @@
 //! The file is walked against these tables, the environment is looked up in them, defaults are read from them, and
 //! `config/tollgate.toml` is printed from them.
 
+mod routes;
 mod schemes;
 
-use self::schemes::{BATCH, BAZAAR, DEFERRED, DISCOVERY, EXACT, FACILITATOR, MCP, SIGNING};
+use self::routes::{ROUTE, ROUTES_DOC};
+use self::schemes::{BATCH, DEFERRED, DISCOVERY, EXACT, FACILITATOR, MCP, SIGNING};
 
 /// A key of a section.
 #[derive(Clone, Copy, Debug)]
@@ -107,9 +109,6 @@ pub const ROOT: &[Key] = &[
     ),
     key("telemetry", Kind::Table(TELEMETRY), "What the gateway writes about itself."),
 ];
-
-const ROUTES_DOC: &str = "What costs what. The most specific host wins, then the most specific path (exact, then {name} \
-                          segments, then the longest prefix). No route: free.";
 
 const SERVER: &[Key] = &[
     key("listen", Kind::Texts(&["127.0.0.1:8402"]), LISTEN_DOC),
@@ -222,6 +221,23 @@ const LIMITS: &[Key] = &[
     ),
     count("write_stall_seconds", 30, 1, 3600, "A client that takes no byte for this long is dropped."),
     count("connections", 16384, 1, 1_000_000, "Open client connections; more are closed at once."),
+    count(
+        "failures_per_minute",
+        60,
+        0,
+        1_000_000,
+        "Payments and signatures that do not verify, from one network (IPv4 /24, IPv6 /56; not from this machine); its next are \
+         answered with 429 before they are looked at. 0 for any number.",
+    ),
+    count("failures_burst", 120, 1, 1_000_000, "So many at once."),
+    count(
+        "agent_requests_per_minute",
+        0,
+        0,
+        1_000_000,
+        "Requests that one verified agent signs; more are answered with 429, uncharged. 0 for any number.",
+    ),
+    count("agent_requests_burst", 100, 1, 1_000_000, "So many at once."),
     count("requests_in_flight", 4096, 1, 1_000_000, "Requests being served; more are answered with 503."),
 ];
 
@@ -257,6 +273,11 @@ const OFFERS: &[Key] = &[
         "Seals payment ids; made on the first run. Replicas share it, nobody else reads it.",
     ),
     count("ttl_seconds", 300, 10, 3600, "How long an offer stands."),
+    key(
+        "html",
+        Kind::Flag(true),
+        "Answer a browser that opens a priced page with a page for people, which holds the same offer.",
+    ),
 ];
 
 const IDENTITY: &[Key] = &[
@@ -266,6 +287,13 @@ const IDENTITY: &[Key] = &[
         "Agents whose directories may be fetched, besides those of accounts: \"https://signer.example.com\", \
          \"https://*.example.com\", \"any\".",
     ),
+    key(
+        "crawlers",
+        Kind::Texts(&[]),
+        "Words of User-Agent that make a request an agent's, where a route has charge = \"agents\"; besides the AI crawlers that \
+         Tollgate knows (src/pricing/crawlers.txt).",
+    ),
+    key("crawlers_ignore", Kind::Texts(&[]), "Those of them that do not."),
     count("skew_seconds", 30, 0, 300, "How far the clocks of agents may be off."),
     key(
         "allow_test_keys",
@@ -329,61 +357,6 @@ const OPERATOR: &[Key] = &[
     optional("name", "\"Example GmbH\"", "As statements print it. Default: the host of server.public_url."),
     optional("address", "\"1 Main St\\n10115 Berlin\"", "For statements, lines apart by \\n; also a tax number."),
     optional("email", "\"billing@example.com\"", "For questions about a statement."),
-];
-
-const ROUTE: &[Key] = &[
-    optional("name", "\"articles\"", "For logs and books. Default: host and path as written."),
-    optional("host", "\"example.com\"", "Only requests to it, or to hosts below it with `*.example.com`."),
-    required(
-        "path",
-        Kind::Text(None),
-        "\"/articles/*\"",
-        "`/a/b`, `/a/*` (also `/a` and `/a/`), `/users/{id}`. Priced, `/a/b` is also `/a/b/` unless that has a route.",
-    ),
-    key("methods", Kind::Texts(&[]), "Methods; none: all. GET stands for HEAD too, methods left out get 405."),
-    optional(
-        "tool",
-        "\"add\"",
-        "MCP: only calls of this tool; `a*` for names that begin with `a`. The path's other calls are free, or have routes of \
-         their own.",
-    ),
-    optional("prompt", "\"greet\"", "MCP: only this prompt, likewise."),
-    optional("resource", "\"memo://greeting\"", "MCP: only this resource, by its URI, likewise."),
-    required("price", Kind::Text(None), "\"0.01 USD\"", "Amount and currency in quotes, or \"free\"."),
-    key(
-        "origin_price",
-        Kind::Flag(false),
-        "The origin may name another price, in `crawler-price` of a success (`USD 0`: free); only for `crawl`, GET and HEAD. A \
-         request without payment then asks the origin, too.",
-    ),
-    key(
-        "accept",
-        Kind::Texts(&["deferred"]),
-        "Schemes that pay for it, preferred first: \"deferred\", \"batch-settlement\", \"crawl\", \"exact\", \"upto\" (at most \
-         the price; the origin says how much in Settlement-Overrides).",
-    ),
-    key(
-        "settle",
-        Kind::Choice { of: &["on_head", "first", "after_body"], default: "on_head" },
-        "When `exact` and `upto` are settled: once the origin has answered with a success, before it is asked, or once its whole answer \
-         is here (exact.body_bytes of memory for each).",
-    ),
-    optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
-    optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),
-    key("discoverable", Kind::Flag(true), "List it in the gateway's discovery documents."),
-    key("bazaar", Kind::Table(BAZAAR), "How it is asked for and what it answers, for catalogues (x402's bazaar)."),
-    optional("origin", "\"default\"", "Name of the origin. Default: [origin]."),
-    key(
-        "charge_on",
-        Kind::Statuses(&["2xx"]),
-        "Statuses that are charged: \"2xx\", or some of 200 to 299. 101 (a WebSocket) always is.",
-    ),
-    key(
-        "allow_method_override",
-        Kind::Flag(false),
-        "Pass X-HTTP-Method-Override, X-HTTP-Method and X-Method-Override on; only where the path is free for all methods. \
-         Fields that override the URL are always removed.",
-    ),
 ];
 
 const LEDGER: &[Key] = &[

@@ -12,7 +12,7 @@ use crate::{
     wire::agent_url::AgentUrl,
 };
 
-/// Whose directories are fetched: those that `identity.allow` or an account names.
+/// Whose directories are fetched: those that `identity.allow`, an account or a route names.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     exact: HashSet<String>,
@@ -29,10 +29,14 @@ pub struct Admission {
 }
 
 impl Policy {
-    /// Of `identity.allow` and the agents of all accounts.
-    pub fn new(allow: &[AgentPattern], accounts: &[Account]) -> Policy {
+    /// Of `identity.allow`, the agents of all accounts, and those that a route names.
+    pub fn new<'p>(
+        allow: &'p [AgentPattern],
+        accounts: &'p [Account],
+        named: impl Iterator<Item = &'p AgentPattern>,
+    ) -> Policy {
         let mut policy = Policy::default();
-        for pattern in allow.iter().chain(accounts.iter().flat_map(|account| &account.agents)) {
+        for pattern in allow.iter().chain(accounts.iter().flat_map(|account| &account.agents)).chain(named) {
             match pattern {
                 AgentPattern::Any => policy.any = true,
                 AgentPattern::Exact(origin) => drop(policy.exact.insert(origin.clone())),
@@ -265,7 +269,7 @@ mod tests {
     #[test]
     fn only_listed_origins_may_be_plain_private_or_at_another_port() {
         let admits = |patterns: &[AgentPattern], agent: &str| {
-            let admission = Policy::new(patterns, &[]).admits(&AgentUrl::parse(agent).unwrap());
+            let admission = Policy::new(patterns, &[], std::iter::empty()).admits(&AgentUrl::parse(agent).unwrap());
             admission.map(|admission| admission.private_ok)
         };
         let any = [AgentPattern::Any];

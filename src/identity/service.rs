@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Config, Identity},
+    config::{Config, Identity, Route},
     payment::permit::KeyRecord,
     wire::{
         agent_url::AgentUrl,
@@ -89,7 +89,7 @@ impl Service {
         clock: Clock,
     ) -> Result<Service, Error> {
         let identity = &config.identity;
-        let policy = Policy::new(&identity.allow, &config.accounts);
+        let policy = Policy::new(&identity.allow, &config.accounts, config.routes.iter().flat_map(Route::admitted));
         pin(&keys, identity, &policy)?;
         let fetcher = Fetcher {
             tls: Arc::new(tls(identity)?),

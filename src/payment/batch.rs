@@ -45,7 +45,7 @@ impl BatchTerms {
     pub fn template(&self, wire: &WireAmount, ttl: u64) -> Template {
         Template {
             ttl,
-            class: "public".into(),
+            class: terms::PUBLIC.into(),
             scheme: SCHEME.into(),
             network: self.network.clone(),
             asset: wire.asset(),
@@ -162,7 +162,7 @@ pub fn accepts(accepted: &Accepted, template: &Template, amount: u128) -> Result
 /// The scheme's word for a refusal, where it has one.
 pub fn word(reason: Reason) -> Option<&'static str> {
     Some(match reason {
-        Reason::Blocked => "blocked",
+        Reason::Blocked | Reason::AgentBlocked => "blocked",
         Reason::PriceNotAcceptable
         | Reason::UnsupportedScheme
         | Reason::UnknownOffer

@@ -152,7 +152,7 @@ pub fn text_of(money: Money) -> String {
 /// `InternalError`: come back later.
 pub fn word(reason: Reason) -> &'static str {
     match reason {
-        Reason::Blocked | Reason::SignatureAgentUnknown => "CrawlerForbidden",
+        Reason::Blocked | Reason::AgentBlocked | Reason::SignatureAgentUnknown => "CrawlerForbidden",
         Reason::SignatureRequired => "StrongAuthRequired",
         Reason::InvalidSignature | Reason::SignatureExpired | Reason::SignatureUsed => "InvalidSignature",
         Reason::InvalidPayment => "InvalidCrawlerPriceValue",

@@ -15,6 +15,7 @@ pub mod identifier;
 pub mod key;
 pub mod offer;
 pub mod offer_receipt;
+pub mod page;
 pub mod permit;
 pub mod pieces;
 pub mod presented;

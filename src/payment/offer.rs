@@ -25,8 +25,8 @@ use super::identifier::{self, Mode};
 use super::offer_receipt::{self, Offered};
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::signed::Cover;
-use super::terms::{Template, Term};
-use super::token::Token;
+use super::terms::{PUBLIC, Template, Term};
+use super::token::{OfferId, Token};
 use super::upto;
 use crate::wire::amount::{Money, Units, WireAmount};
 use crate::wire::x402::requirements::ResourceInfo;
@@ -71,6 +71,8 @@ pub struct Sold<'a> {
     pub bazaar: Option<(&'a Bazaar, Asked<'a>)>,
     /// Whether payments may be named.
     pub identifier: Mode,
+    /// Whose price it is, where it is not for everybody: `claimed:GPTBot`.
+    pub class: Option<&'a str>,
 }
 
 /// Which forms an offer has besides that of x402 v2.
@@ -100,6 +102,8 @@ pub struct PreparedOffer {
     pub entries: Vec<Entry>,
     /// What it costs.
     pub price: Money,
+    /// Whose price it is: [`PUBLIC`], or `claimed:GPTBot`.
+    pub class: String,
     /// The price for crawlers: `USD 0.01`.
     crawl: Option<String>,
     /// For everybody.
@@ -120,10 +124,11 @@ impl PreparedOffer {
     /// Prepares the offer of a route at `price`, in each of these ways, preferred first; `ttl` in seconds. A way that can't
     /// express the price is left out; the configuration sees to it that there is none.
     pub fn new(price: Money, ttl: u64, ways: &[Way], forms: Forms, sold: Sold<'_>) -> PreparedOffer {
-        let entries: Vec<Entry> = ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl)).collect();
+        let entries: Vec<Entry> =
+            ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl, sold.class)).collect();
         let example = sold.bazaar.and_then(|(bazaar, asked)| bazaar.extension(asked));
         let example_text = example.as_ref().map(Value::to_string);
-        let texts = [sold.description, sold.mime_type, example_text.as_deref()].into_iter().flatten();
+        let texts = [sold.description, sold.mime_type, sold.class, example_text.as_deref()].into_iter().flatten();
         let templates = entries.iter().map(|entry| &entry.term.template);
         let signing = entries.iter().find_map(|entry| match &entry.way {
             Way::Batch(terms) => Some(terms),
@@ -170,6 +175,7 @@ impl PreparedOffer {
         let is_rich = forms.signed || example_text.is_some();
         PreparedOffer {
             price,
+            class: sold.class.unwrap_or(PUBLIC).to_owned(),
             crawl: ways.iter().any(|way| matches!(way, Way::Crawl)).then(|| crawl::text_of(price)),
             body: holes.cut(&body),
             signers_body: signers_body.map(|body| holes.cut(&body)),
@@ -258,8 +264,8 @@ impl PreparedOffer {
 }
 
 impl Entry {
-    fn new(way: Way, price: Money, ttl: u64) -> Option<Entry> {
-        let (template, amount) = match &way {
+    fn new(way: Way, price: Money, ttl: u64, class: Option<&str>) -> Option<Entry> {
+        let (mut template, amount) = match &way {
             Way::Crawl => return None,
             Way::Batch(terms) => {
                 let wire = price.wire();
@@ -269,7 +275,7 @@ impl Entry {
                 let wire = price.wire();
                 let template = Template {
                     ttl,
-                    class: "public".into(),
+                    class: PUBLIC.into(),
                     scheme: "deferred".into(),
                     network: terms.network.clone(),
                     asset: wire.asset(),
@@ -282,6 +288,9 @@ impl Entry {
             Way::Exact(token) => (token.template("exact", ttl), token.units(price)?),
             Way::Upto(token) => (token.template(upto::SCHEME, ttl), token.units(price)?),
         };
+        if let Some(class) = class {
+            template.class = class.to_owned();
+        }
         Some(Entry { way, term: Term::new(template), amount })
     }
 }
@@ -315,10 +324,14 @@ impl Draft<'_> {
         }
     }
 
+    fn id<'i>(&'i self, id: &'i str) -> OfferId<'i> {
+        OfferId { id, class: self.sold.class.unwrap_or(PUBLIC) }
+    }
+
     fn extras(&self, index: usize, terms: &DeferredTerms, wire: &WireAmount) -> Value {
         let id = self.holes.of(Hole::Id(index));
         let mut extras = json!({"id": id, "price": self.price.to_string(), "version": super::terms::VERSION,
-            "class": "public", "ttl": self.ttl, "decimals": wire.decimals()});
+            "class": self.sold.class.unwrap_or(PUBLIC), "ttl": self.ttl, "decimals": wire.decimals()});
         if !terms.terms_url.is_empty() {
             extras["termsUrl"] = json!(terms.terms_url);
         }
@@ -366,11 +379,11 @@ impl Draft<'_> {
             }
             Way::Exact(token) => {
                 let id = self.holes.of(Hole::Id(index));
-                Some(token.requirements("exact", entry.amount, self.ttl, Some(&id)).to_v2())
+                Some(token.requirements("exact", entry.amount, self.ttl, Some(self.id(&id))).to_v2())
             }
             Way::Upto(token) => {
                 let id = self.holes.of(Hole::Id(index));
-                Some(token.requirements(upto::SCHEME, entry.amount, self.ttl, Some(&id)).to_v2())
+                Some(token.requirements(upto::SCHEME, entry.amount, self.ttl, Some(self.id(&id))).to_v2())
             }
         }
     }

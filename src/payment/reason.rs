@@ -66,6 +66,7 @@ reasons! {
     SignatureAgentUnknown = "signature_agent_unknown", 403, "The agent has no account here.", "Register at `registrationUrl`, or ask the operator.";
     KeyUnknown = "key_unknown", 403, "The agent's key directory does not publish the key that signed.", "Publish the key, or sign with one that the directory has; a new key is seen within a minute.";
     PaymentFailed = "payment_failed", 403, "The account would owe more than its limit in this period, or owes in another currency.", "Wait until Retry-After, or ask the operator.";
+    AgentBlocked = "agent_blocked", 403, "The operator does not serve this agent here.", "Ask the operator.";
     Blocked = "blocked", 403, "The operator blocked this account.", "Ask the operator.";
     // Not now.
     DirectoryUnavailable = "directory_unavailable", 503, "The agent's key directory could not be read, so the signature could be neither accepted nor refused.", "See that the directory answers, and send the same request after Retry-After.";
@@ -74,6 +75,7 @@ reasons! {
     PaymentUnresolved = "payment_unresolved", 503, "Whether an earlier payment for this resource moved money is not known yet.", "Send the earlier payment again after Retry-After, or ask the operator; no new payment is taken for it.";
     FacilitatorUnavailable = "facilitator_unavailable", 503, "The facilitator could not be asked, so the payment could be neither accepted nor refused; nothing was charged.", "Send the same payment after Retry-After.";
     LedgerUnavailable = "ledger_unavailable", 503, "Payments can't be recorded now, so none is taken.", "Send the same request after Retry-After.";
+    RateLimited = "rate_limited", 429, "This agent asked too often, or too many payments or signatures from this network did not verify.", "Wait until Retry-After; correct what fails before sending it again.";
     TooManyClaims = "too_many_claims", 429, "Too many payments of this account were dropped before they were served.", "Slow down; read answers to their end.";
     // The origin.
     OriginUnreachable = "origin_unreachable", 502, "The origin could not be connected to.", "Try again later; nothing was charged unless the payment response says so.";

@@ -19,6 +19,8 @@ pub const TAG: &str = "web-bot-auth";
 pub const WINDOW_MAX_S: i64 = 300;
 /// How old a signature that names no id of ours may be, seconds; the skew comes on top.
 pub const FRESH_S: i64 = 30;
+/// What a signature covers that proves an agent and no payment.
+pub const AGENT_FIELD: &str = "signature-agent";
 /// Most signatures of one request that are tried.
 const TRIES_MAX: usize = 4;
 
@@ -178,7 +180,9 @@ pub fn candidates(
 }
 
 fn is_for_us(signature: &LabelledSignature, cover: &Cover) -> bool {
-    signature.params.tag.as_deref() == Some(TAG) && signature.covers_field(cover.field)
+    // Of `signature-agent` a member is enough: `covered_agent` sees that it is there.
+    let covers = cover.field == AGENT_FIELD || signature.covers_field(cover.field);
+    signature.params.tag.as_deref() == Some(TAG) && covers
 }
 
 fn candidate(

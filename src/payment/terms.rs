@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+/// The class of offers that are for everybody.
+pub const PUBLIC: &str = "public";
+
 /// The layout of digests that this version makes.
 pub const VERSION: u32 = 1;
 
@@ -13,7 +16,7 @@ pub const VERSION: u32 = 1;
 pub struct Template {
     /// How long an offer stands, seconds.
     pub ttl: u64,
-    /// Whom the price is for: `public`.
+    /// Whom the price is for: `public`, or `claimed:GPTBot`.
     pub class: String,
     /// `deferred`.
     pub scheme: String,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::terms::{Template, VERSION};
+use super::terms::{PUBLIC, Template, VERSION};
 use super::upto;
 use crate::wire::amount::{Asset, Currency, LEDGER_DECIMALS, Money, Units};
 use crate::wire::x402::network::Network;
@@ -62,6 +62,15 @@ pub enum Transfer {
     },
 }
 
+/// An id as it stands in an entry of v2.
+#[derive(Debug, Clone, Copy)]
+pub struct OfferId<'a> {
+    /// The sealed id.
+    pub id: &'a str,
+    /// The class of its terms.
+    pub class: &'a str,
+}
+
 impl Token {
     /// Its name in the books: `eip155:8453/erc20:0x8335…2913`, `solana:5eykt…/token:EPjF…`.
     pub fn book_name(network: &Network, address: &str) -> Asset {
@@ -100,7 +109,7 @@ impl Token {
     pub fn template(&self, scheme: &str, ttl: u64) -> Template {
         Template {
             ttl,
-            class: "public".into(),
+            class: PUBLIC.into(),
             scheme: scheme.into(),
             network: self.network.to_string(),
             asset: self.address.clone(),
@@ -112,7 +121,7 @@ impl Token {
 
     /// What a payment of `units` has to be. With an id, as v2 offers it: `extra` then carries the template's members, so
     /// that the id can be recomputed.
-    pub fn requirements(&self, scheme: &str, units: Units, ttl: u64, id: Option<&str>) -> Requirements {
+    pub fn requirements(&self, scheme: &str, units: Units, ttl: u64, id: Option<OfferId<'_>>) -> Requirements {
         let mut extra = Map::new();
         let is_upto = scheme == upto::SCHEME;
         match &self.transfer {
@@ -129,11 +138,11 @@ impl Token {
         if let Some(facilitator) = self.facilitator.as_ref().filter(|_| is_upto) {
             extra.insert("facilitatorAddress".into(), json!(facilitator));
         }
-        if let Some(id) = id {
+        if let Some(OfferId { id, class }) = id {
             let members: [(&str, Value); 5] = [
                 ("id", json!(id)),
                 ("idVersion", json!(VERSION)),
-                ("class", json!("public")),
+                ("class", json!(class)),
                 ("ttl", json!(ttl)),
                 ("decimals", json!(self.decimals)),
             ];

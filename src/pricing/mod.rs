@@ -15,6 +15,7 @@
 //! costs O(path) steps plus one visit of each trie node that the path can reach; nothing is hashed, nothing allocated
 //! (except on hosts that ignore case).
 
+pub mod crawlers;
 mod host;
 mod pattern;
 mod selector;
@@ -24,6 +25,7 @@ mod trie;
 
 use sha2::{Digest, Sha256};
 
+pub use crawlers::Crawlers;
 pub use host::HostPattern;
 pub use pattern::{Pattern, normal_path};
 pub use selector::{Selector, Selectors};

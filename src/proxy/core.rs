@@ -7,9 +7,10 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::answers::Answers;
 use super::origin::OriginPool;
+use super::rates::Buckets;
 use super::ticker::Ticker;
 use crate::clock::Clock;
-use crate::config::{AgentPattern, Config, Route, Scheme};
+use crate::config::{AgentPattern, AgentRule, Config, Route, Scheme, Then};
 use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
@@ -25,6 +26,7 @@ use crate::payment::terms::Terms;
 use crate::telemetry::Telemetry;
 use crate::telemetry::tally::{Gauges, RouteName, Tally};
 use crate::wire::agent_url::AgentUrl;
+use crate::wire::amount::Money;
 use crate::wire::mcp::Kind;
 
 /// What all cores share: one immutable snapshot, and handles to the control thread and the books.
@@ -33,6 +35,8 @@ pub struct Shared {
     pub config: Arc<Config>,
     /// The offer of each route that has a price, by the route's index.
     pub offers: Vec<Option<PreparedOffer>>,
+    /// The offers of each route to those who claim to be somebody dearer: by the route's index, then by the rule's.
+    pub claimed: Vec<Vec<Option<ClaimedOffer>>>,
     /// Each route without its price, by its index.
     pub route_keys: Vec<RouteKey>,
     /// Each route as it is counted, by its index.
@@ -55,6 +59,10 @@ pub struct Shared {
     pub accounts: Accounts,
     /// The keys of agents.
     pub keys: Keys,
+    /// What did not verify, by network.
+    pub failures: Buckets,
+    /// Requests of verified agents, by agent.
+    pub agent_requests: Buckets,
     /// Who verifies and settles token payments.
     pub facilitators: Facilitators,
     /// The books.
@@ -65,6 +73,14 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// Time.
     pub clock: Clock,
+}
+
+/// An offer to those of one rule of a route.
+pub struct ClaimedOffer {
+    /// The offer.
+    pub offer: PreparedOffer,
+    /// What x402 v1 knows it by.
+    pub key: RouteKey,
 }
 
 /// Agents → accounts (indexes into the configuration).
@@ -132,6 +148,24 @@ impl Shared {
 
     /// The offers that a configuration makes, by route.
     pub fn offers_of(config: &Config) -> Vec<Option<PreparedOffer>> {
+        config.routes.iter().map(|route| Some(Shared::offer_of(config, route, route.price?, None))).collect()
+    }
+
+    /// The offers that it makes to those who claim to be somebody dearer.
+    pub fn claimed_of(config: &Config) -> Vec<Vec<Option<ClaimedOffer>>> {
+        let claimed = |route: &Route, rule: &AgentRule| {
+            let Then::Price(own) = rule.then else { return None };
+            let (public, class) = (route.price?, rule.class());
+            (own.units > public.units).then(|| ClaimedOffer {
+                offer: Shared::offer_of(config, route, own, Some(&class)),
+                key: route_key(route, &class),
+            })
+        };
+        config.routes.iter().map(|route| route.agents.iter().map(|rule| claimed(route, rule)).collect()).collect()
+    }
+
+    /// The offer of a route at a price, to everybody or to a class.
+    fn offer_of(config: &Config, route: &Route, price: Money, class: Option<&str>) -> PreparedOffer {
         let terms = DeferredTerms {
             network: config.deferred.network.clone(),
             pay_to: config.deferred.pay_to.clone(),
@@ -144,39 +178,39 @@ impl Shared {
             registration_url: config.deferred.registration_url.clone().unwrap_or_default(),
         };
         let ttl = config.offers.ttl.as_secs();
-        let offer = |route: &Route| {
-            let price = route.price?;
-            let tokens = || config.exact.assets.iter().filter(|token| token.currency == price.currency);
-            let ways = route.accept.iter().flat_map(|scheme| match scheme {
-                Scheme::Deferred => vec![Way::Deferred(terms.clone())],
-                Scheme::BatchSettlement => vec![Way::Batch(batch.clone())],
-                Scheme::Crawl => vec![Way::Crawl],
-                Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
-                Scheme::Upto => tokens().filter(|token| token.facilitator.is_some()).cloned().map(Way::Upto).collect(),
-            });
-            let ways: Vec<Way> = ways.collect();
-            let listing = listing(route, Vec::new());
-            let takes_tokens = route.accept.iter().any(|scheme| scheme.is_token());
-            let sold = Sold {
-                description: route.description.as_deref(),
-                mime_type: route.mime_type.as_deref(),
-                bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.asked())),
-                // Calls are not looked up by name: their ids are their own.
-                identifier: if takes_tokens && route.selector.is_none() { config.exact.identifier } else { Mode::Off },
-            };
-            let forms = Forms { v1: config.exact.v1, signed: config.signing.offers };
-            Some(PreparedOffer::new(price, ttl, &ways, forms, sold))
+        let tokens = || config.exact.assets.iter().filter(|token| token.currency == price.currency);
+        let ways = route.accept.iter().flat_map(|scheme| match scheme {
+            Scheme::Deferred => vec![Way::Deferred(terms.clone())],
+            Scheme::BatchSettlement => vec![Way::Batch(batch.clone())],
+            Scheme::Crawl => vec![Way::Crawl],
+            Scheme::Exact => tokens().cloned().map(Way::Exact).collect(),
+            Scheme::Upto => tokens().filter(|token| token.facilitator.is_some()).cloned().map(Way::Upto).collect(),
+        });
+        let ways: Vec<Way> = ways.collect();
+        let listing = listing(route, Vec::new());
+        let takes_tokens = route.accept.iter().any(|scheme| scheme.is_token());
+        let sold = Sold {
+            description: route.description.as_deref(),
+            mime_type: route.mime_type.as_deref(),
+            bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.asked())),
+            // Calls are not looked up by name: their ids are their own.
+            identifier: if takes_tokens && route.selector.is_none() { config.exact.identifier } else { Mode::Off },
+            class,
         };
-        config.routes.iter().map(offer).collect()
+        let forms = Forms { v1: config.exact.v1, signed: config.signing.offers };
+        PreparedOffer::new(price, ttl, &ways, forms, sold)
     }
 
     /// The routes of a configuration without their prices.
     pub fn route_keys_of(config: &Config) -> Vec<RouteKey> {
-        let key = |route: &Route| {
-            let tool = route.selector.as_ref().map_or_else(String::new, ToString::to_string);
-            RouteKey::new(route.host.as_deref(), &route.path, &route.methods, &tool)
-        };
-        config.routes.iter().map(key).collect()
+        let sold = |route: &Route| route.selector.as_ref().map_or_else(String::new, ToString::to_string);
+        config.routes.iter().map(|route| route_key(route, &sold(route))).collect()
+    }
+
+    /// The offers of a route to whoever asks, with what x402 v1 knows them by.
+    pub fn quoted(&self) -> impl Iterator<Item = (&PreparedOffer, &RouteKey)> {
+        let public = self.offers.iter().zip(&self.route_keys).filter_map(|(offer, key)| Some((offer.as_ref()?, key)));
+        public.chain(self.claimed.iter().flatten().flatten().map(|claimed| (&claimed.offer, &claimed.key)))
     }
 
     /// The routes of a configuration as they are counted.
@@ -194,6 +228,11 @@ impl Shared {
         let listings = routes.filter_map(|(route, offer)| Some(listing(route, offer.as_ref()?.accepts())));
         Catalogue::new(&listings.collect::<Vec<_>>(), now)
     }
+}
+
+/// A route without its price; `part` is what it sells of an MCP server, or to whom.
+fn route_key(route: &Route, part: &str) -> RouteKey {
+    RouteKey::new(route.host.as_deref(), &route.path, &route.methods, part)
 }
 
 fn listing<'r>(route: &'r Route, accepts: Vec<&'r serde_json::Value>) -> Listing<'r> {

@@ -201,7 +201,7 @@ mod tests {
     use super::super::body::Fault;
     use super::super::ticker::Ticker;
     use super::*;
-    use crate::config::Limits;
+    use crate::config::{Limits, Rate};
 
     /// Keeps the outcomes that are reported.
     #[derive(Default)]
@@ -225,6 +225,8 @@ mod tests {
         body_min_rate: 500,
         write_stall: Duration::from_secs(30),
         connections: 10,
+        failures: Rate { per_minute: 0, burst: 1 },
+        agent_requests: Rate { per_minute: 0, burst: 1 },
         requests_in_flight: 10,
     };
 

@@ -11,8 +11,10 @@ pub mod ticker;
 
 pub mod stack;
 
+pub mod agents;
 pub mod forwarded;
 pub mod framing;
+pub mod rates;
 pub mod target;
 
 pub mod drain;

@@ -5,8 +5,8 @@ use http::{Response, StatusCode};
 use serde_json::json;
 
 use super::body::AnswerBody;
-use crate::payment::crawl;
 use crate::payment::reason::Refusal;
+use crate::payment::{crawl, page};
 use crate::wire::x402::Version;
 
 /// The field that carries the reason code.
@@ -50,8 +50,8 @@ pub struct Extra {
     pub registration_url: Option<String>,
     /// What is answered to an MCP client instead, with the status.
     pub message: Option<(u16, String)>,
-    /// The body is text for people.
-    pub is_text: bool,
+    /// What kind of body it is.
+    pub kind: Kind,
     /// `crawler-price`.
     pub crawler_price: Option<String>,
     /// `crawler-error`.
@@ -60,12 +60,24 @@ pub struct Extra {
     pub receipt: Option<String>,
     /// x402's payment response: of which version, and its value.
     pub payment_response: Option<(Version, String)>,
-    /// The answer depends on fields that show whether the client signs.
-    pub varies: bool,
+    /// `Vary`: what the answer depends on.
+    pub vary: Option<&'static str>,
     /// A page in a browser asked: add CORS fields.
     pub cors: bool,
     /// The connection's framing is in doubt: end it.
     pub close: bool,
+}
+
+/// What the body of a refusal is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// JSON.
+    #[default]
+    Json,
+    /// A line for people.
+    Text,
+    /// A page for browsers.
+    Html,
 }
 
 impl Refused {
@@ -102,7 +114,15 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     *response.status_mut() =
         StatusCode::from_u16(status.unwrap_or(reason.status())).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    let kind = if extra.is_text { "text/plain; charset=utf-8" } else { "application/json" };
+    let kind = match extra.kind {
+        Kind::Json => "application/json",
+        Kind::Text => "text/plain; charset=utf-8",
+        Kind::Html => "text/html; charset=utf-8",
+    };
+    if extra.kind == Kind::Html {
+        headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::SECURITY_POLICY));
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REASON_FIELD, HeaderValue::from_static(reason.code()));
@@ -124,8 +144,8 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     {
         headers.insert(payment_response_field(version), value);
     }
-    if extra.varies {
-        headers.insert(header::VARY, HeaderValue::from_static("Accept, Signature-Agent"));
+    if let Some(fields) = extra.vary {
+        headers.insert(header::VARY, HeaderValue::from_static(fields));
     }
     if let Some(seconds) = refusal.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -16,14 +16,15 @@ use super::body::{AnswerBody, Served};
 use super::connection::Client;
 use super::core::{Core, Thread};
 use super::documents::{self, Document};
-use super::exchange::Exchange;
+use super::exchange::{self, Exchange};
 use super::forward::{self, Outbound};
+use super::gate::rules::{self, Claim};
 use super::gate::{self, Visit};
 use super::rescue::{self, Refused};
 use super::target::Target;
 use super::trace::Trace;
-use super::{drain, forwarded, framing, mcp, named};
-use crate::config::{Discovery, Route};
+use super::{agents, drain, forwarded, framing, mcp, named, rates};
+use crate::config::{Charge, Config, Discovery, Route};
 use crate::payment::crawl;
 use crate::payment::permit::Permit;
 use crate::payment::presented::{Presented, Words, presented};
@@ -103,9 +104,26 @@ async fn answer(
         return Box::pin(mcp::serve(core, client, &target, (index, sold), request)).await;
     }
     let offer = route.and_then(|index| Some((index, core.shared.offers[index].as_ref()?)));
-    let Some((index, offer)) = offer else {
-        return pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
+    let claim = match &offer {
+        Some((index, _)) if !config.routes[*index].agents.is_empty() => {
+            rules::claim(&config.routes[*index], client, request.headers())?
+        }
+        _ => Claim::Usual,
     };
+    let charged = |index: usize| match claim {
+        Claim::Usual => pays(config, &config.routes[index], request.headers()),
+        Claim::Free => false,
+        Claim::Dearer(_) => true,
+    };
+    let Some((index, offer)) = offer.filter(|(index, _)| charged(*index)) else {
+        let passed = pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
+        return if claim == Claim::Free { passed.map(alone) } else { passed };
+    };
+    let claimed = match claim {
+        Claim::Dearer(rule) => core.shared.claimed[index].get(rule).and_then(Option::as_ref),
+        _ => None,
+    };
+    let (offer, key) = claimed.map_or((offer, &core.shared.route_keys[index]), |of| (&of.offer, &of.key));
     if let Err(refusal) = open(core).await {
         drain::request_body(core, request).await;
         return Err(refusal.into());
@@ -115,7 +133,38 @@ async fn answer(
     let presented = presented(request.headers());
     let words = Words::of_request(request.headers(), &presented);
     let scheme = client.scheme(core);
-    let visit = Visit { core, scheme, target: &target, route: index, offer, method: &method, signs, words, call: None };
+    let is_browser = config.offers.html && agents::is_browser(request.headers(), &config.identity.crawlers);
+    let visit = Visit {
+        core,
+        scheme,
+        target: &target,
+        route: index,
+        offer,
+        key,
+        method: &method,
+        network: rates::network(client.ip),
+        signs,
+        words,
+        is_browser,
+        call: None,
+    };
+    if !config.routes[index].agents.is_empty()
+        && let Some(admitted) = Box::pin(visit.admits(request.headers())).await
+    {
+        match admitted {
+            Ok(()) => {
+                let passed = pass(core, client, &target, Some(&config.routes[index]), request);
+                return Box::pin(passed).await.map(alone);
+            }
+            // With a payment the gate has the last word.
+            Err(refusal) if matches!(presented, Ok(Presented::Nothing)) => {
+                let refused = visit.refuse(refusal);
+                drain::request_body(core, request).await;
+                return Err(refused);
+            }
+            Err(_) => {}
+        }
+    }
     let refused = match presented {
         // Boxed, for the same reason as below.
         Ok(Presented::Nothing) if config.routes[index].origin_price => {
@@ -128,6 +177,11 @@ async fn answer(
     };
     drain::request_body(core, request).await;
     Err(refused)
+}
+
+/// Whether whoever asks pays for a route that has a price.
+fn pays(config: &Config, route: &Route, headers: &HeaderMap) -> bool {
+    route.charge == Charge::Everyone || agents::is_one(headers, &config.identity.crawlers)
 }
 
 /// Whether the books are open, soon.
@@ -245,7 +299,7 @@ pub(super) async fn buy(
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
 }
 
-/// A free request: straight to the origin.
+/// A request that passes free: straight to the origin.
 async fn pass(
     core: &Core,
     client: &Client,
@@ -258,7 +312,18 @@ async fn pass(
         return Box::pin(documented(core, client, target, (document, origin), request)).await;
     }
     let outbound = Outbound::new(core, client, target, origin, overrides, request)?;
-    Ok(forward::unpaid(forward::forward(core, outbound).await?))
+    let mut response = forward::unpaid(forward::forward(core, outbound).await?);
+    if route.is_some_and(|route| route.price.is_some() && route.charge == Charge::Agents) {
+        // People pass where agents pay: a cache in front must not mix them up.
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("User-Agent"));
+    }
+    Ok(response)
+}
+
+/// An answer that others pay for.
+fn alone(mut response: Response<AnswerBody>) -> Response<AnswerBody> {
+    exchange::make_private(response.headers_mut());
+    response
 }
 
 /// A request for what the gateway may answer itself: the origin's answer goes before ours.
@@ -288,7 +353,7 @@ enum At {
     Preflight(String),
 }
 
-fn find(config: &crate::config::Config, target: &Target, request: &Request<Incoming>) -> Result<At, Refused> {
+fn find(config: &Config, target: &Target, request: &Request<Incoming>) -> Result<At, Refused> {
     // No route can name it, and nothing that has a price is behind it.
     if target.is_whole_server() {
         let served = config.table.serves(target.host());
@@ -301,8 +366,10 @@ fn find(config: &crate::config::Config, target: &Target, request: &Request<Incom
     if let Some(wanted) = preflight_for(request.method(), request.headers())
         && let Found::Route(index) = find(wanted)
     {
-        let route = &config.routes[index];
-        return Ok(if priced(index) { At::Preflight(allowed_methods(route)) } else { At::Route(index) });
+        let (route, headers) = (&config.routes[index], request.headers());
+        // Where people pass free, what they send is the origin's to allow.
+        let ours = priced(index) && (pays(config, route, headers) || agents::is_announced(headers));
+        return Ok(if ours { At::Preflight(allowed_methods(route)) } else { At::Route(index) });
     }
     match find(request.method().as_str()) {
         Found::Route(index) => Ok(At::Route(index)),

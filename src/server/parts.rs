@@ -8,7 +8,7 @@ use super::control::Work;
 use super::core_thread::Serving;
 use super::{StartError, facilitators, files};
 use crate::clock::Clock;
-use crate::config::{Config, Origin};
+use crate::config::{Config, Origin, Route};
 use crate::facilitator::Facilitators;
 use crate::identity::{Keys, Service};
 use crate::ledger::ledger_store::LedgerStore;
@@ -17,6 +17,7 @@ use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::proxy::answers::Answers;
 use crate::proxy::core::{Accounts, Shared};
+use crate::proxy::rates::Buckets;
 use crate::telemetry::Telemetry;
 use crate::tls;
 
@@ -68,9 +69,12 @@ impl Parts {
             accounts: Accounts::of(&config),
             store: store.clone(),
             answers: answers.map_or_else(|| Answers::new(kept_bytes), |shared| shared.answers.clone()),
+            claimed: Shared::claimed_of(&config),
             route_keys: Shared::route_keys_of(&config),
             route_names: Shared::route_names_of(&config),
             catalogue: Shared::catalogue_of(&config, &offers, clock.now_ms() / 1000),
+            failures: Buckets::new(config.server.limits.failures),
+            agent_requests: Buckets::new(config.server.limits.agent_requests),
             config,
             offers,
             key: files.key,
@@ -93,7 +97,10 @@ fn keys(
     before: Option<&Serving>,
     work: &mut Vec<Work>,
 ) -> Result<Keys, StartError> {
-    let agents = |config: &Config| config.accounts.iter().flat_map(|a| a.agents.clone()).collect::<Vec<_>>();
+    let agents = |config: &Config| {
+        let admitted = config.routes.iter().flat_map(Route::admitted);
+        config.accounts.iter().flat_map(|a| &a.agents).chain(admitted).cloned().collect::<Vec<_>>()
+    };
     if let Some(before) = before.map(|before| &before.shared)
         && before.config.identity == config.identity
         && agents(&before.config) == agents(config)

@@ -51,12 +51,10 @@ impl LiveTerms {
     /// The terms of the offers of `shared`.
     pub(super) fn new(shared: Arc<Shared>, store: Arc<LedgerStore>) -> LiveTerms {
         let mut own: Vec<Arc<Term>> =
-            shared.offers.iter().flatten().flat_map(|o| &o.entries).map(|e| e.term.clone()).collect();
+            shared.quoted().flat_map(|(offer, _)| &offer.entries).map(|e| e.term.clone()).collect();
         if shared.config.exact.v1 {
             let ttl = shared.config.offers.ttl.as_secs();
-            let routes = shared.offers.iter().zip(&shared.route_keys);
-            let quotes = routes.filter_map(|(offer, key)| Some(key.quotes(&offer.as_ref()?.entries, ttl)));
-            own.extend(quotes.flatten().map(Term::new));
+            own.extend(shared.quoted().flat_map(|(offer, key)| key.quotes(&offer.entries, ttl)).map(Term::new));
         }
         LiveTerms { shared, store, own }
     }

@@ -15,7 +15,7 @@ use tollgate::payment::id::{Resource, SealedId};
 use tollgate::payment::key::PaymentKey;
 use tollgate::payment::secrets::Secrets;
 use tollgate::payment::terms::Term;
-use tollgate::payment::token::{Token, Transfer};
+use tollgate::payment::token::{OfferId, Token, Transfer};
 use tollgate::wire::amount::{Currency, Money, Units};
 use tollgate::wire::evm::address::Address;
 use tollgate::wire::evm::eip712::{Domain, keccak256};
@@ -92,7 +92,9 @@ fn past(was: Was, facilitator: &Facilitator) -> Past {
     let term = Term::new(token.template("exact", TTL_S));
     let secrets = Secrets::parse(&file).unwrap();
     let id = SealedId::seal(&secrets, then_ms, [7; 7], &term, units, &resource).unwrap();
-    let requirements = token.requirements("exact", units, TTL_S, Some(&id.to_text()));
+    let id_text = id.to_text();
+    let offer_id = OfferId { id: &id_text, class: "public" };
+    let requirements = token.requirements("exact", units, TTL_S, Some(offer_id));
     let draft = Draft {
         domain: Domain {
             name: "USDC".into(),

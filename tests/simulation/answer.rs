@@ -4,7 +4,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use tollgate::{
-    config::Limits,
+    config::{Limits, Rate},
     ledger::store::{Receipt, Store},
     proxy::{body::BodyWatch, delivery::Tracker, meter::Meter, ticker::Ticker},
 };
@@ -21,6 +21,8 @@ const LIMITS: Limits = Limits {
     body_min_rate: 500,
     write_stall: Duration::from_secs(30),
     connections: 10,
+    failures: Rate { per_minute: 0, burst: 1 },
+    agent_requests: Rate { per_minute: 0, burst: 1 },
     requests_in_flight: 10,
 };
 

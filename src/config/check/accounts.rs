@@ -4,7 +4,12 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 
 use super::urls;
 use crate::{
-    config::{Account, AgentPattern, Identity, Operator, Period, Pin, read::Section, walk::quote},
+    config::{
+        Account, AgentPattern, Identity, Operator, Period, Pin,
+        read::Section,
+        walk::{nearest, quote},
+    },
+    pricing::{Crawlers, crawlers},
     wire::{
         amount::Money,
         jwk::{Jwk, JwkError},
@@ -22,6 +27,7 @@ const EMAIL_BYTES_MAX: usize = 254;
 
 pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
     let allow = patterns(section, "allow");
+    let crawlers = crawlers(section);
     let allow_test_keys = section.flag("allow_test_keys");
     let sections = section.list("pins");
     let mut pins: Vec<Pin> = Vec::new();
@@ -39,6 +45,7 @@ pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
     let complete = pins.len() == sections.len();
     Some(Identity {
         allow: allow?,
+        crawlers: crawlers?,
         skew: section.seconds("skew_seconds"),
         allow_test_keys,
         require_signed_directories: section.flag("require_signed_directories"),
@@ -49,6 +56,27 @@ pub(super) fn identity(section: &Section<'_>, base: &Path) -> Option<Identity> {
         directories: section.number("directories"),
         pins: complete.then_some(pins)?,
     })
+}
+
+/// The shipped crawlers with those that are added and without those that are taken out.
+fn crawlers(section: &Section<'_>) -> Option<Crawlers> {
+    let (added, ignored) = (section.texts("crawlers"), section.texts("crawlers_ignore"));
+    let mut whole = true;
+    for (path, name) in added.iter().chain(&ignored).filter(|(_, name)| !crawlers::is_name(name)) {
+        whole = false;
+        let message = format!("expected one word of letters, digits, `-` and `_`, found `{}`", quote(name));
+        section.layers.complain(path, message, Some("write `\"GPTBot\"` for `GPTBot/1.2`".to_owned()));
+    }
+    let known = || Crawlers::shipped().chain(added.iter().map(|(_, name)| *name));
+    for (path, name) in ignored.iter().filter(|(_, name)| !known().any(|known| known.eq_ignore_ascii_case(name))) {
+        let help = match nearest(name, known()) {
+            Some(near) => format!("did you mean `\"{near}\"`?"),
+            None => "remove it".to_owned(),
+        };
+        section.layers.warn(path, format!("no crawler that is known has the name `{}`", quote(name)), &help);
+    }
+    let ignored: Vec<&str> = ignored.iter().map(|(_, name)| *name).collect();
+    whole.then(|| Crawlers::new(added.iter().map(|(_, name)| *name), &ignored))
 }
 
 /// The canonical JSON (RFC 7638 §3) of a key that can be used.

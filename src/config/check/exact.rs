@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use super::urls;
 use crate::{
     config::{
-        Exact, Facilitator, Route, Scheme, Settle,
+        Exact, Facilitator, Route, Scheme, Settle, Then,
         read::Section,
         walk::{nearest, quote},
     },
@@ -262,10 +262,13 @@ pub(super) fn payable(root: &Section<'_>, exact: &Exact, facilitators: &[Facilit
             let message = format!("no token of `[exact]` is worth {}", price.currency);
             root.layers.complain(&at, message, Some(help));
         }
-        for token in usable {
-            if token.units(price).is_none() {
+        let dearer = route.agents.iter().enumerate().filter_map(|(at, rule)| match rule.then {
+            Then::Price(own) if own.units > price.units => Some((format!("routes[{index}].agents[{at}].price"), own)),
+            _ => None,
+        });
+        for (key, price) in dearer.chain([(format!("routes[{index}].price"), price)]) {
+            for token in usable.iter().filter(|token| token.units(price).is_none()) {
                 let message = format!("{} on {} can't express this price", token.symbol, token.network);
-                let key = format!("routes[{index}].price");
                 root.layers.complain(&key, message, Some(format!("it has {} decimals", token.decimals)));
             }
         }

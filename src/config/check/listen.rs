@@ -172,19 +172,9 @@ pub(super) fn trust(section: &Section<'_>) -> Option<Trust> {
             trust.unix = true;
             continue;
         }
-        match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
-            Ok(net) if net.trunc() == net => trust.nets.push(net),
-            Ok(net) => {
-                let help = format!("write `\"{}\"`", net.trunc());
-                section.layers.complain(&path, format!("`{net}` has bits behind its prefix"), Some(help));
-                whole = false;
-            }
-            Err(_) => {
-                let message =
-                    format!("expected an address, a network such as `10.0.0.0/8`, or `unix`, found `{}`", quote(text));
-                section.layers.complain(&path, message, None);
-                whole = false;
-            }
+        match network(section, &path, text, ", or `unix`") {
+            Some(net) => trust.nets.push(net),
+            None => whole = false,
         }
     }
     if trust.proxy_protocol && trust.nets.is_empty() && !trust.unix && whole {
@@ -193,4 +183,21 @@ pub(super) fn trust(section: &Section<'_>) -> Option<Trust> {
         return None;
     }
     whole.then_some(trust)
+}
+
+/// An address or a network, `or` what else could stand there.
+pub(super) fn network(section: &Section<'_>, path: &str, text: &str, or: &str) -> Option<IpNet> {
+    match text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)) {
+        Ok(net) if net.trunc() == net => Some(net),
+        Ok(net) => {
+            let help = format!("write `\"{}\"`", net.trunc());
+            section.layers.complain(path, format!("`{net}` has bits behind its prefix"), Some(help));
+            None
+        }
+        Err(_) => {
+            let message = format!("expected an address, a network such as `10.0.0.0/8`{or}, found `{}`", quote(text));
+            section.layers.complain(path, message, None);
+            None
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod listen;
 mod mcp;
 mod parts;
 mod routes;
+mod rules;
 mod server;
 mod urls;
 

@@ -18,7 +18,7 @@ pub(super) fn offers(section: &Section<'_>, base: &Path) -> Option<Offers> {
         section.complain("secret_file", "expected a file, found nothing", None);
         return None;
     }
-    Some(Offers { secret_file: base.join(file), ttl: section.seconds("ttl_seconds") })
+    Some(Offers { secret_file: base.join(file), ttl: section.seconds("ttl_seconds"), html: section.flag("html") })
 }
 
 pub(super) fn deferred(section: &Section<'_>) -> Option<Deferred> {

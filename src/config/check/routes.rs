@@ -10,7 +10,7 @@ use serde_json::json;
 use super::discovery;
 use crate::{
     config::{
-        Account, BatchSettlement, ChargeOn, Deferred, Exact, Mcp, Origin, Route, Scheme, Server, Settle,
+        Account, BatchSettlement, Charge, ChargeOn, Deferred, Exact, Mcp, Origin, Route, Scheme, Server, Settle,
         read::Section,
         walk::{nearest, quote},
     },
@@ -45,6 +45,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
     let price = section.text("price").and_then(|text| price(section, text));
     let priced = matches!(price, Some(Some(_)));
     let accept = accept(section, priced);
+    let agents = super::rules::rules(section, price.flatten(), accept.as_deref().unwrap_or_default());
     let description = section.text("description").filter(|text| {
         if text.len() > DESCRIPTION_BYTES_MAX {
             let message = format!("expected at most {DESCRIPTION_BYTES_MAX} bytes, found {}", text.len());
@@ -98,7 +99,9 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         selector: selector?,
         price: price?,
         origin_price: origin_price(section, priced),
+        agents: agents?,
         accept: accept?,
+        charge: charge(section, priced),
         settle: match section.text("settle") {
             Some("first") => Settle::First,
             Some("after_body") => Settle::AfterBody,
@@ -112,6 +115,20 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         charge_on: charge_on?,
         allow_method_override,
     })
+}
+
+fn charge(section: &Section<'_>, priced: bool) -> Charge {
+    if section.text("charge") != Some("agents") {
+        return Charge::Everyone;
+    }
+    if !priced {
+        let help = "remove it, or give the route a `price`".to_owned();
+        section.complain("charge", "nobody pays for a free route", Some(help));
+    } else if super::mcp::sells_part(section) {
+        let help = "remove it: whoever calls pays".to_owned();
+        section.complain("charge", "only agents call an MCP server", Some(help));
+    }
+    Charge::Agents
 }
 
 fn price(section: &Section<'_>, text: &str) -> Option<Option<Money>> {
@@ -413,6 +430,14 @@ pub(super) fn hash(
         ]);
         if let (Some(selector), Some(line)) = (&route.selector, line.as_array_mut()) {
             line.push(json!(selector.to_string()));
+        }
+        if let (false, Some(line)) = (route.agents.is_empty(), line.as_array_mut()) {
+            let mut rules: Vec<String> = route.agents.iter().map(|rule| format!("{rule:?}")).collect();
+            rules.sort();
+            line.push(json!({"agents": rules}));
+        }
+        if let (Charge::Agents, Some(line)) = (route.charge, line.as_array_mut()) {
+            line.push(json!({"charge": "agents"}));
         }
         line.to_string()
     };

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::Path, sync::Arc, thread::available_parallelism};
 
 use super::{listen, urls};
 use crate::{
-    config::{HostHeader, Limits, Listen, Origin, PublicUrl, Server, read::Section, walk::quote},
+    config::{HostHeader, Limits, Listen, Origin, PublicUrl, Rate, Server, read::Section, walk::quote},
     pricing::HostPattern,
 };
 
@@ -52,9 +52,16 @@ pub(super) fn server(section: &Section<'_>, base: &Path) -> Option<Server> {
             tunnel_idle: limits.seconds("tunnel_idle_seconds"),
             tunnel: limits.seconds("tunnel_seconds"),
             connections: limits.number("connections"),
+            failures: rate(&limits, "failures_per_minute", "failures_burst"),
+            agent_requests: rate(&limits, "agent_requests_per_minute", "agent_requests_burst"),
             requests_in_flight: limits.number("requests_in_flight"),
         },
     })
+}
+
+fn rate(limits: &Section<'_>, per_minute: &str, burst: &str) -> Rate {
+    let number = |key| limits.number(key).try_into().unwrap_or(u64::MAX);
+    Rate { per_minute: number(per_minute), burst: number(burst) }
 }
 
 /// All origins, the default one first.

@@ -38,8 +38,13 @@ fn usdc(network: &str) -> Way {
 }
 
 const V1: Forms = Forms { v1: true, signed: false };
-const NOTHING: Sold<'_> =
-    Sold { description: None, mime_type: None, bazaar: None, identifier: crate::payment::identifier::Mode::Off };
+const NOTHING: Sold<'_> = Sold {
+    description: None,
+    mime_type: None,
+    bazaar: None,
+    identifier: crate::payment::identifier::Mode::Off,
+    class: None,
+};
 const SOLD: Sold<'_> =
     Sold { description: Some("An article @<Id(0)>@ \"quoted\""), mime_type: Some("text/html"), ..NOTHING };
 

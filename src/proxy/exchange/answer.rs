@@ -164,7 +164,7 @@ const CRAWLER_CHARGED: HeaderName = HeaderName::from_static(crawl::CHARGED_FIELD
 const PAYMENT_RESPONSE: HeaderName = HeaderName::from_static("payment-response");
 
 /// What one agent paid for must not reach another from a shared cache.
-pub(super) fn make_private(headers: &mut HeaderMap) {
+pub fn make_private(headers: &mut HeaderMap) {
     let mut directives: Vec<String> = headers
         .get_all(header::CACHE_CONTROL)
         .iter()

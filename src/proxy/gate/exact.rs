@@ -10,7 +10,7 @@ use crate::payment::offer::Way;
 use crate::payment::permit::{Exact, Means, Permit};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::terms::{Template, Term};
-use crate::payment::token::Token;
+use crate::payment::token::{OfferId, Token};
 use crate::payment::upto;
 use crate::wire::amount::Units;
 use crate::wire::x402::facilitator;
@@ -37,6 +37,10 @@ impl Visit<'_> {
         let shared = &*self.core.shared;
         let now_ms = shared.clock.now_ms();
         let late = match self.exact_at(payload, now_ms, true) {
+            // Whoever has paid already is never told to pay more.
+            Ok(permit) if permit.quote.as_ref().is_some_and(|(term, _)| !self.is_for_us(&term.template.class)) => {
+                return if self.knows(&permit).await? { Ok(permit) } else { Err(self.dearer()) };
+            }
             // A ledger that was made since then can't know whether it was used.
             Ok(permit) if begun_ms(payload, shared.config.offers.ttl.as_secs()) < shared.store.replay_floor_ms() => {
                 let known = self.knows(&permit).await?;
@@ -172,7 +176,8 @@ impl Visit<'_> {
         if template.scheme == upto::SCHEME && token.facilitator.is_none() {
             return Err(unknown());
         }
-        let requirements = token.requirements(&template.scheme, quote.amount, template.ttl, Some(text));
+        let offer_id = OfferId { id: text, class: &template.class };
+        let requirements = token.requirements(&template.scheme, quote.amount, template.ttl, Some(offer_id));
         Ok(vec![Asked { token, units: quote.amount, requirements, quote: Some((quote.term, quote.id)) }])
     }
 
@@ -182,7 +187,7 @@ impl Visit<'_> {
         let live: Vec<Arc<Term>> =
             shared.terms().map(|terms| terms.quotes(now_ms).cloned().collect()).unwrap_or_default();
         live.into_iter().filter_map(move |term| {
-            let units = shared.route_keys.get(self.route)?.quoted(&term)?;
+            let units = self.key.quoted(&term)?;
             let template = &term.template;
             let token = self.configured(template).filter(|token| token.network.v1_name() == Some(network))?;
             let requirements = token.requirements("exact", units, template.ttl, None);

@@ -1,8 +1,10 @@
 //! The gate of a priced route: no payment → an offer; a payment → the checks, cheap and local first; then a permit.
 
 mod exact;
+pub mod rules;
 mod signed;
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::Method;
@@ -11,15 +13,17 @@ use http::header::{self, HeaderMap};
 use super::core::Core;
 use super::exchange::No;
 use super::mcp::Call;
-use super::rescue::{Extra, Refused};
+use super::rescue::{Extra, Kind, Refused};
 use super::target::Target;
+use crate::config::Charge;
 use crate::payment::id::{Resource, SealedId};
 use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
 use crate::payment::pieces::Filling;
 use crate::payment::presented::{Presented, Words};
+use crate::payment::quoted::RouteKey;
 use crate::payment::reason::{Reason, Refusal};
-use crate::payment::{batch, crawl};
+use crate::payment::{batch, crawl, page};
 use crate::wire::amount::Money;
 use crate::wire::signature::RequestView;
 use crate::wire::x402::payload::Payload;
@@ -34,14 +38,20 @@ pub struct Visit<'a> {
     pub target: &'a Target,
     /// Its route, by the index.
     pub route: usize,
-    /// The offer of its route.
+    /// The offer of its route, to whom it claims to be.
     pub offer: &'a PreparedOffer,
+    /// What x402 v1 knows that by.
+    pub key: &'a RouteKey,
     /// Its method as received.
     pub method: &'a Method,
+    /// The network that it comes from, where that counts.
+    pub network: Option<IpAddr>,
     /// The client shows that it can sign requests.
     pub signs: bool,
     /// Whose words refusals are told in.
     pub words: Words,
+    /// A browser wants a page to show.
+    pub is_browser: bool,
     /// What it calls, at an MCP server.
     pub call: Option<&'a Call>,
 }
@@ -51,6 +61,7 @@ pub struct Visit<'a> {
 /// # Errors
 /// The refusal of the first check that failed.
 pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap) -> Result<Permit, Refused> {
+    visit.has_patience().map_err(|refusal| visit.refuse(refusal))?;
     let judged = match presented {
         Presented::Payment(payment) => visit.deferred(payment, headers).await,
         Presented::X402(payload) if payload.scheme == batch::SCHEME => visit.batch(&payload, headers).await,
@@ -58,7 +69,7 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
         Presented::X402(payload) => visit.exact(&payload).await,
         Presented::Nothing => Err(Reason::PaymentRequired.into()),
     };
-    judged.map_err(|refusal| visit.refuse(refusal))
+    judged.map_err(|refusal| visit.refuse(visit.noted(refusal)))
 }
 
 /// The same for a token payment, which needs nothing but itself.
@@ -66,13 +77,18 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
 /// # Errors
 /// The refusal of the first check that failed.
 pub async fn judge_token(visit: &Visit<'_>, payload: &Payload) -> Result<Permit, Refused> {
-    visit.exact(payload).await.map_err(|refusal| visit.refuse(refusal))
+    visit.has_patience().map_err(|refusal| visit.refuse(refusal))?;
+    visit.exact(payload).await.map_err(|refusal| visit.refuse(visit.noted(refusal)))
 }
 
 /// Whether a client shows that it can sign requests: it names itself as a signing agent, or asks for `deferred`.
 pub fn signs(headers: &HeaderMap) -> bool {
     let names_it = |value: &header::HeaderValue| value.to_str().is_ok_and(|text| text.contains("deferred"));
     headers.contains_key("signature-agent") || headers.get_all(header::ACCEPT).iter().any(names_it)
+}
+
+fn too_often(seconds: u64) -> Refusal {
+    Refusal::from(Reason::RateLimited).retry_after(seconds)
 }
 
 impl Visit<'_> {
@@ -118,13 +134,42 @@ impl Visit<'_> {
                 }
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
                 extra.asked_signature = self.offer.cover().map(|cover| cover.asked(&shared.rules));
-                extra.is_text = self.offer.is_text();
-                extra.varies = self.offer.has_two_bodies();
+                extra.kind = if self.offer.is_text() { Kind::Text } else { Kind::Json };
+                if self.is_browser && reason == Reason::PaymentRequired {
+                    extra.kind = Kind::Html;
+                    extra.offer_body = Some(page::page(self.offer, &filling, &self.page_words()));
+                }
+                extra.vary = self.varies();
                 extra.offer_field = self.offer.field(&filling);
             }
             _ => {}
         }
         Refused { refusal, extra: Box::new(extra) }
+    }
+
+    /// Whether one more payment or signature from this network is looked at.
+    fn has_patience(&self) -> Result<(), Refusal> {
+        let shared = &*self.core.shared;
+        let Some(network) = &self.network else { return Ok(()) };
+        shared.failures.has(network, shared.clock.now_ms()).map_err(too_often)
+    }
+
+    /// Notes a refusal against the network if it took curve work or a fetch to find.
+    fn noted(&self, refusal: Refusal) -> Refusal {
+        use Reason::{DirectoryUnavailable, InvalidSignature, KeyUnknown, PaymentRefused};
+        let is_costly = matches!(refusal.reason, InvalidSignature | KeyUnknown | DirectoryUnavailable | PaymentRefused);
+        if let Some(network) = self.network.as_ref().filter(|_| is_costly) {
+            let shared = &*self.core.shared;
+            // What is over the limit by now was looked at already.
+            _ = shared.failures.take(network, shared.clock.now_ms());
+        }
+        refusal
+    }
+
+    /// Notes a request of a proven agent.
+    fn meet(&self, agent: &str) -> Result<(), Refusal> {
+        let shared = &*self.core.shared;
+        shared.agent_requests.take(&agent, shared.clock.now_ms()).map_err(too_often)
     }
 
     /// The refusal of an exchange, likewise.
@@ -147,10 +192,42 @@ impl Visit<'_> {
 
     fn names_price(&self, refused: &mut Refused, price: Money) {
         let text = crawl::text_of(price);
+        if refused.extra.kind == Kind::Html {
+            let filling = Filling { resource: &self.url(), ids: &[], signed: &[], error: "", message: "" };
+            let words = page::Words { price: Some(&text), ..self.page_words() };
+            refused.extra.offer_body = Some(page::page(self.offer, &filling, &words));
+            refused.extra.crawler_price = Some(text);
+            return;
+        }
         let Refusal { reason, detail, .. } = &refused.refusal;
         let message = if detail.is_empty() { reason.meaning() } else { detail };
         refused.extra.offer_body = Some(format!("{message}\nPrice: {text}\n"));
         refused.extra.crawler_price = Some(text);
+    }
+
+    /// What a page says besides the offer.
+    fn page_words(&self) -> page::Words<'_> {
+        let config = &self.core.shared.config;
+        page::Words {
+            description: config.routes[self.route].description.as_deref(),
+            seller: config.operator.name.as_deref().unwrap_or_else(|| self.target.host()),
+            email: config.operator.email.as_deref(),
+            terms_url: config.deferred.terms_url.as_deref(),
+            registration_url: config.deferred.registration_url.as_deref(),
+            price: None,
+        }
+    }
+
+    /// What the body of an offer depends on.
+    fn varies(&self) -> Option<&'static str> {
+        let has_page = self.call.is_none() && self.core.shared.config.offers.html;
+        let for_agents = self.core.shared.config.routes[self.route].charge == Charge::Agents;
+        match (has_page || for_agents, self.offer.has_two_bodies()) {
+            (false, false) => None,
+            (false, true) => Some("Accept, Signature-Agent"),
+            (true, false) => Some("Accept, User-Agent"),
+            (true, true) => Some("Accept, Signature-Agent, User-Agent"),
+        }
     }
 
     /// An id for each entry of the offer.

@@ -28,7 +28,7 @@ use crate::wire::x402::payload::Payload;
 /// A signature that verified.
 pub(super) struct Proven<'s> {
     pub(super) candidate: Candidate,
-    key: Arc<AgentKey>,
+    pub(super) key: Arc<AgentKey>,
     account: &'s Account,
 }
 
@@ -59,6 +59,7 @@ impl Visit<'_> {
             return Err(Refusal::new(Reason::UnsupportedScheme, detail));
         }
         let Quote { id, term, amount } = quote;
+        let amount = self.due(&proven, amount, &term.template.class)?;
         let bought = Bought { amount, currency, quote: Some((term, id)), by: Credit::Deferred(payment) };
         self.on_credit(proven, bought, now_ms)
     }
@@ -90,6 +91,9 @@ impl Visit<'_> {
             (None, None) => return Err(Reason::UnsupportedScheme.into()),
         };
         let currency = currency_of(&term)?;
+        // Who names no id names the price as it stands for him.
+        let due = self.due(&proven, amount, &term.template.class)?;
+        let amount = if id.is_none() { due } else { amount };
         let price = Money { units: amount, currency }.wire();
         batch::pays(payload, &price)?;
         if id.is_none() {
@@ -101,7 +105,7 @@ impl Visit<'_> {
             return Err(Refusal::new(Reason::OtherResource, format!("`resource.url` is not {url}")));
         }
         let by = Credit::Batch(term.template.network.clone());
-        self.on_credit(proven, Bought { amount, currency, quote: id.map(|id| (term, id)), by }, now_ms)
+        self.on_credit(proven, Bought { amount: due, currency, quote: id.map(|id| (term, id)), by }, now_ms)
     }
 
     /// The price in a signed field, good for one crawl.
@@ -118,7 +122,8 @@ impl Visit<'_> {
         let candidates = signed::candidates(&self.view(headers), &bid.cover(), &shared.rules, now_ms)?;
         let price = self.offer.price;
         let in_band = shared.config.routes[self.route].origin_price;
-        if !in_band {
+        let has_rules = !shared.config.routes[self.route].agents.is_empty();
+        if !in_band && !has_rules {
             // Before any fetch: it costs nothing to see, and says nothing that the 402 does not.
             bid.pays(price)?;
         }
@@ -126,6 +131,10 @@ impl Visit<'_> {
             Reason::KeyUnknown => Refusal::new(Reason::InvalidSignature, Reason::KeyUnknown.meaning()),
             _ => refusal,
         })?;
+        let price = Money { units: self.due(&proven, price.units, &self.offer.class)?, ..price };
+        if !in_band {
+            bid.pays(price)?;
+        }
         // Where the origin names the price, the claim is for all that the crawler pays.
         let price = if in_band { bid.most() } else { price };
         let by = Credit::Crawl(in_band.then_some(bid));
@@ -185,7 +194,10 @@ impl Visit<'_> {
         let mut refusal = None;
         for candidate in candidates {
             match self.prove_one(&candidate, now_ms).await {
-                Ok((key, account)) => return Ok(Proven { candidate, key, account }),
+                Ok((key, account)) => {
+                    self.meet(&key.record.agent)?;
+                    return Ok(Proven { candidate, key, account });
+                }
                 Err(error) => _ = refusal.get_or_insert(error),
             }
         }
@@ -201,12 +213,23 @@ impl Visit<'_> {
         let agent = AgentUrl::parse(&candidate.agent).map_err(|e| invalid(format!("`Signature-Agent`: {e}")))?;
         // Before any fetch: only agents that may owe make us connect anywhere.
         let account = self.account(shared, &agent)?;
+        Ok((self.key_of(candidate, agent, now_ms).await?, account))
+    }
+
+    /// The key of an agent, once its signature has verified.
+    pub(super) async fn key_of(
+        &self,
+        candidate: &Candidate,
+        agent: AgentUrl,
+        now_ms: u64,
+    ) -> Result<Arc<AgentKey>, Refusal> {
+        let shared = &*self.core.shared;
         let found = match shared.keys.find(&agent, &candidate.keyid, now_ms) {
             Some(found) => found,
             None => shared.keys.ask(agent, candidate.keyid.clone()).await,
         };
         match found {
-            Lookup::Key(key) => candidate.is_by(&key.public).map(|()| (key, account)),
+            Lookup::Key(key) => candidate.is_by(&key.public).map(|()| key),
             Lookup::NoSuchKey => Err(Reason::KeyUnknown.into()),
             Lookup::Unavailable { retry_after, reason } => {
                 Err(Refusal::new(Reason::DirectoryUnavailable, reason).retry_after(retry_after))

@@ -1,5 +1,6 @@
 //! A call of an MCP server that has a price.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -38,6 +39,8 @@ pub struct Call {
     pub target: Target,
     /// `http` or `https`
     pub scheme: &'static str,
+    /// The network that the client comes from, where that counts.
+    pub network: Option<IpAddr>,
     /// The client shows that it can sign requests.
     pub signs: bool,
     /// Whose words refusals are told in.
@@ -50,6 +53,7 @@ pub struct Call {
 pub(super) struct Carrier {
     pub(super) target: Target,
     pub(super) scheme: &'static str,
+    pub(super) network: Option<IpAddr>,
     pub(super) signs: bool,
     pub(super) words: Words,
     pub(super) typed: bool,
@@ -59,7 +63,7 @@ pub(super) struct Carrier {
 
 impl Call {
     pub(super) fn new(message: &Message<'_>, (kind, name): (Kind, &str), route: usize, carrier: Carrier) -> Call {
-        let Carrier { target, scheme, signs, words, typed, signal, structured } = carrier;
+        let Carrier { target, scheme, network, signs, words, typed, signal, structured } = carrier;
         let mut digest = Sha256::new();
         for member in message.bought() {
             digest.update((member.len() as u64).to_be_bytes());
@@ -77,6 +81,7 @@ impl Call {
             route,
             target,
             scheme,
+            network,
             signs,
             words,
             digest: digest.finalize().into(),
@@ -107,9 +112,12 @@ impl Call {
             target: &self.target,
             route: self.route,
             offer,
+            key: core.shared.route_keys.get(self.route)?,
             method: &Method::POST,
+            network: self.network,
             signs: self.signs,
             words: self.words,
+            is_browser: false,
             call: Some(self),
         })
     }

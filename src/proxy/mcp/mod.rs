@@ -30,6 +30,7 @@ use super::core::Core;
 use super::exchange::Exchange;
 use super::forward::{self, Outbound};
 use super::gate;
+use super::rates;
 use super::rescue::Refused;
 use super::stack;
 use super::target::Target;
@@ -117,6 +118,7 @@ pub(super) async fn serve(
     let carrier = Carrier {
         target: target.clone(),
         scheme: client.scheme(core),
+        network: rates::network(client.ip),
         signs: gate::signs(&head.headers),
         words: Words::of_request(&head.headers, &presented),
         typed: fields::is_typed(&head.headers),

@@ -1,0 +1,12 @@
+//! Agents and people: who pays, what browsers see, what single agents get.
+
+mod support;
+
+#[path = "agents/charge.rs"]
+mod charge;
+#[path = "agents/page.rs"]
+mod page;
+#[path = "agents/rates.rs"]
+mod rates;
+#[path = "agents/rules.rs"]
+mod rules;
