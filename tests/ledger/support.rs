@@ -143,3 +143,19 @@ impl Books for Ledger {
         self.home.change(sql)
     }
 }
+
+/// A property over random steps, in one case for `per` of those that other properties have: each opens books of its own.
+pub fn random_cases<S: proptest::strategy::Strategy>(
+    per: u32,
+    steps: S,
+    holds: impl Fn(S::Value) -> Result<(), proptest::test_runner::TestCaseError>,
+) {
+    use proptest::test_runner::{Config, TestRunner};
+    let config = Config::default();
+    let cases = (config.cases / per / Home::SLOWER).max(1);
+    // The macro would let PROPTEST_CASES decide alone.
+    let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..config });
+    if let Err(failure) = runner.run(&steps, holds) {
+        panic!("{failure}\n{runner}");
+    }
+}
