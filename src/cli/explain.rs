@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::{Request, Uri};
 
 use super::check::accepts;
-use crate::config::{Config, Route};
+use crate::config::{Charge, Config, Route, Then, Who};
 use crate::pricing::{Found, RouteSpec, Site, Table};
 use crate::proxy::target::Target;
 
@@ -83,6 +83,19 @@ fn route(config: &Config, target: &Target, method: &str, index: usize) -> Vec<(&
         None => "free: the route says so".to_owned(),
     };
     lines.push(("price", price));
+    if found.charge == Charge::Agents {
+        let who = "agents: whoever pays or signs, has a crawler's User-Agent, or none; people pass free";
+        lines.push(("for", who.to_owned()));
+    }
+    for rule in &found.agents {
+        let (whom, then) = match (&rule.who, rule.then) {
+            (Who::Agent(_), Then::Price(price)) => ("proven", format!("pay {price}")),
+            (_, Then::Price(price)) => ("claimed", format!("pay {price} or the price, whichever is more")),
+            (who, Then::Allow) => (kind(who), "pass free".to_owned()),
+            (who, Then::Block) => (kind(who), "are refused".to_owned()),
+        };
+        lines.push(("but", format!("{} ({whom}) {then}", rule.name())));
+    }
     // Alone, each of them would be the one.
     let others: Vec<String> = (0..config.routes.len())
         .filter(|other| *other != index && config.routes[*other].selector.is_none())
@@ -103,6 +116,14 @@ fn route(config: &Config, target: &Target, method: &str, index: usize) -> Vec<(&
     }
     lines.push(("origin", origin(config, found.origin)));
     lines
+}
+
+fn kind(who: &Who) -> &'static str {
+    match who {
+        Who::Agent(_) => "proven",
+        Who::UserAgent(_) => "claimed",
+        Who::Addresses(_) => "from there",
+    }
 }
 
 fn named(route: &Route) -> String {

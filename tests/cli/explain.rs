@@ -25,6 +25,13 @@ path = "/articles/archive/*"
 methods = ["GET"]
 price = "0.05 USD"
 origin = "blog"
+charge = "agents"
+[[routes.agents]]
+agent = "https://signer.example.com"
+price = "0.02 USD"
+[[routes.agents]]
+user_agent = "GPTBot"
+block = true
 [[routes]]
 name = "teaser"
 path = "/articles/archive/{year}/teaser"
@@ -46,6 +53,9 @@ fn a_route_is_named_with_its_price_and_why_it_is_that_one() {
         "path       /articles/archive/a",
         "`dear` (GET any host /articles/archive/*)",
         "0.05 USD by deferred",
+        "people pass free",
+        "https://signer.example.com (proven) pay 0.02 USD",
+        "GPTBot (claimed) are refused",
         "more specific than `all`",
         "blog = http://127.0.0.1:8081",
     ] {
