@@ -132,7 +132,7 @@ fn place(section: &Section<'_>, at: &str, text: &str, base: &Path) -> Option<Lis
             (_, Some(port), _) => Some(format!("write `\"[::]:{port}\"`")),
             (_, _, Ok(port)) => Some(format!("write `\"127.0.0.1:{port}\"`")),
             _ if text.parse::<IpAddr>().is_ok() => Some("add a port".to_owned()),
-            _ if text.starts_with('/') => Some(format!("write `\"unix:{}\"`", quote(text))),
+            _ if text.starts_with('/') => Some(format!("write `{}`", quote(&format!("unix:{text}")))),
             _ => None,
         };
         let message = format!(
