@@ -22,6 +22,8 @@ mod exports;
 mod keys;
 #[path = "cli/pay.rs"]
 mod pay;
+#[path = "cli/probe.rs"]
+mod probe;
 #[path = "support/rechain.rs"]
 mod rechain;
 #[path = "cli/settle.rs"]

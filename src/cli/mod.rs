@@ -13,6 +13,7 @@ mod keygen;
 mod ledger;
 mod output;
 mod pay;
+mod probe;
 mod run;
 
 use std::path::PathBuf;
@@ -55,6 +56,8 @@ enum Command {
     Pay(Box<pay::Pay>),
     /// Show what a captured request says: its payment, and for each signature what was signed and whether it holds.
     ExplainRequest(explain_request::ExplainRequest),
+    /// Look at an x402 site from outside: its offers, and whether browsers, caches and machines get on with them.
+    Probe(probe::Probe),
     /// Ask a running gateway how it is.
     Healthcheck(healthcheck::Healthcheck),
     /// Make a key for an agent, or a wallet.
@@ -145,6 +148,7 @@ pub fn main() -> ExitCode {
         }
         Command::Pay(pay) => pay.run().into(),
         Command::ExplainRequest(explain) => explain.run().into(),
+        Command::Probe(probe) => probe.run().into(),
         Command::Healthcheck(healthcheck) => healthcheck.run().into(),
         Command::Keygen(keygen) => keygen.run().into(),
         Command::Directory(directory) => directory.run().into(),
