@@ -86,7 +86,6 @@ impl Gateway {
         let clock = Clock::system();
         let telemetry = Telemetry::new(clock.wall_ms());
         telemetry.set_access(access_log(&config, &telemetry)?);
-        let token = status::token(config.admin.token_file.as_deref())?;
         let files = Files::read(&config)?;
         let secured = entrances::certificates(&config)?;
         let (mut entrances, mut admin) = entrances::open(&config, secured.as_ref().map(|(_, tls)| tls))?;
@@ -112,7 +111,7 @@ impl Gateway {
             door: file.as_deref().filter(|_| store.has_opened()).and_then(admin::Door::open),
             status: (
                 admin.into_iter().flat_map(|entrance| entrance.sockets).flatten().collect(),
-                Status { store: store.clone(), serving: serving.clone(), phase: draining.clone(), token },
+                Status { store: store.clone(), serving: serving.clone(), phase: draining.clone() },
             ),
             store: store.clone(),
             serving: serving.clone(),
@@ -210,6 +209,11 @@ impl Gateway {
             // Its thread is there as long as the gateway.
             let _ = self.work.send(begin);
         }
+    }
+
+    /// Routes with a price.
+    pub fn priced_routes(&self) -> usize {
+        self.serve.borrow().shared.config.routes.iter().filter(|route| route.price.is_some()).count()
     }
 
     /// Where connections are accepted: in the order of `server.listen`, then of `server.tls.listen`.

@@ -68,6 +68,9 @@ fn target(config: &Config, url: &str) -> Result<(Result<Target, Refused>, bool),
     let expected = || format!("expected a URL such as `https://example.com/page?q=1`, found `{}`", url.escape_debug());
     let uri: Uri = url.parse().map_err(|e| format!("{}: {e}", expected()))?;
     let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return Err(expected()) };
+    if !matches!(scheme, "http" | "https") {
+        return Err(expected());
+    }
     let https = config.server.public_url.as_ref().map_or(scheme == "https", |url| url.https);
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path).header("host", authority.as_str()).body(()).map_err(|e| e.to_string())?;

@@ -128,12 +128,17 @@ impl Run {
             note(&warnings.render(color()));
         }
         let log = config.telemetry.log.clone();
+        let priced = config.routes.iter().filter(|r| r.price.is_some()).count();
+        let before = gateway.priced_routes();
         match gateway.reload(config) {
             Ok(()) => {
                 if let Ok(next) = EnvFilter::try_new(&log) {
                     let _ = filter.reload(next);
                 }
-                tracing::info!("the configuration was read again");
+                tracing::info!(priced, before, "the configuration was read again");
+                if priced == 0 && before > 0 {
+                    tracing::warn!("no route has a price any more: everything is free now");
+                }
             }
             Err(error) => tracing::error!(%error, "the configuration is not taken over; the one before stays"),
         }

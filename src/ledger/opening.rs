@@ -65,7 +65,17 @@ impl Opening {
             }
             let most = if matches!(error, OpenError::Locked { .. }) { HAND_OVER } else { BACKOFF.1 };
             if said.as_ref() != Some(&text) {
-                tracing::error!(error = text, "priced routes are closed until the ledger can be opened; trying again");
+                if matches!(error, OpenError::Locked { .. }) {
+                    // Mostly the process before this one, which is ending.
+                    tracing::warn!(
+                        "priced routes wait for the ledger, which another process has still open; trying again"
+                    );
+                } else {
+                    tracing::error!(
+                        error = text,
+                        "priced routes are closed until the ledger can be opened; trying again"
+                    );
+                }
                 // The second time nobody waits; a channel without capacity tells.
                 let _ = first.send(Ok(()));
                 said = Some(text);

@@ -46,6 +46,14 @@ impl AnswerBody {
         AnswerBody { content: Content::Made((!bytes.is_empty()).then_some(bytes)), served: None }
     }
 
+    /// Leaves out what the gateway made: the answer to HEAD has only its length.
+    pub fn leave_out(&mut self) -> Option<usize> {
+        match &mut self.content {
+            Content::Made(bytes) => Some(bytes.take().map_or(0, |bytes| bytes.len())),
+            Content::Origin(..) | Content::Events(_) => None,
+        }
+    }
+
     /// The origin's body; a paid one with its tracker.
     pub fn origin(body: OriginBody, tracker: Option<Tracker>) -> AnswerBody {
         AnswerBody { content: Content::Origin(body, tracker.map(Box::new)), served: None }

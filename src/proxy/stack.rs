@@ -49,6 +49,7 @@ pub async fn serve(
         return Ok(rescue::response(Refusal::from(Reason::Overloaded).into()));
     };
     let came = Instant::now();
+    let is_head = *request.method() == Method::HEAD;
     let Some(mut served) = Served::enter(&core, &client.meter) else {
         let refusal = Refusal::from(Reason::Overloaded).retry_after(1);
         core.tally.refused(Reason::Overloaded);
@@ -79,6 +80,10 @@ pub async fn serve(
         client.tunnel.take_from(&mut response);
     } else if core.thread.draining.get() && !client.multiplexed {
         response.headers_mut().insert(header::CONNECTION, header::HeaderValue::from_static("close"));
+    }
+    // Over HTTP/1.1 the HTTP layer leaves it out, over HTTP/2 it does not.
+    if is_head && let Some(length) = response.body_mut().leave_out() {
+        response.headers_mut().entry(header::CONTENT_LENGTH).or_insert(HeaderValue::from(length));
     }
     Ok(response.map(|body| body.serving(served)))
 }

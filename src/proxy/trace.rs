@@ -23,6 +23,15 @@ pub struct Trace {
     line: Option<Box<Line>>,
 }
 
+/// With what is not ASCII percent-encoded: some of it moves cursors or breaks lines where people read.
+fn ascii(path: &str) -> String {
+    if path.is_ascii() {
+        return path.to_owned();
+    }
+    let escaped = path.bytes().map(|b| if b.is_ascii() { char::from(b).to_string() } else { format!("%{b:02X}") });
+    escaped.collect()
+}
+
 /// What a paid answer carries for its trace.
 #[derive(Clone, Debug)]
 pub struct Charged {
@@ -69,7 +78,7 @@ impl Trace {
         line.method = request.method().to_string();
         line.scheme = client.scheme(core);
         line.host = request.uri().authority().map(|a| a.as_str()).or_else(host).unwrap_or_default().to_owned();
-        line.path = request.uri().path().to_owned();
+        line.path = ascii(request.uri().path());
         line.http = match request.version() {
             Version::HTTP_2 => "2",
             Version::HTTP_10 => "1.0",

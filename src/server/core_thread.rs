@@ -31,6 +31,8 @@ pub(super) struct Serving {
     pub(super) shared: Arc<Shared>,
     /// TLS settings of each `https` origin, by index.
     pub(super) tls: Vec<Option<Arc<rustls::ClientConfig>>>,
+    /// Of whoever may read the counts, as a digest; none where anybody may who can connect.
+    pub(super) token: Option<[u8; 32]>,
     /// Nodes that are asked what became of token payments.
     pub(super) nodes: Arc<Vec<(Asset, Node)>>,
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::control::Work;
 use super::core_thread::Serving;
-use super::{StartError, facilitators, files};
+use super::{StartError, facilitators, files, status};
 use crate::clock::Clock;
 use crate::config::{Config, Origin, Route};
 use crate::facilitator::Facilitators;
@@ -31,6 +31,7 @@ pub(super) struct Files {
     pub(super) secrets_are_new: bool,
     pub(super) key: Option<GatewayKey>,
     pub(super) tls: Vec<Option<Arc<rustls::ClientConfig>>>,
+    pub(super) token: Option<[u8; 32]>,
 }
 
 impl Files {
@@ -38,7 +39,8 @@ impl Files {
         let (secrets, secrets_are_new) =
             files::load_secrets(&config.offers.secret_file, config.ledger.location.file().is_none())?;
         let key = config.signing.key_file.as_deref().map(files::load_key).transpose()?;
-        Ok(Files { secrets, secrets_are_new, key, tls: origin_tls(config)? })
+        let token = status::token(config.admin.token_file.as_deref())?;
+        Ok(Files { secrets, secrets_are_new, key, tls: origin_tls(config)?, token })
     }
 }
 
@@ -86,7 +88,7 @@ impl Parts {
             telemetry: telemetry.clone(),
             clock: clock.clone(),
         });
-        Ok(Parts { serving: Serving { shared, tls: files.tls, nodes }, work })
+        Ok(Parts { serving: Serving { shared, tls: files.tls, token: files.token, nodes }, work })
     }
 }
 

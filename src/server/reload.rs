@@ -13,7 +13,7 @@ pub(super) fn fixed(before: &Config, after: &Config) -> Vec<&'static str> {
     let all = [
         ("server.listen", listen(before) != listen(after)),
         ("server.tls.listen", tls(before) != tls(after)),
-        ("admin", before.admin.listen != after.admin.listen || before.admin.token_file != after.admin.token_file),
+        ("admin.listen", before.admin.listen != after.admin.listen),
         ("server.cores", before.server.cores != after.server.cores),
         ("ledger", ledger(before) != ledger(after)),
         ("identity.skew_seconds", before.identity.skew != after.identity.skew),

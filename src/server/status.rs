@@ -37,8 +37,6 @@ pub(super) struct Status {
     pub(super) store: Arc<LedgerStore>,
     pub(super) serving: watch::Receiver<Serving>,
     pub(super) phase: watch::Receiver<Phase>,
-    /// Of whoever may read the counts; none where anybody may who can connect.
-    pub(super) token: Option<[u8; 32]>,
 }
 
 /// Reads `admin.token_file`, as a digest.
@@ -111,7 +109,7 @@ impl Status {
     }
 
     fn may_read(&self, headers: &HeaderMap) -> bool {
-        let Some(expected) = &self.token else { return true };
+        let Some(expected) = self.serving.borrow().token else { return true };
         let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let given =
             given.and_then(|value| value.split_once(' ')).filter(|(kind, _)| kind.eq_ignore_ascii_case("bearer"));

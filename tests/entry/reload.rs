@@ -83,6 +83,9 @@ fn a_bad_file_changes_nothing_and_is_shown() {
     assert!(!gateway.dir.path().join("else.sqlite").exists());
     reload(&gateway, &toml.replace("0.01 USD", "0.03 USD"), TAKEN, 1);
     assert_eq!(offered(&gateway, "/paid/a").0, "0.03 USD");
+    // A file that was cut off is a good one that sells nothing: said aloud.
+    let cut = toml.split("[[routes]]").next().unwrap();
+    reload(&gateway, cut, "no route has a price any more: everything is free now", 1);
 }
 
 #[test]

@@ -103,6 +103,11 @@ fn a_token_guards_counts_and_reasons_but_not_probes() {
         assert_eq!((refused.status, refused.header("www-authenticate")), (401, Some("Bearer")));
     }
     assert_eq!(ask(admin, "/metrics", "Authorization: bearer 0123456789abcdef\r\n").status, 200);
+    // Another token, and no restart.
+    std::fs::write(gateway.dir.path().join("token"), "fedcba9876543210").unwrap();
+    gateway.signal("HUP");
+    wait_for(|| (ask(admin, "/metrics", "Authorization: Bearer fedcba9876543210\r\n").status == 200).then_some(()));
+    assert_eq!(ask(admin, "/metrics", "Authorization: Bearer 0123456789abcdef\r\n").status, 401);
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "short").unwrap();
     std::fs::write(dir.path().join("tollgate.toml"), toml).unwrap();
@@ -141,7 +146,9 @@ fn each_request_has_a_line_and_no_secret_is_in_it() {
     assert_eq!(exchange(gateway.addr, signed.head()).status, 200);
     assert_eq!(exchange(gateway.addr, signed.head()).status, 402);
     ask(gateway.admin.unwrap(), "/healthz", "");
-    let found = wait_for(|| Some(lines(&log)).filter(|lines| lines.len() >= 4));
+    let hostile = "GET /\u{9b}31m\u{202e}\u{2028} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    assert_eq!(exchange(gateway.addr, hostile).status, 200);
+    let found = wait_for(|| Some(lines(&log)).filter(|lines| lines.len() >= 5));
     let of = |i: usize, name: &str| found[i][name].as_str().unwrap_or_default().to_owned();
     let verdicts: Vec<String> = (0..4).map(|i| of(i, "verdict")).collect();
     assert_eq!(verdicts, ["free", "offered", "paid", "refused"]);
@@ -157,6 +164,7 @@ fn each_request_has_a_line_and_no_secret_is_in_it() {
     assert_eq!(paid["client"], "127.0.0.1");
     assert!(paid["total_ms"].as_f64().unwrap() >= paid["head_ms"].as_f64().unwrap());
     let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.is_ascii() && text.contains("/%C2%9B31m%E2%80%AE%E2%80%A8"), "{text}");
     assert!(!text.contains("hidden") && !text.contains("sig1"), "{text}");
     // The entry is the one in the books.
     let entry = paid["entry"].to_string();

@@ -224,3 +224,16 @@ fn a_window_that_stays_shut_ends_the_connection() {
     while matches!(socket.read(&mut scrap), Ok(n) if n > 0) {}
     assert_eq!(get(gateway.addr, "/after").status, 200);
 }
+
+#[tokio::test]
+async fn an_answer_to_head_has_no_body() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = paid_site(&origin, &agent);
+    let mut sender = connect(&gateway).await;
+    for (path, status) in [("/paid/a", 402), ("/free", 200), ("/paid/..%2f", 400)] {
+        let request = Request::head(format!("http://{}{path}", gateway.addr));
+        let (head, body) = send(&mut sender, request).await;
+        assert_eq!((head.status().as_u16(), body.as_str()), (status, ""), "{path}");
+        assert!(head.headers().contains_key("content-length"), "{path}: {head:?}");
+    }
+}
