@@ -71,7 +71,12 @@ impl Connection {
 
     /// Whether the other side closed (true) or sent more (false).
     pub fn closed(&mut self) -> bool {
-        matches!(self.reader.read(&mut [0; 1]), Ok(0) | Err(_))
+        use std::io::ErrorKind::{TimedOut, WouldBlock};
+        match self.reader.read(&mut [0; 1]) {
+            Ok(read) => read == 0,
+            // Silence until this side's patience was over is no end.
+            Err(error) => !matches!(error.kind(), TimedOut | WouldBlock),
+        }
     }
 }
 
