@@ -97,14 +97,22 @@ fn what_the_commented_file_calls_a_default_is_the_default() {
     // A route sells one thing: its tool stands for the others.
     let without =
         |keys: &[&str]| keys.iter().fold(defaults.clone(), |text, key| text.replace(&format!("## {key}"), "#!"));
-    let one = without(&["prompt = ", "resource = "]);
+    let one = without(&["prompt = ", "resource = ", "prepaid = "]);
     let (before, rules) = one.split_once("## [[routes.agents]]").unwrap();
     let one = format!("{before}{}", rules.split_once("\n\n").unwrap().1);
     let examples = good(&uncommented(&one, "## "));
     assert_eq!(examples.mcp.endpoints.len(), 1);
     assert_eq!((examples.identity.pins.len(), examples.origins.len(), examples.server.cores), (1, 2, 4));
     // Rules for agents are for pages, and each is for one kind of agents.
-    let pages = without(&["tool = ", "prompt = ", "resource = ", "user_agent = ", "addresses = ", "input_schema = "]);
+    let pages = without(&[
+        "tool = ",
+        "prompt = ",
+        "resource = ",
+        "user_agent = ",
+        "addresses = ",
+        "input_schema = ",
+        "prepaid = ",
+    ]);
     assert_eq!(good(&uncommented(&pages, "## ")).routes[0].agents.len(), 1);
 }
 

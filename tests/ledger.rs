@@ -3,8 +3,12 @@
 
 #[path = "ledger/archive.rs"]
 mod archive;
+#[path = "ledger/archived_balances.rs"]
+mod archived_balances;
 #[path = "ledger/audit.rs"]
 mod audit;
+#[path = "ledger/balances.rs"]
+mod balances;
 #[path = "ledger/checkpoints.rs"]
 mod checkpoints;
 #[path = "ledger/closes.rs"]

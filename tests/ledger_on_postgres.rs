@@ -3,6 +3,8 @@
 
 #[path = "ledger/audit.rs"]
 mod audit;
+#[path = "ledger/balances.rs"]
+mod balances;
 #[path = "ledger/closes.rs"]
 mod closes;
 #[path = "ledger/closing.rs"]

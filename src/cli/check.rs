@@ -4,9 +4,10 @@ use std::{fmt::Write, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::config::{self, AgentRule, Charge, Config, Options, Period, Route, Scheme, Then};
+use crate::config::{self, Account, AgentRule, Allowance, Charge, Config, Options, Period, Route, Scheme, Then};
 use crate::payment::token::Token;
 use crate::server::files;
+use crate::wire::amount::{Money, Units};
 
 /// Exit code of a configuration that cannot be used.
 const UNUSABLE: u8 = 2;
@@ -101,10 +102,12 @@ fn summary(path: &Path, config: &Config) -> String {
         line("settles", format!("{} = {}", facilitator.name, facilitator.url));
     }
     for account in &config.accounts {
-        let period = period(account.period);
         let agents: Vec<String> = account.agents.iter().map(ToString::to_string).collect();
         let blocked = if account.blocked { ", blocked" } else { "" };
-        line("account", format!("{}  {} a {period}{blocked}: {}", account.name, account.credit, agents.join(", ")));
+        line("account", format!("{}  {}{blocked}: {}", account.name, may_have(account), agents.join(", ")));
+        for agreed in &account.prices {
+            line("", format!("{}: {}", agreed.routes.join(", "), price_text(agreed.price)));
+        }
     }
     line("ledger", config.ledger.location.shown().display().to_string());
     out
@@ -136,7 +139,16 @@ fn summary_json(config: &Config) -> Value {
             json!({
                 "name": &*account.name,
                 "agents": account.agents.iter().map(ToString::to_string).collect::<Vec<_>>(),
-                "credit": account.credit.to_string(),
+                "credit": (!account.prepaid).then(|| account.credit.to_string()),
+                "prepaid": account.prepaid.then(|| account.credit.currency.to_string()),
+                "allowance": account.allowance.as_ref().map(|allowance| json!({
+                    "requests": allowance.requests.get(),
+                    "routes": allowance.routes.iter().map(|name| &**name).collect::<Vec<_>>(),
+                })),
+                "prices": account.prices.iter().map(|agreed| json!({
+                    "routes": agreed.routes.iter().map(|name| &**name).collect::<Vec<_>>(),
+                    "price": price_text(agreed.price),
+                })).collect::<Vec<_>>(),
                 "period": period(account.period),
                 "blocked": account.blocked,
             })
@@ -153,6 +165,26 @@ fn summary_json(config: &Config) -> Value {
         "ledger": config.ledger.location.shown().display().to_string(),
         "table_hash": config.table_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     })
+}
+
+/// `100.00 USD a month`, `prepaid USD, 1000 requests a month (articles)`
+fn may_have(account: &Account) -> String {
+    let period = period(account.period);
+    let mut text = if account.prepaid {
+        format!("prepaid {}", account.credit.currency)
+    } else {
+        format!("{} a {period}", account.credit)
+    };
+    if let Some(Allowance { requests, routes }) = &account.allowance {
+        let of = if routes.is_empty() { String::new() } else { format!(" ({})", routes.join(", ")) };
+        text += &format!(", {} requests a {period}{of}", requests.get());
+    }
+    text
+}
+
+/// `0.005 USD`, `free`
+pub(super) fn price_text(price: Money) -> String {
+    if price.units == Units::ZERO { "free".to_owned() } else { price.to_string() }
 }
 
 /// The tokens that a route takes.
@@ -229,7 +261,7 @@ fn then(rule: &AgentRule) -> String {
     }
 }
 
-fn period(period: Period) -> &'static str {
+pub(super) fn period(period: Period) -> &'static str {
     match period {
         Period::Day => "day",
         Period::Month => "month",

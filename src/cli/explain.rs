@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 
 use http::{Request, Uri};
 
-use super::check::accepts;
+use super::check::{accepts, price_text};
 use crate::config::{Charge, Config, Route, Then, Who};
 use crate::pricing::{Found, RouteSpec, Site, Table};
 use crate::proxy::target::Target;
+use crate::wire::amount::Money;
 
 /// What to print, and whether the request would be served at all.
 pub(super) fn explain(config: &Config, method: &str, url: &str) -> Result<(String, bool), String> {
@@ -98,6 +99,16 @@ fn route(config: &Config, target: &Target, method: &str, index: usize) -> Vec<(&
             (who, Then::Block) => (kind(who), "are refused".to_owned()),
         };
         lines.push(("but", format!("{} ({whom}) {then}", rule.name())));
+    }
+    for account in &config.accounts {
+        if let Some(units) = account.price(&found.name) {
+            let own = price_text(Money { units, ..account.credit });
+            lines.push(("but", format!("{} (account) pays {own}", account.name)));
+        }
+        if let Some(requests) = account.allowance(&found.name).filter(|_| found.price.is_some()) {
+            let of = format!("{} requests a {}", requests.get(), super::check::period(account.period));
+            lines.push(("but", format!("{} (account) has {of} without charge", account.name)));
+        }
     }
     // Alone, each of them would be the one.
     let others: Vec<String> = (0..config.routes.len())

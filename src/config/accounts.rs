@@ -87,14 +87,38 @@ pub struct Account {
     /// `agents`, at least one; each belongs to one account. Where patterns overlap, the most specific account wins: exact,
     /// then the longest [`AgentPattern::Below`], then any.
     pub agents: Vec<AgentPattern>,
-    /// `credit`, with its currency: `"100 USD"`.
+    /// `credit`, with its currency: `"100 USD"`; nothing of the currency of `prepaid`.
     pub credit: Money,
+    /// `prepaid = "USD"`: it buys from what was paid in with `ledger topup`.
+    pub prepaid: bool,
     /// `period` (`"month"`).
     pub period: Period,
+    /// `allowance` and `allowance_routes`: requests of a period without charge.
+    pub allowance: Option<Allowance>,
+    /// `[[accounts.prices]]`: what was agreed with it.
+    pub prices: Vec<AgreedPrice>,
     /// `blocked` (false): refuse at once.
     pub blocked: bool,
     /// `address`: for its statements, of one or more lines.
     pub address: Option<String>,
+}
+
+/// Requests of a period that cost nothing more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    /// How many.
+    pub requests: Units,
+    /// On these routes; on all where there are none.
+    pub routes: Vec<Arc<str>>,
+}
+
+/// What an account pays for a route instead of its price.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgreedPrice {
+    /// Names of routes, at least one.
+    pub routes: Vec<Arc<str>>,
+    /// At most the price of each.
+    pub price: Money,
 }
 
 /// `[operator]`: who sells, for statements.
@@ -121,5 +145,17 @@ impl Account {
     /// The limit in ledger units.
     pub fn limit(&self) -> Units {
         self.credit.units
+    }
+
+    /// What was agreed for this route, where anything was.
+    pub fn price(&self, route: &str) -> Option<Units> {
+        let agreed = self.prices.iter().find(|agreed| agreed.routes.iter().any(|name| &**name == route));
+        agreed.map(|agreed| agreed.price.units)
+    }
+
+    /// How many requests to this route cost nothing in a period; those of other routes may count too.
+    pub fn allowance(&self, route: &str) -> Option<Units> {
+        let Allowance { requests, routes } = self.allowance.as_ref()?;
+        (routes.is_empty() || routes.iter().any(|name| &**name == route)).then_some(*requests)
     }
 }

@@ -287,6 +287,8 @@ pub struct Route {
     pub accept: Vec<Scheme>,
     /// `[[routes.agents]]`: what single agents get.
     pub agents: Vec<AgentRule>,
+    /// Some account has agreed on another price ([`AgreedPrice`](super::AgreedPrice)).
+    pub has_agreed_prices: bool,
     /// `charge` (`"everyone"`): who pays.
     pub charge: Charge,
     /// `settle` (`"on_head"`): when `exact` and `upto` are settled.

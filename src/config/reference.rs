@@ -28,7 +28,7 @@ fn section(out: &mut String, key: &Key, path: &str, mark: &str) {
     let (keys, header, mark) = match key.kind {
         Kind::Table(keys) if key.name == "tls" => (keys, format!("[{path}]"), "## "),
         Kind::Table(keys) => (keys, format!("[{path}]"), mark),
-        Kind::List(keys) if matches!(key.name, "pins" | "agents") => (keys, format!("[[{path}]]"), "## "),
+        Kind::List(keys) if matches!(key.name, "pins" | "agents" | "prices") => (keys, format!("[[{path}]]"), "## "),
         Kind::List(keys) => (keys, format!("[[{path}]]"), mark),
         Kind::Named(keys) => (keys, format!("[{path}.blog]"), "## "),
         _ => return,

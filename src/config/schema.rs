@@ -3,9 +3,11 @@
 //! The file is walked against these tables, the environment is looked up in them, defaults are read from them, and
 //! `config/tollgate.toml` is printed from them.
 
+mod accounts;
 mod routes;
 mod schemes;
 
+use self::accounts::{ACCOUNT, OPERATOR};
 use self::routes::{ROUTE, ROUTES_DOC};
 use self::schemes::{BATCH, DEFERRED, DISCOVERY, EXACT, FACILITATOR, MCP, SIGNING};
 
@@ -18,6 +20,8 @@ pub struct Key {
     pub kind: Kind,
     /// Whether a section without it is an error.
     pub required: bool,
+    /// A key of which one is enough: this or that.
+    pub instead: Option<&'static str>,
     /// A value in TOML, for keys without default.
     pub example: &'static str,
     /// A sentence for the reference.
@@ -60,7 +64,7 @@ pub enum Kind {
 }
 
 const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
-    Key { name, kind, required: false, example: "", doc }
+    Key { name, kind, required: false, instead: None, example: "", doc }
 }
 
 const fn count(name: &'static str, default: i64, min: i64, max: i64, doc: &'static str) -> Key {
@@ -68,11 +72,11 @@ const fn count(name: &'static str, default: i64, min: i64, max: i64, doc: &'stat
 }
 
 const fn optional(name: &'static str, example: &'static str, doc: &'static str) -> Key {
-    Key { name, kind: Kind::Text(None), required: false, example, doc }
+    Key { name, kind: Kind::Text(None), required: false, instead: None, example, doc }
 }
 
 const fn required(name: &'static str, kind: Kind, example: &'static str, doc: &'static str) -> Key {
-    Key { name, kind, required: true, example, doc }
+    Key { name, kind, required: true, instead: None, example, doc }
 }
 
 /// The sections.
@@ -127,6 +131,7 @@ const SERVER: &[Key] = &[
         name: "cores",
         kind: Kind::Count { min: 1, max: 1024, default: None },
         required: false,
+        instead: None,
         example: "4",
         doc: "Runtimes, each with a listener of its own. Default: one for each core that the process may use.",
     },
@@ -333,30 +338,6 @@ const JWK: &[Key] = &[
     optional("kid", "\"…\"", "Ignored: keys are named by their thumbprint."),
     optional("use", "\"sig\"", "Ignored."),
     optional("alg", "\"EdDSA\"", "Ignored."),
-];
-
-const ACCOUNT: &[Key] = &[
-    required("name", Kind::Text(None), "\"example-crawler\"", "Unique; appears in the books and in Tollgate-Account."),
-    required(
-        "agents",
-        Kind::Texts(&[]),
-        "[\"https://signer.example.com\"]",
-        "Its agents, also as \"https://*.example.com\" or \"any\"; the most specific account wins.",
-    ),
-    required("credit", Kind::Text(None), "\"100 USD\"", "The most that it may owe in a period, in its currency."),
-    key(
-        "period",
-        Kind::Choice { of: &["day", "month"], default: "month" },
-        "How often credit starts anew, at midnight UTC.",
-    ),
-    key("blocked", Kind::Flag(false), "Refuse its agents at once."),
-    optional("address", "\"Example Inc.\\n2 Side St\\nLondon\"", "For its statements, lines apart by \\n."),
-];
-
-const OPERATOR: &[Key] = &[
-    optional("name", "\"Example GmbH\"", "As statements print it. Default: the host of server.public_url."),
-    optional("address", "\"1 Main St\\n10115 Berlin\"", "For statements, lines apart by \\n; also a tax number."),
-    optional("email", "\"billing@example.com\"", "For questions about a statement."),
 ];
 
 const LEDGER: &[Key] = &[

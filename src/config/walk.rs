@@ -53,7 +53,8 @@ impl Walk {
                 None => self.unknown(keys, path, name, value.span()),
             }
         }
-        for key in keys.iter().filter(|key| key.required && !table.contains_key(key.name)) {
+        let has = |name: &str| table.contains_key(name);
+        for key in keys.iter().filter(|key| key.required && !has(key.name) && !key.instead.is_some_and(has)) {
             if self.overridden.contains(&join(path, key.name)) {
                 continue;
             }
@@ -62,7 +63,10 @@ impl Walk {
                 key: join(path, key.name),
                 message: format!("missing, expected {}", key.kind.expected()),
                 label: format!("`{}` belongs here", key.name),
-                help: Some(format!("write `{} = {}`", key.name, key.example)),
+                help: Some(match key.instead {
+                    Some(instead) => format!("write `{} = {}`, or `{instead}`", key.name, key.example),
+                    None => format!("write `{} = {}`", key.name, key.example),
+                }),
                 other: None,
                 warning: false,
             });

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    credit::{Credit, UseKey},
+    credit::{Credit, UseKey, units},
     settling::Registry,
     store::{Claim, ClaimError, ClaimRequest, Look, Released, Settling, Unavailable, Unresolved},
     throttle::Drops,
@@ -454,7 +454,7 @@ impl Claims {
     fn take_credit(&self, request: &ClaimRequest) -> Result<(), ClaimError> {
         self.credit
             .take(&use_key(request), request.amount, request.limit)
-            .map_err(|used| ClaimError::CreditExhausted { used, limit: request.limit })
+            .map_err(|used| ClaimError::CreditExhausted { used: units(used), limit: request.limit })
     }
 
     /// Ends the claim if it is the live one; `end` says how and how much of it is stored now.

@@ -151,8 +151,8 @@ fn fill(transaction: &Session, close: &Close) -> SqlResult<()> {
             ],
         )?;
         statements::insert_event(transaction, number, 1, StatementState::Closed, close.at_ms, None)?;
-        if row.get(4)? {
-            let reason = Some(statements::PAID_AT_ONCE);
+        let reason = statements::why_paid(row.get(1)?, row.get(4)?);
+        if reason.is_some() {
             statements::insert_event(transaction, number, 2, StatementState::Paid, close.at_ms, reason)?;
         }
     }

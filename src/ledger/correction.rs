@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 use super::entry::{Kind, is_settled_at_once};
 use super::targets::KeepTargets;
-use crate::wire::amount::{Currency, Money, Units};
+use crate::wire::amount::{Asset, Money, Units};
 use crate::wire::x402::assets;
 
 /// Longest reason that is kept, bytes.
@@ -363,8 +363,10 @@ fn text(units: i64, asset: &str) -> String {
         let kept = part.trim_end_matches('0').len().max(2.min(part.len()));
         return format!("{whole}.{} {}", &part[..kept], token.symbol);
     }
-    match (Units::new(units), Currency::parse(asset)) {
-        (Some(units), Ok(currency)) => Money { units, currency }.to_string(),
+    let known = Asset::parse(asset);
+    match (Units::new(units), known.as_ref().and_then(Asset::currency)) {
+        (Some(units), Some(currency)) => Money { units, currency }.to_string(),
+        _ if known == Some(Asset::Requests) => format!("{units} {asset}"),
         _ => format!("{units} units of {asset}"),
     }
 }

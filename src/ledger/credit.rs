@@ -5,15 +5,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::day;
 use crate::wire::amount::{Asset, Units};
 
 /// Who, of what, in which period.
 pub(super) type UseKey = (Arc<str>, Asset, u32);
 
-/// `used` = stored + claimed, both never negative.
+/// `used` = stored + claimed. Claimed is never negative, and stored is so only where more was paid in than bought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Use {
-    /// Captures less voids, as `account_use` has it.
+    /// Captures less voids and top-ups, as `account_use` has it.
     stored: i64,
     /// Live claims.
     claimed: i64,
@@ -36,8 +37,8 @@ impl Credit {
         self.elsewhere
     }
 
-    /// Takes `amount`, or says what is used already.
-    pub(super) fn take(&self, key: &UseKey, amount: Units, limit: Units) -> Result<(), Units> {
+    /// Takes `amount`, or says what is used already: less than nothing of a balance.
+    pub(super) fn take(&self, key: &UseKey, amount: Units, limit: Units) -> Result<(), i64> {
         if self.elsewhere {
             return Ok(());
         }
@@ -49,7 +50,7 @@ impl Credit {
         };
         let used = now.stored.saturating_add(now.claimed);
         if used.checked_add(amount.get()).is_none_or(|sum| sum > limit.get()) {
-            return Err(units(used));
+            return Err(used);
         }
         *entry.or_default() = Use { claimed: now.claimed + amount.get(), ..now };
         Ok(())
@@ -73,6 +74,22 @@ impl Credit {
     /// A void is stored.
     pub(super) fn void(&self, key: &UseKey, amount: i64) {
         self.change(key, |now| now.stored = now.stored.saturating_sub(amount));
+    }
+
+    /// A top-up is stored.
+    pub(super) fn top_up(&self, key: &UseKey, amount: Units) {
+        if self.elsewhere {
+            return;
+        }
+        let mut table = self.lock();
+        let now = table.entry(key.clone()).or_default();
+        now.stored = now.stored.saturating_sub(amount.get());
+    }
+
+    /// What is left of a balance; `None` where a database knows.
+    pub(super) fn balance(&self, key: &UseKey) -> Option<i64> {
+        let used = |now: &Use| now.stored.saturating_add(now.claimed);
+        (!self.elsewhere).then(|| -self.lock().get(key).map_or(0, used))
     }
 
     /// Claimed and captured.
@@ -111,9 +128,9 @@ impl Credit {
 
 /// Whether a period, `20261124` or `202611`, lies before `(day, month)` of its form.
 pub(super) fn is_before(period: u32, oldest: (u32, u32)) -> bool {
-    period < if period > 999_999 { oldest.0 } else { oldest.1 }
+    period != day::BALANCE && period < if period > 999_999 { oldest.0 } else { oldest.1 }
 }
 
-fn units(count: i64) -> Units {
+pub(super) fn units(count: i64) -> Units {
     Units::new(count.max(0)).unwrap_or(Units::ZERO)
 }

@@ -54,6 +54,9 @@ pub fn credit_period_end_s(period: CreditPeriod, at_ms: u64) -> u64 {
     u64::try_from(days * 86_400).unwrap_or(0)
 }
 
+/// The period of what is bought from a balance: it has no end. No day or month has this number.
+pub const BALANCE: u32 = 1;
+
 /// Times past the year 9999 count as its last day.
 fn date_at(at_ms: u64, zone: &TimeZone) -> Date {
     let at = i64::try_from(at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX);

@@ -52,15 +52,16 @@ pub struct Entry<'a> {
     pub scheme: &'a str,
     /// `USD`.
     pub asset: &'a str,
-    /// Charged, or given back by a void; never negative.
+    /// Charged, given back or paid in; never negative.
     pub amount: i64,
-    /// The public price at the time.
+    /// The price that was offered, of the currency whatever was charged.
     pub list_amount: Option<i64>,
-    /// Credit period, `20261124` or `202611`.
+    /// Credit period, `20261124` or `202611`; of a balance [`super::day::BALANCE`].
     pub period: i64,
     /// SHA-256 of the price table.
     pub table_hash: Option<&'a [u8]>,
-    /// The origin's status; of a refund or dispute what it is, see [`super::correction::State`].
+    /// The origin's status; of a refund or dispute what it is, see [`super::correction::State`]; of a top-up which way the
+    /// money went, see [`super::top_up::Way`].
     pub status: Option<i64>,
     /// The capture that it is about.
     pub ref_n: Option<i64>,
@@ -94,7 +95,7 @@ pub enum Kind {
     Failed = 5,
     /// Paid and not delivered.
     Owed = 6,
-    /// Credit bought.
+    /// Paid in beforehand, or paid back.
     Topup = 7,
     /// Contested.
     Dispute = 8,

@@ -29,6 +29,7 @@ use super::{
         CaptureError, Claim, ClaimRequest, Health, Outcome, Outcomes, Posting, Receipt, Settling, StoreFuture,
         Unavailable,
     },
+    top_up::{TopUp, TopUpError, ToppedUp},
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
@@ -237,6 +238,16 @@ impl LedgerStore {
         }
         let ticket = Ticket::new();
         self.shared.queue.ask(Ask::Mark(mark, ticket.clone()));
+        Box::pin(Filled(ticket))
+    }
+
+    /// Notes what an account has paid in, or was paid back. The future's error is [`TopUpError`].
+    pub fn top_up(&self, top_up: TopUp) -> StoreFuture<Result<ToppedUp, TopUpError>> {
+        if let Err(unavailable) = self.open_now() {
+            return Box::pin(future::ready(Err(TopUpError::Unavailable(unavailable))));
+        }
+        let ticket = Ticket::new();
+        self.shared.queue.ask(Ask::TopUp(top_up, ticket.clone()));
         Box::pin(Filled(ticket))
     }
 

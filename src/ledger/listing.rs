@@ -12,6 +12,7 @@ use super::{
     read::{Fate, Filter, LedgerReader, Listed, ReadError},
     rows,
     sql::{Begin, Session, SqlResult, Value, params},
+    top_up,
 };
 
 /// Entries, and batches, that a page has.
@@ -268,6 +269,15 @@ impl Later {
     }
 }
 
+/// What a refund, a dispute or a top-up is, by the column `status`; `None` for other kinds.
+pub fn step(entry: &Entry<'_>) -> Option<&'static str> {
+    let code = entry.status.unwrap_or_default();
+    match entry.kind {
+        Kind::Topup => top_up::Way::from_code(code).map(top_up::Way::name),
+        kind => correction::State::from_code(kind, code).map(correction::State::name),
+    }
+}
+
 /// An entry as a listing shows it.
 pub(super) fn listed(entry: &Entry<'_>, fate: Option<Fate>) -> Listed {
     Listed {
@@ -282,8 +292,8 @@ pub(super) fn listed(entry: &Entry<'_>, fate: Option<Fate>) -> Listed {
         scheme: entry.scheme.to_owned(),
         asset: entry.asset.to_owned(),
         amount: entry.amount,
-        status: entry.status.filter(|_| !matches!(entry.kind, Kind::Refund | Kind::Dispute)),
-        step: correction::State::from_code(entry.kind, entry.status.unwrap_or_default()),
+        status: entry.status.filter(|_| !matches!(entry.kind, Kind::Refund | Kind::Dispute | Kind::Topup)),
+        step: step(entry),
         ref_n: entry.ref_n,
         method: entry.method.map(str::to_owned),
         target: entry.target.map(str::to_owned),

@@ -11,6 +11,7 @@ use super::{
     rollup::{self, RollupKey, Rollups},
     rows,
     sql::{Session, SqlResult, params},
+    top_up,
 };
 
 /// Numbers, chains and inserts, and keeps the sums of what was inserted.
@@ -104,6 +105,7 @@ impl<'t, 'e> Poster<'t, 'e> {
             // On a server the claim has taken it already.
             Kind::Capture if self.bulk.is_none() => entry.amount,
             Kind::Void => -entry.amount,
+            Kind::Topup => top_up::change(entry),
             _ => return Ok(Some(entry.n)),
         };
         self.change_use(entry.account, entry.asset, entry.period, change)?;

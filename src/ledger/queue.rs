@@ -20,6 +20,7 @@ use super::{
     settling::{Bought, Intent},
     statements::{Mark, MarkError},
     store::{Claim, Outcome, Posting, Terms, Unavailable},
+    top_up::{TopUp, TopUpError, TopUpResult},
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
@@ -113,6 +114,7 @@ pub(super) enum Ask {
     Close(i64, Option<Arc<GatewayKey>>, Arc<Ticket<Result<Close, CloseError>>>),
     Mark(Mark, Arc<Ticket<Result<(), MarkError>>>),
     Correct(Vec<Order>, Arc<Ticket<CorrectResult>>),
+    TopUp(TopUp, Arc<Ticket<TopUpResult>>),
     Archive(ArchiveAsk, ArchiveTicket),
 }
 
@@ -126,6 +128,7 @@ impl Ask {
             // The row says that it is being settled, which is read the same way.
             Ask::Unknown(_) => {}
             Ask::Correct(_, ticket) => ticket.fill(Err(error)),
+            Ask::TopUp(_, ticket) => ticket.fill(Err(TopUpError::Unavailable(error))),
             Ask::Archive(_, ticket) => ticket.fill(Err(ArchiveError::Unavailable(error))),
             Ask::Mark(_, ticket) => ticket.fill(Err(MarkError::Unavailable(error))),
             Ask::Close(_, _, ticket) => ticket.fill(Err(CloseError::Unavailable(error))),

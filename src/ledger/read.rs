@@ -126,8 +126,8 @@ pub struct Listed {
     pub asset: String,
     pub amount: i64,
     pub status: Option<i64>,
-    /// Of a posting about a refund or dispute.
-    pub step: Option<correction::State>,
+    /// What a refund, a dispute or a top-up is: `sent`, `open`, `paid_in`.
+    pub step: Option<&'static str>,
     pub ref_n: Option<i64>,
     pub method: Option<String>,
     /// `None` also where retention dropped it.

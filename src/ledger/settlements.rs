@@ -10,7 +10,7 @@ use super::{
     postgres::fence::Fence,
     queue::{Act, Job},
     settling::{Bought, Intent},
-    sql::{Row, Session, SqlResult, params},
+    sql::{Row, Session, SqlError, SqlResult, params},
     steps,
     store::{ClaimRequest, Posting, Purchase, Receipt, Unresolved},
     targets,
@@ -174,7 +174,7 @@ pub(super) fn find(connection: &Session, key: &PostingKey) -> SqlResult<Option<i
 
 /// The capture of a payment.
 pub(super) fn bought(connection: &Session, key: &PaymentKey) -> SqlResult<Option<Bought>> {
-    let select = "SELECT n, at_ms, method, target, evidence, amount FROM entries WHERE key = ?1";
+    let select = "SELECT n, at_ms, method, target, evidence, amount, asset FROM entries WHERE key = ?1";
     let [capture, owed, redelivered] =
         [Kind::Capture, Kind::Owed, Kind::Redelivered].map(|kind| PostingKey::new(kind, key, 0));
     let owed = find(connection, &owed)?.is_some() && find(connection, &redelivered)?.is_none();
@@ -182,8 +182,9 @@ pub(super) fn bought(connection: &Session, key: &PaymentKey) -> SqlResult<Option
     connection.first(select, params![capture.as_bytes()], |row| {
         let receipt = Receipt { n: row.get(0)?, at_ms: row.get::<i64>(1)?.unsigned_abs() };
         let amount = row.get(5)?;
+        let asset = Asset::parse(row.get(6)?).ok_or_else(|| SqlError::shape("what was charged is of nothing known"))?;
         let target = targets::whole(row.get(3)?, row.get(4)?);
-        Ok(Bought { receipt, amount, method: row.get(2)?, target, evidence: row.get(4)?, owed, refunded })
+        Ok(Bought { receipt, amount, asset, method: row.get(2)?, target, evidence: row.get(4)?, owed, refunded })
     })
 }
 

@@ -17,6 +17,7 @@ use std::{
 
 use super::store::{Claim, ClaimRequest, Posting, Purchase, Receipt};
 use crate::payment::key::PaymentKey;
+use crate::wire::amount::Asset;
 
 /// What is about to be settled: enough to try again, look it up and post it in any later process.
 #[derive(Clone, Debug)]
@@ -73,6 +74,8 @@ pub struct Bought {
     pub receipt: Receipt,
     /// Charged, ledger units.
     pub amount: i64,
+    /// Of what.
+    pub asset: Asset,
     /// The request's method.
     pub method: Option<String>,
     /// What was bought; none where retention dropped it.

@@ -25,9 +25,22 @@ use super::{
     witness::Witness,
     witnessed,
 };
+use crate::wire::amount::Asset;
 
 /// Why a statement of transfers is paid from the start. It stands in ledgers, and audits look for it.
-pub(super) const PAID_AT_ONCE: &str = "settled on chain when it was bought";
+const PAID_AT_ONCE: &str = "settled on chain when it was bought";
+/// The same of what was paid in beforehand, and of requests without charge.
+const PAID_BEFORE: &str = "taken from the account's balance";
+const NOT_CHARGED: &str = "within the account's allowance";
+
+/// Why a statement of this is paid from the start, where it is; `at_once` if all of it moved when it was bought.
+pub(super) fn why_paid(asset: &str, at_once: bool) -> Option<&'static str> {
+    match Asset::parse(asset) {
+        Some(Asset::Prepaid(_)) => Some(PAID_BEFORE),
+        Some(Asset::Requests) => Some(NOT_CHARGED),
+        _ => at_once.then_some(PAID_AT_ONCE),
+    }
+}
 
 /// Longest reason that is kept, bytes.
 pub const REASON_BYTES_MAX: usize = 500;

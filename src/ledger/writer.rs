@@ -331,6 +331,10 @@ impl Writer {
                 drop(at_disk);
                 return self.tell(marked, &ticket, MarkError::Refused, MarkError::Unavailable);
             }
+            Ask::TopUp(top_up, ticket) => {
+                drop(at_disk);
+                return self.top_up(&top_up, &ticket);
+            }
             Ask::Archive(ask, ticket) => {
                 let done = caught(|| ask.carry_out(&mut self.books));
                 drop(at_disk);
@@ -347,7 +351,7 @@ impl Writer {
     }
 
     /// Answers an order of the operator; a file that failed is closed before that.
-    fn tell<T, E>(
+    pub(super) fn tell<T, E>(
         &mut self,
         done: Result<Result<T, E>, BatchError>,
         ticket: &Ticket<Result<T, E>>,
@@ -386,7 +390,7 @@ impl Writer {
 }
 
 /// A panic over the file leaves the same doubt as a disk that fails.
-fn caught<T>(write: impl FnOnce() -> Result<T, BatchError>) -> Result<T, BatchError> {
+pub(super) fn caught<T>(write: impl FnOnce() -> Result<T, BatchError>) -> Result<T, BatchError> {
     panic::catch_unwind(AssertUnwindSafe(write))
         .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())))
 }

@@ -28,6 +28,8 @@ pub enum KeyKind {
     Permit2 = 4,
     /// A digest over cluster and message of a Solana transaction.
     Svm = 5,
+    /// A digest over account, asset and reference of what was paid in beforehand.
+    TopUp = 6,
 }
 
 impl PaymentKey {
@@ -61,6 +63,11 @@ impl PaymentKey {
     pub fn from_svm_message(network: &Network, message: &[u8]) -> PaymentKey {
         let digest: [u8; 32] = Sha256::digest(message).into();
         PaymentKey::from_parts(KeyKind::Svm, &[network.as_str().as_bytes(), &digest])
+    }
+
+    /// The key of a top-up: one reference of an account is one payment.
+    pub fn from_top_up(account: &str, asset: &str, reference: &str) -> PaymentKey {
+        PaymentKey::from_parts(KeyKind::TopUp, &[account, asset, reference].map(str::as_bytes))
     }
 
     /// A SHA-256 over the parts, each with its length before it (4 bytes, big-endian), cut to 16 bytes.
@@ -115,7 +122,7 @@ mod tests {
 
     /// The ledger keeps these keys: a change of one byte would let a spent payment through.
     #[test]
-    fn keys_of_token_payments_are_golden() {
+    fn keys_that_ledgers_keep_are_golden() {
         let network = Network::parse("eip155:84532").unwrap();
         let asset = Address::parse("0x036CbD53842c5426634e7929541eC2318f3dCF7e").unwrap();
         let from = Address::parse("0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266").unwrap();
@@ -130,5 +137,6 @@ mod tests {
             "049ba6c9ccfddb16d673dba38ea99d889c",
         );
         check(PaymentKey::from_svm_message(&solana, b"message"), "05c7b9bb108f338d37872adc3924e68003");
+        check(PaymentKey::from_top_up("acme", "prepaid:USD", "invoice 17"), "06166e6b81cbed5dd9823c5965e3b4c144");
     }
 }

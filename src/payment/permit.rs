@@ -24,24 +24,35 @@ pub struct Permit {
     pub paid_at_ms: u64,
     /// Who owes it; `wallets` for payments that move money at once.
     pub account: Arc<str>,
-    /// The most that the account may owe.
-    pub limit: Units,
-    /// The credit period, `202611` or `20261124`; 0 where there is no credit.
-    pub period: u32,
-    /// When the period ends, Unix seconds.
-    pub period_ends: u64,
     /// When it was granted, Unix ms.
     pub granted_ms: u64,
-    /// What is charged, in ledger units.
-    pub amount: Units,
-    /// Of what.
-    pub asset: Asset,
+    /// What is charged.
+    pub fund: Fund,
+    /// What is charged instead while the account has some of it left.
+    pub allowance: Option<Fund>,
+    /// The price that was offered, in ledger units of its currency or token.
+    pub list_amount: Units,
     /// Who pays: `https://signer.example.com`, `eip155:8453:0x857b…` (CAIP-10).
     pub agent: Arc<str>,
     /// The terms and the id that it commits to; none in x402 v1, which echoes no offer.
     pub quote: Option<(Arc<Term>, SealedId)>,
     /// How it is paid.
     pub means: Means,
+}
+
+/// What a charge is of, and how much of it there may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fund {
+    /// `USD`, `prepaid:USD`, `requests`, a token.
+    pub asset: Asset,
+    /// How much is charged, in ledger units.
+    pub amount: Units,
+    /// The most that the account may have used of it; nothing where it is paid in beforehand, which counts below zero.
+    pub limit: Units,
+    /// The period in which it counts: `202611`, `20261124`, [`BALANCE`](crate::ledger::day::BALANCE); 0 where nothing does.
+    pub period: u32,
+    /// When the period ends and there is more of it, Unix seconds.
+    pub ends: Option<u64>,
 }
 
 /// How a permitted request is paid.
@@ -102,12 +113,10 @@ pub struct Exact {
 }
 
 impl Permit {
-    /// What is charged, where that is money of a currency.
-    pub fn charged(&self) -> Option<Money> {
-        match self.asset {
-            Asset::Currency(currency) => Some(Money { units: self.amount, currency }),
-            Asset::Token(_) => None,
-        }
+    /// The price, where that is money of a currency.
+    pub fn price(&self) -> Option<Money> {
+        let Fund { amount, asset, .. } = &self.fund;
+        asset.currency().map(|currency| Money { units: *amount, currency })
     }
 
     /// What the origin is told as the payment's id: the offer's, or the payment key in hex.

@@ -299,6 +299,7 @@ pub(super) async fn buy(
         ticket,
         named: Cell::default(),
         posted: Cell::default(),
+        without_charge: Cell::new(false),
         payer: RefCell::default(),
     };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))

@@ -109,11 +109,24 @@ pub enum Asset {
     /// A token by its CAIP-19 name, `eip155:8453/erc20:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913`, in units of
     /// 10^-min(decimals, 9).
     Token(Arc<str>),
+    /// `prepaid:USD`, money that was paid in beforehand, in units of 10⁻⁶.
+    Prepaid(Prepaid),
+    /// `requests`, of which an account has so many without charge; a unit is one.
+    Requests,
 }
 
+/// As the books name [`Asset::Requests`].
+const REQUESTS: &str = "requests";
+
 impl Asset {
-    /// Reads what the books hold; `None` for neither a currency nor a CAIP-19 name.
+    /// Reads what the books hold; `None` for anything else.
     pub fn parse(text: &str) -> Option<Asset> {
+        if text == REQUESTS {
+            return Some(Asset::Requests);
+        }
+        if let Some(currency) = text.strip_prefix(Prepaid::PREFIX) {
+            return Currency::parse(currency).ok().map(|currency| Asset::Prepaid(Prepaid::of(currency)));
+        }
         match Currency::parse(text) {
             Ok(currency) => Some(Asset::Currency(currency)),
             Err(_) => (text.contains(':') && text.contains('/')).then(|| Asset::Token(text.into())),
@@ -125,7 +138,48 @@ impl Asset {
         match self {
             Asset::Currency(currency) => currency.as_str(),
             Asset::Token(name) => name,
+            Asset::Prepaid(prepaid) => prepaid.as_str(),
+            Asset::Requests => REQUESTS,
         }
+    }
+
+    /// The currency that its amounts are of.
+    pub fn currency(&self) -> Option<Currency> {
+        match self {
+            Asset::Currency(currency) => Some(*currency),
+            Asset::Prepaid(prepaid) => Some(prepaid.currency()),
+            Asset::Token(_) | Asset::Requests => None,
+        }
+    }
+
+    /// Whether whoever bought has paid for it before, so that nothing of it is owed.
+    pub fn is_paid_before(&self) -> bool {
+        matches!(self, Asset::Prepaid(_) | Asset::Requests)
+    }
+}
+
+/// A currency that was paid in beforehand: `prepaid:USD`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prepaid([u8; 11]);
+
+impl Prepaid {
+    const PREFIX: &'static str = "prepaid:";
+
+    /// Of this currency.
+    pub fn of(currency: Currency) -> Prepaid {
+        let mut name = *b"prepaid:???";
+        name[Prepaid::PREFIX.len()..].copy_from_slice(&currency.0);
+        Prepaid(name)
+    }
+
+    /// The currency.
+    pub fn currency(&self) -> Currency {
+        Currency([self.0[8], self.0[9], self.0[10]])
+    }
+
+    /// `"prepaid:USD"`.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or("prepaid:???")
     }
 }
 
@@ -281,6 +335,17 @@ mod tests {
         check("0.5 JPY", "JPY6", 500_000, "0.5 JPY");
         check("0.005 KWD", "KWD", 5, "0.005 KWD");
         check("0 USD", "USD", 0, "0.00 USD");
+    }
+
+    #[test]
+    fn assets_read_back_and_each_name_has_one_meaning() {
+        let usd = Currency::parse("USD").unwrap();
+        let prepaid = Asset::Prepaid(Prepaid::of(usd));
+        for asset in [usd.into(), prepaid.clone(), Asset::Requests, Asset::Token("eip155:1/erc20:0x1".into())] {
+            assert_eq!(Asset::parse(asset.as_str()), Some(asset.clone()));
+        }
+        assert_eq!((prepaid.as_str(), prepaid.currency()), ("prepaid:USD", Some(usd)));
+        assert_eq!(["prepaid:", "prepaid:USDC", "Requests", "token"].map(Asset::parse), [const { None }; 4]);
     }
 
     #[test]

@@ -59,7 +59,7 @@ fn reader(ledger: &Ledger) -> LedgerReader {
     LedgerReader::open(&ledger.path()).unwrap()
 }
 
-fn make_until(
+pub fn make_until(
     ledger: &Ledger,
     name: &str,
     until: i64,
@@ -78,7 +78,7 @@ fn make(ledger: &Ledger, name: &str, drops: Drops) -> (PathBuf, Summary) {
 }
 
 /// Notes and drops; how many rows.
-fn let_go(ledger: &Ledger, path: &Path, drops: Drops, most: i64) -> u64 {
+pub fn let_go(ledger: &Ledger, path: &Path, drops: Drops, most: i64) -> u64 {
     wait(ledger.store().note_archive(summary(path).unwrap(), drops)).unwrap();
     let mut dropped = 0;
     loop {
@@ -96,7 +96,7 @@ fn audit_with(ledger: &Ledger, archives: &[PathBuf]) -> AuditReport {
 }
 
 #[track_caller]
-fn whole(ledger: &Ledger, archives: &[PathBuf]) -> AuditReport {
+pub fn whole(ledger: &Ledger, archives: &[PathBuf]) -> AuditReport {
     let report = audit_with(ledger, archives);
     assert_eq!(report.finding, None);
     report

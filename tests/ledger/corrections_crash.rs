@@ -23,13 +23,19 @@ use tollgate::{
 use crate::{corrections::audited, settlement, support::*};
 
 /// Fails the commit that is counted down to, before or after it took place.
-struct At {
+pub struct At {
     before: AtomicU32,
     after: AtomicU32,
     kills: bool,
 }
 
 impl At {
+    /// The commit that so many come before, less one.
+    pub fn commit(which: u32, after: bool, kills: bool) -> At {
+        let count = |is| AtomicU32::new(if is { which } else { 0 });
+        At { before: count(!after), after: count(after), kills }
+    }
+
     fn reach(&self, countdown: &AtomicU32) -> rusqlite::Result<()> {
         if countdown.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1)) != Ok(1) {
             return Ok(());

@@ -33,7 +33,7 @@ fn check(change: &str, n: i64, said: &str) {
     check_in(&books(), change, n, said);
 }
 
-fn check_in(ledger: &Ledger, change: &str, n: i64, said: &str) {
+pub fn check_in(ledger: &Ledger, change: &str, n: i64, said: &str) {
     assert_eq!(ledger.change(change), 1, "{change}");
     rechain(ledger);
     let finding = ledger.audit().finding;

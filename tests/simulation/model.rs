@@ -178,7 +178,8 @@ impl Model {
         let receipt = Receipt { n: row.n, at_ms: row.at_ms.unsigned_abs() };
         let owed = has(tollgate::ledger::entry::Kind::Owed) && !has(tollgate::ledger::entry::Kind::Redelivered);
         let refunded = self.db.is_refunded(row.n);
-        Some(Bought { receipt, amount: row.amount, method: None, target: None, evidence: None, owed, refunded })
+        let (amount, asset) = (row.amount, row.asset.clone());
+        Some(Bought { receipt, amount, asset, method: None, target: None, evidence: None, owed, refunded })
     }
 
     fn unknown(&mut self, i: usize, key: PaymentKey, token: u64) {

@@ -10,10 +10,10 @@ use serde_json::json;
 use super::{Failure, Span, Where, amount, hex, symbol, time};
 use crate::cli::Exit;
 use crate::cli::output::{counted, error, note};
-use crate::ledger::correction::State;
 use crate::ledger::day::day_text;
 use crate::ledger::entry::{Entry, Kind};
 use crate::ledger::evidence::Note;
+use crate::ledger::listing::step;
 use crate::ledger::rollup;
 
 /// Entries between two looks at how far it is.
@@ -211,7 +211,7 @@ fn values(entry: &Entry<'_>) -> [Option<String>; 22] {
         Kind::Capture => change.amount,
         _ => -change.amount,
     });
-    let state = State::from_code(entry.kind, entry.status.unwrap_or_default());
+    let state = step(entry);
     let note = entry.evidence.filter(|_| state.is_some()).and_then(|bytes| Note::decode(bytes).ok());
     [
         Some(entry.n.to_string()),
@@ -234,7 +234,7 @@ fn values(entry: &Entry<'_>) -> [Option<String>; 22] {
         entry.target.map(str::to_owned),
         Some(hex(entry.key.payment().as_bytes())),
         text(SCHEMA),
-        state.map(|state| state.name().to_owned()),
+        state.map(str::to_owned),
         note.and_then(|note| note.reference),
     ]
 }

@@ -249,9 +249,9 @@ pub fn row_json(row: &Listed) -> Value {
     })
 }
 
-/// What became of a capture, or what a posting says of a refund or dispute; `None` for other kinds.
+/// What became of a capture, or what a refund, a dispute or a top-up is; `None` for other kinds.
 pub fn state(row: &Listed) -> Option<&'static str> {
-    let Some(fate) = row.fate else { return row.step.map(correction::State::name) };
+    let Some(fate) = row.fate else { return row.step };
     Some(match fate.state() {
         State::Delivered => "delivered",
         State::Unproven => "unproven",

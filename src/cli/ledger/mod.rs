@@ -3,6 +3,7 @@
 mod archive;
 mod audit;
 mod backup;
+mod balance;
 mod checkpoint;
 mod correction;
 mod dispute;
@@ -21,6 +22,7 @@ mod settled;
 mod show;
 mod statement;
 mod statements;
+mod topup;
 mod verify;
 mod void;
 
@@ -37,7 +39,7 @@ use crate::ledger::read::{LedgerReader, ReadError};
 use crate::ledger::report::Days;
 use crate::ledger::store::Delivery;
 use crate::payment::token::UNIT_DECIMALS_MAX;
-use crate::wire::amount::{Currency, Money, Units};
+use crate::wire::amount::{Asset, Money, Units};
 use crate::wire::x402::assets;
 
 pub(super) use list::listing;
@@ -55,6 +57,7 @@ Examples:
   tollgate ledger backup -o copy.sqlite
   tollgate ledger void 281474976710657 --reason \"the page was empty\"
   tollgate ledger refund 281474976710658 --reference 0x9c1a…
+  tollgate ledger topup example-crawler \"50 USD\" --reference \"invoice 17\"
 
 With --json, too, what went wrong is said as text on standard error, and the exit code tells.
 No gateway needs to stop for it.";
@@ -73,6 +76,8 @@ pub enum Ledger {
     Resolve(resolve::Resolve),
     Void(void::Void),
     Refund(refund::Refund),
+    Topup(topup::Topup),
+    Balance(balance::Balance),
     Dispute(dispute::Dispute),
     Archive(archive::Archive),
     Backup(backup::Backup),
@@ -93,6 +98,8 @@ impl Ledger {
             Ledger::Resolve(resolve) => resolve.run(),
             Ledger::Void(void) => void.run(),
             Ledger::Refund(refund) => refund.run(),
+            Ledger::Topup(topup) => topup.run(),
+            Ledger::Balance(balance) => balance.run(),
             Ledger::Dispute(dispute) => dispute.run(),
             Ledger::Archive(archive) => archive.run(),
             Ledger::Backup(backup) => backup.run(),
@@ -263,13 +270,18 @@ fn amount(units: i64, asset: &str) -> Option<String> {
     if let Some(token) = assets::find_caip19(asset) {
         return Some(decimal(units, token.decimals.min(UNIT_DECIMALS_MAX)));
     }
-    let money = Money { units: Units::new(units)?, currency: Currency::parse(asset).ok()? };
+    let asset = Asset::parse(asset)?;
+    if asset == Asset::Requests {
+        return Some(units.to_string());
+    }
+    let money = Money { units: Units::new(units)?, currency: asset.currency()? };
     Some(money.to_string().split(' ').next().unwrap_or_default().to_owned())
 }
 
 /// Ledger units with what they are of: `0.01 USD`, `0.01 USDC`; where decimals are not known, `7 units of …`.
 fn money(units: i64, asset: &str) -> String {
     match amount(units, asset) {
+        Some(amount) if asset.starts_with("prepaid:") => format!("{amount} {} prepaid", &asset["prepaid:".len()..]),
         Some(amount) => format!("{amount} {}", symbol(asset).unwrap_or(asset)),
         // Never guess decimals.
         None => format!("{units} units of {}", shortened(asset)),

@@ -6,13 +6,16 @@ use base64::{Engine as _, engine::general_purpose::STANDARD, engine::general_pur
 use serde_json::{Value, json};
 
 use super::list::{row_json, state};
-use super::{Failure, Where, amount, delivery, hex, in_full, matters, money, settled, time};
+use super::{Failure, Where, amount, decimal, delivery, hex, in_full, matters, money, settled, time};
 use crate::agent::offer::shortened;
 use crate::cli::Exit;
 use crate::cli::output::{Paint, error, say};
+use crate::ledger::day::BALANCE;
+use crate::ledger::entry::Kind;
 use crate::ledger::evidence::{Evidence, Proof};
 use crate::ledger::read::Shown;
 use crate::ledger::verify::signature_verifies;
+use crate::wire::amount::{Asset, LEDGER_DECIMALS};
 
 /// Show one entry in full, with what proves it.
 #[derive(Debug, clap::Args)]
@@ -99,17 +102,25 @@ fn to_text(shown: &Shown, paint: Paint) -> String {
         let _ = writeln!(out, "{} {text}", paint.bold(&format!("{name:<12}")));
     };
     line("entry", &format!("{}  {}", row.n, row.kind.name()));
-    line("time", &format!("{}  (book day {}, period {})", time(row.at_ms), book_day(row.book_day), shown.period));
+    let period =
+        if shown.period == i64::from(BALANCE) { "without an end".to_owned() } else { shown.period.to_string() };
+    line("time", &format!("{}  (book day {}, period {period})", time(row.at_ms), book_day(row.book_day)));
     if shown.wall_ms != row.at_ms {
         line("wall clock", &time(shown.wall_ms));
     }
     let listed = shown.list_amount.filter(|units| *units != row.amount);
-    let listed = listed.map(|units| format!("  (public price {})", money(units, &row.asset)));
+    let listed = listed.map(|units| match Asset::parse(&row.asset) {
+        // The currency is that of the route.
+        Some(Asset::Requests) => format!("  (instead of {})", decimal(units, LEDGER_DECIMALS)),
+        _ => format!("  (public price {})", money(units, &row.asset)),
+    });
     line("amount", &format!("{}{}{}", money(row.amount, &row.asset), in_full(&row.asset), listed.unwrap_or_default()));
     line("account", &shortened(&row.account));
-    line("agent", &shortened(&row.agent));
-    line("scheme", &row.scheme);
-    line("route", &shortened(&row.route));
+    if row.kind != Kind::Topup {
+        line("agent", &shortened(&row.agent));
+        line("scheme", &row.scheme);
+        line("route", &shortened(&row.route));
+    }
     if let Some(method) = &row.method {
         let target = row.target.as_deref().map_or_else(|| "(dropped)".to_owned(), visible);
         let status = row.status.map_or_else(String::new, |status| format!("  → {status}"));

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use super::urls;
+use super::{agreed, urls};
 use crate::{
     config::{
         Account, AgentPattern, Identity, Operator, Period, Pin,
@@ -10,10 +10,7 @@ use crate::{
         walk::{nearest, quote},
     },
     pricing::{Crawlers, crawlers},
-    wire::{
-        amount::Money,
-        jwk::{Jwk, JwkError},
-    },
+    wire::jwk::{Jwk, JwkError},
 };
 
 /// The public key of RFC 8032 §7.1, whose private half is printed there.
@@ -143,13 +140,19 @@ pub(super) fn accounts(root: &Section<'_>) -> Option<Vec<Account>> {
                 root.layers.clash(&path, &other, "the agent belongs to another account already", None);
             }
         }
-        let credit = section.text("credit").and_then(|text| section.accept("credit", Money::parse(text)));
+        let credit = agreed::credit(section);
+        let allowance = agreed::allowance(section);
+        let prices = credit.and_then(|(credit, _)| agreed::prices(section, credit.currency));
         let address = letterhead(section, "address", true);
-        let (Some(name), Some(agents), Some(credit), Some(address)) = (name, agents, credit, address) else { continue };
+        let (Some(name), Some(agents), Some(address)) = (name, agents, address) else { continue };
+        let (Some((credit, prepaid)), Some(allowance), Some(prices)) = (credit, allowance, prices) else { continue };
         accounts.push(Account {
             name: Arc::from(name),
             agents,
             credit,
+            prepaid,
+            allowance,
+            prices,
             period: match section.text("period") {
                 Some("day") => Period::Day,
                 _ => Period::Month,

@@ -1,6 +1,7 @@
 //! Values of the right type → the checked configuration, or what they contradict.
 
 mod accounts;
+mod agreed;
 mod discovery;
 mod exact;
 mod listen;
@@ -33,8 +34,9 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let discovery = discovery::discovery(&root.section("discovery"));
     let telemetry = parts::telemetry(&root.section("telemetry"), base);
     let admin = listen::admin(&root.section("admin"), server.as_ref(), base);
-    let routes = routes::routes(&root, origins.as_deref());
-    if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
+    let mut routes = routes::routes(&root, origins.as_deref());
+    if let (Some(accounts), Some(routes)) = (&accounts, &mut routes) {
+        agreed::fits(&root, routes, accounts);
         routes::payable(&root, routes, accounts);
         routes::currencies(&root, routes, accounts);
     }
@@ -55,8 +57,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         routes::overrides(&root, table, routes);
     }
     let (origins, deferred, routes, exact) = (origins?, deferred?, routes?, exact?);
-    let batch_settlement = batch_settlement?;
-    let table_hash = routes::hash(&routes, &origins, (&deferred, &batch_settlement, &exact));
+    let (batch_settlement, accounts) = (batch_settlement?, accounts?);
+    let table_hash = routes::hash(&routes, &origins, (&deferred, &batch_settlement, &exact), &accounts);
     Some(Config {
         server: server?,
         origins,
@@ -66,7 +68,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         exact,
         facilitators: facilitators?,
         identity: identity?,
-        accounts: accounts?,
+        accounts,
         routes,
         operator: operator?,
         signing: signing?,

@@ -100,6 +100,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         price: price?,
         origin_price: origin_price(section, priced),
         agents: agents?,
+        has_agreed_prices: false,
         accept: accept?,
         charge: charge(section, priced),
         settle: match section.text("settle") {
@@ -283,7 +284,16 @@ pub(super) fn payable(root: &Section<'_>, routes: &[Route], accounts: &[Account]
             let message = format!("nobody can pay: no account is in {}", price.currency);
             root.layers.warn(&key, message, "add an account in this currency, or change the price");
         }
-        let credits = accounts.iter().map(|account| account.credit).filter(|c| c.currency == price.currency);
+        let in_currency = accounts.iter().filter(|account| account.credit.currency == price.currency);
+        let in_currency: Vec<&Account> = in_currency.collect();
+        // A balance may be any, and what is bought by the request needs none.
+        if in_currency
+            .iter()
+            .any(|account| account.prepaid || account.allowance.is_some() || !account.prices.is_empty())
+        {
+            continue;
+        }
+        let credits = in_currency.iter().map(|account| account.credit);
         if let Some(most) = credits.max_by_key(|credit| credit.units).filter(|most| most.units < price.units) {
             let message = format!("nobody can pay: no account may owe more than {most}");
             root.layers.warn(&key, message, "raise the `credit` of an account, or change the price");
@@ -410,6 +420,7 @@ pub(super) fn hash(
     routes: &[Route],
     origins: &[Origin],
     (deferred, batch, exact): (&Deferred, &BatchSettlement, &Exact),
+    accounts: &[Account],
 ) -> [u8; 32] {
     let line = |route: &Route| {
         let path = Pattern::parse(&route.path).map_or_else(|_| route.path.clone(), |pattern| pattern.text);
@@ -450,6 +461,16 @@ pub(super) fn hash(
     }
     if routes.iter().any(|route| route.accept.contains(&Scheme::BatchSettlement)) {
         lines.push(json!(["batch-settlement", batch.network, batch.pay_to]).to_string());
+    }
+    for account in accounts.iter().filter(|account| !account.prices.is_empty()) {
+        let prices = account.prices.iter().map(|agreed| {
+            let mut routes = agreed.routes.clone();
+            routes.sort();
+            json!([routes, agreed.price.to_string()]).to_string()
+        });
+        let mut prices: Vec<String> = prices.collect();
+        prices.sort();
+        lines.push(json!(["account", &*account.name, prices]).to_string());
     }
     lines.push(json!(["deferred", deferred.network, deferred.pay_to, deferred.terms_url]).to_string());
     Table::hash(lines.join("\n").as_bytes())

@@ -22,6 +22,7 @@ const AGENTS: &[Key] = &[
         name: "addresses",
         kind: Kind::Texts(&[]),
         required: false,
+        instead: None,
         example: "[\"192.0.2.0/24\"]",
         doc: "Where they come from: for a higher price, `block`, or `allow`, if you vouch for them.",
     },

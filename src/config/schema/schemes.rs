@@ -90,6 +90,7 @@ const ASSET: &[Key] = &[
         name: "decimals",
         kind: Kind::Count { min: 0, max: 24, default: None },
         required: false,
+        instead: None,
         example: "6",
         doc: "Decimals of the token, if it is not known.",
     },

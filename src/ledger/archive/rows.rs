@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Drops, Part, Summary, lines};
+use super::{Drops, Part, Referred, Summary, lines};
 use crate::ledger::{
     audit::Finding,
     batch::{BatchError, sort},
     books::Books,
     chain::Hash,
-    entry::EntryNumber,
+    entry::{EntryNumber, PostingKey},
     file,
     postgres::schema,
     sql::{Begin, Session, SqlError, SqlResult, params},
@@ -90,6 +90,12 @@ pub(in crate::ledger) fn all(session: &Session) -> SqlResult<Vec<Kept>> {
         let drops = Drops::from_name(row.get(2)?).ok_or_else(|| wrong("what it drops"))?;
         Ok(Kept { part, drops, digest: row.get(9)?, done_seq: row.get(10)? })
     })
+}
+
+/// A posting that an archive has kept for others, if one has.
+pub(in crate::ledger) fn referred(session: &Session, key: &PostingKey) -> SqlResult<Option<Referred>> {
+    let kept = all(session)?.into_iter().flat_map(|kept| kept.part.referred);
+    Ok(kept.into_iter().find(|posting| posting.key == *key))
 }
 
 /// Up to which entry the rows of each writer count as dropped.

@@ -133,7 +133,8 @@ fn needed(session: &Session, owed: &[i64]) -> SqlResult<(BTreeMap<i64, i64>, Vec
     Ok((first.into_iter().map(|(slot, (n, _))| (slot, n)).collect(), held))
 }
 
-/// Postings in the parts that postings outside of them build on. `each` part gets its own.
+/// Postings in the parts that postings outside of them build on, and all top-ups, whose references must not be had twice. Each
+/// part gets its own.
 pub(super) fn referred(session: &Session, parts: &mut [Part]) -> SqlResult<()> {
     // Plain captures on credit build on nothing.
     let rest = "SELECT n, key FROM entries WHERE kind <> 1 OR scheme IN ('exact', 'upto')";
@@ -144,10 +145,10 @@ pub(super) fn referred(session: &Session, parts: &mut [Part]) -> SqlResult<()> {
         parts.iter().position(|part| part.slot == at.slot && (part.seqs.0..=part.seqs.1).contains(&at.seq))
     };
     let find = "SELECT n, key, amount, list_amount, scheme, status FROM entries WHERE key = ?1 \
-                OR (key >= ?2 AND key <= ?3) OR (key >= ?4 AND key <= ?5) OR key = ?6 OR key = ?7 OR key = ?8 OR key = ?9 OR key = ?10";
+                OR (key >= ?2 AND key <= ?3) OR (key >= ?4 AND key <= ?5) OR key = ?6 OR key = ?7 OR key = ?8 OR key = ?9 OR key = ?10 OR key = ?11";
     while let Some(row) = rest.next()? {
         let Some(key) = PostingKey::from_bytes(row.get(1)?) else { continue };
-        if position(parts, row.get(0)?).is_some() {
+        if position(parts, row.get(0)?).is_some() && key.kind() != Kind::Topup {
             continue;
         }
         let payment = key.payment();
@@ -163,6 +164,7 @@ pub(super) fn referred(session: &Session, parts: &mut [Part]) -> SqlResult<()> {
             of(Kind::Owed, 0),
             of(Kind::Redelivered, 0),
             of(Kind::Lapsed, 0),
+            of(Kind::Topup, 0),
         ];
         let values: Vec<_> = keys.iter().map(|key| key.as_bytes().into()).collect();
         let found = session.all(find, &values, |row| {

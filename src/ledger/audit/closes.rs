@@ -15,7 +15,7 @@ use crate::{
         entry::is_settled_at_once,
         rollup::{RollupKey, Sums},
         sql::{Session, params},
-        statements::{PAID_AT_ONCE, StatementState, is_reason},
+        statements::{StatementState, is_reason, why_paid},
     },
     wire::jwk::PublicKey,
 };
@@ -181,7 +181,8 @@ pub(super) fn statements<'s>(
         same(place.clone(), "its total", expected.gross.saturating_sub(expected.corrections), row.get(6)?)?;
         let Some(close) = closes.iter().find(|close| close.until == *until) else { continue };
         same_hash(place.clone(), "its head", &close.head(), &row.get::<Hash>(7)?)?;
-        events(connection, number, close.at_ms, expected.on_credit, &place)?;
+        let why_paid = why_paid(asset, !expected.on_credit);
+        events(connection, number, close.at_ms, why_paid, &place)?;
     }
     if let Some(row) = rows.next()? {
         return Err(finding(Place::Statement(row.get(0)?), "the row", "none", "one"));
@@ -194,8 +195,15 @@ pub(super) fn statements<'s>(
     }
 }
 
-/// Closed with its days, then each step one that was allowed. What was settled on chain is paid from the start.
-fn events(connection: &Session, number: i64, closed_ms: i64, on_credit: bool, place: &Place) -> Result<(), Stop> {
+/// Closed with its days, then each step one that was allowed. What nobody owes is paid from the start, and says why.
+fn events(
+    connection: &Session,
+    number: i64,
+    closed_ms: i64,
+    why_paid: Option<&str>,
+    place: &Place,
+) -> Result<(), Stop> {
+    let on_credit = why_paid.is_none();
     let mut statement =
         connection.prepare("SELECT i, state, at_ms, reason FROM statement_events WHERE number = ?1 ORDER BY i")?;
     let mut rows = statement.query(params![number])?;
@@ -222,8 +230,9 @@ fn events(connection: &Session, number: i64, closed_ms: i64, on_credit: bool, pl
             return Err(finding(place.clone(), "the time of its next event", format!("at least {at_ms}"), found_ms));
         }
         let reason: Option<&str> = row.get(3)?;
-        if before.is_some() && is_the_closes && reason != Some(PAID_AT_ONCE) {
-            return Err(finding(place.clone(), "the reason of its next event", PAID_AT_ONCE, format!("{reason:?}")));
+        if before.is_some() && is_the_closes && reason != why_paid {
+            let expected = why_paid.unwrap_or_default();
+            return Err(finding(place.clone(), "the reason of its next event", expected, format!("{reason:?}")));
         }
         // The close itself has none; whoever takes a step says why.
         if reason.is_some() != before.is_some() || reason.is_some_and(|reason| !is_reason(reason)) {

@@ -6,9 +6,12 @@ use std::collections::HashMap;
 use super::{Audit, Place, Stop, corrections, finding, same};
 use crate::ledger::{
     archive::Referred,
+    day,
     entry::{Entry, EntryNumber, Kind, PostingKey, is_settled_at_once},
     sql::{Session, SqlResult, params},
+    top_up::Way,
 };
+use crate::wire::amount::Asset;
 
 /// Checks that what `entry` builds on stands before it.
 pub(super) fn check(known: &Known<'_>, entry: &Entry<'_>) -> Result<(), Stop> {
@@ -62,6 +65,7 @@ pub(super) fn check(known: &Known<'_>, entry: &Entry<'_>) -> Result<(), Stop> {
             Err(finding(Place::Entry(entry.n), "its scheme", "one on credit", entry.scheme))
         }
         Kind::Void => void(known, entry),
+        Kind::Topup => topped_up(entry),
         _ => Ok(()),
     }
 }
@@ -115,6 +119,19 @@ impl Audit<'_> {
 /// Whether an entry may have been posted before another. Numbers tell it of one writer; of two, nothing does.
 pub(super) fn stands_before(n: i64, other: i64) -> bool {
     EntryNumber::from_n(n).slot != EntryNumber::from_n(other).slot || n < other
+}
+
+/// A top-up is more than nothing of a balance, one way or the other.
+fn topped_up(entry: &Entry<'_>) -> Result<(), Stop> {
+    let place = || Place::Entry(entry.n);
+    if !matches!(Asset::parse(entry.asset), Some(Asset::Prepaid(_))) {
+        return Err(finding(place(), "its asset", "a balance, `prepaid:USD`", entry.asset));
+    }
+    same(place(), "its period", i64::from(day::BALANCE), entry.period)?;
+    if entry.status.and_then(Way::from_code).is_none() {
+        return Err(finding(place(), "which way it went", "1 or 2", format!("{:?}", entry.status)));
+    }
+    if entry.amount < 1 { Err(finding(place(), "its amount", "at least 1", entry.amount)) } else { Ok(()) }
 }
 
 /// A void names an earlier capture of its payment and gives back what that charged.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Audit, Place, Stop, finding, same};
 use crate::ledger::rollup::{RollupKey, Rollups, Sums};
+use crate::wire::amount::Asset;
 
 impl Audit<'_> {
     pub(super) fn check_rollups(&mut self, mut recomputed: Rollups<String>) -> Result<(), Stop> {
@@ -77,7 +78,10 @@ impl Audit<'_> {
             let found: i64 = row.get(3)?;
             let place = Place::AccountUse(format!("{} {} {}", key.0, key.1, key.2));
             self.place = place.clone();
-            same(place, "what is used", expected.remove(&key).unwrap_or_default(), found)?;
+            same(place.clone(), "what is used", expected.remove(&key).unwrap_or_default(), found)?;
+            if found > 0 && matches!(Asset::parse(&key.1), Some(Asset::Prepaid(_))) {
+                return Err(finding(place, "what is used of a balance", "at most what was paid in", found));
+            }
         }
         if connection.sqlite().is_none() {
             // A claim that was swept left no row, where it was the first.

@@ -8,6 +8,7 @@ use crate::ledger::{
     entry::{Entry, Kind},
     outcomes,
     rollup::{self, RollupKey, Rollups},
+    top_up,
     witness::{self, Subject},
 };
 
@@ -96,6 +97,7 @@ impl Walked {
                 }
                 -entry.amount
             }
+            Kind::Topup => top_up::change(entry),
             _ => 0,
         };
         if matches!(entry.kind, Kind::Void | Kind::Owed | Kind::Redelivered) {
@@ -115,7 +117,7 @@ impl Walked {
                 *refunded = refunded.saturating_add(change.amount);
             }
         }
-        if matches!(entry.kind, Kind::Capture | Kind::Void) {
+        if matches!(entry.kind, Kind::Capture | Kind::Void | Kind::Topup) {
             let key = (entry.account.to_owned(), entry.asset.to_owned(), entry.period);
             let used = self.used.entry(key).or_default();
             *used = used.saturating_add(change);

@@ -235,7 +235,7 @@ fn take_credit(
         let Some((stored, taken)) = used.get_mut(&use_key(request)) else { continue };
         let now = stored.saturating_add(*taken);
         if now.checked_add(request.amount.get()).is_none_or(|sum| sum > request.limit.get()) {
-            let used = Units::new(now).unwrap_or(Units::MAX);
+            let used = Units::new(now.max(0)).unwrap_or(Units::MAX);
             verdicts[at] = Some(Err(ClaimError::CreditExhausted { used, limit: request.limit }));
             first.remove(&key);
             undone.push(key);

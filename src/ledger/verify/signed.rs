@@ -8,7 +8,7 @@ use crate::{
     payment::{batch, id::SealedId, key::PaymentKey},
     pricing::normal_path,
     wire::{
-        amount::{Currency, Money, Units},
+        amount::{Asset, Money, Units},
         jwk::{Jwk, PublicKey},
         x402::{Version, payload::Payload},
     },
@@ -171,7 +171,16 @@ fn payment_key(entry: &Entry<'_>, evidence: &Evidence, booked: Option<&Booked>, 
 
 /// What was charged is no more than what was signed for.
 fn amount(entry: &Entry<'_>, evidence: &Evidence, lines: &Lines<'_>, checks: &mut Checks) {
-    let money = Units::new(entry.amount).zip(Currency::parse(entry.asset).ok());
+    let asset = Asset::parse(entry.asset);
+    if asset == Some(Asset::Requests) {
+        return checks.test(
+            "amount",
+            entry.amount == 1,
+            "one request of the account's allowance, no money",
+            "not one request",
+        );
+    }
+    let money = Units::new(entry.amount).zip(asset.and_then(|asset| asset.currency()));
     let Some(money) = money.map(|(units, currency)| Money { units, currency }) else {
         return checks.test("amount", false, "", "what is charged is no amount of a currency");
     };

@@ -78,7 +78,7 @@ impl Exchange {
             Means::Credit { by: Credit::Batch(network), .. } => {
                 let payer = self.permit.agent.split_once("://").map_or(&*self.permit.agent, |(_, host)| host);
                 let id = receipt.n.to_string();
-                let charged = self.permit.charged().map(|charged| {
+                let charged = self.charged_money().map(|charged| {
                     let timestamp = receipt.at_ms / 1000;
                     let signed = self.signed_receipt(core, network, payer, "");
                     Confirmation { network, payer, charged: charged.wire(), timestamp, id: &id }.encode(signed)
@@ -87,7 +87,7 @@ impl Exchange {
                 (PAYMENT_RESPONSE, value, "PAYMENT-SIGNATURE, Signature-Agent")
             }
             Means::Credit { by: Credit::Crawl(_), .. } => {
-                let charged = self.named.get().or_else(|| self.permit.charged()).map(crawl::text_of);
+                let charged = self.charged_money().map(crawl::text_of);
                 let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
                 (CRAWLER_CHARGED, value, "Crawler-Exact-Price, Crawler-Max-Price, Signature-Agent")
             }
@@ -112,7 +112,7 @@ impl Exchange {
             rescue::expose_with_origin(headers);
         }
         let posted = self.posted.get().unwrap_or(Units::ZERO);
-        let micros = in_millionths(posted, self.decimals(core));
+        let micros = if self.without_charge.get() { 0 } else { in_millionths(posted, self.decimals(core)) };
         let sold = Box::new(self.sold(receipt, posted));
         response.extensions_mut().insert(Charged { micros, sold });
         response
@@ -121,7 +121,7 @@ impl Exchange {
     /// Of the ledger unit of what was paid in.
     fn decimals(&self, core: &Core) -> u32 {
         let tokens = &core.shared.config.exact.assets;
-        let token = tokens.iter().find(|token| token.book == self.permit.asset);
+        let token = tokens.iter().find(|token| token.book == self.permit.fund.asset);
         token.map_or(CURRENCY_DECIMALS, |token| token.decimals.min(TOKEN_DECIMALS_MAX))
     }
 
@@ -138,7 +138,7 @@ impl Exchange {
             payment: permit.key.to_string(),
             entry: receipt.n,
             units: posted.get(),
-            asset: permit.asset.to_string(),
+            asset: self.fund().asset.to_string(),
         }
     }
 }

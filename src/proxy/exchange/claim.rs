@@ -7,7 +7,7 @@ use crate::ledger::store::{
     CaptureError, Claim, ClaimError, ClaimRequest, Intent, Look, OwedTurn, Posting, Purchase, Receipt, Released,
     Settling, Store,
 };
-use crate::payment::permit::{Credit, Means};
+use crate::payment::permit::{Credit, Fund, Means};
 use crate::payment::reason::{Reason, Refusal};
 
 impl Exchange {
@@ -18,21 +18,34 @@ impl Exchange {
             Means::Exact(exact) if exact.proven => Some(self.purchase(permit.agent.clone())),
             _ => None,
         };
-        let request = ClaimRequest {
+        let payer = match &permit.means {
+            Means::Exact(exact) if exact.payer.is_some() => Some(permit.agent.clone()),
+            _ => None,
+        };
+        let of = |fund: &Fund| ClaimRequest {
             key: permit.key,
             paid_at_ms: permit.paid_at_ms,
             account: permit.account.clone(),
-            amount: permit.amount,
-            asset: permit.asset.clone(),
-            limit: permit.limit,
-            period: permit.period,
-            purchase,
-            payer: match &permit.means {
-                Means::Exact(exact) if exact.payer.is_some() => Some(permit.agent.clone()),
-                _ => None,
-            },
+            amount: fund.amount,
+            asset: fund.asset.clone(),
+            limit: fund.limit,
+            period: fund.period,
+            purchase: purchase.clone(),
+            payer: payer.clone(),
         };
-        let claim = store.claim(request).await?;
+        // A claim that is refused for its credit has taken nothing, so that another may follow.
+        let without_charge = match &permit.allowance {
+            Some(allowance) => match store.claim(of(allowance)).await {
+                Err(ClaimError::CreditExhausted { .. }) => None,
+                claimed => Some(claimed?),
+            },
+            None => None,
+        };
+        self.without_charge.set(without_charge.is_some());
+        let claim = match without_charge {
+            Some(claim) => claim,
+            None => store.claim(of(&permit.fund)).await?,
+        };
         let mut guard = ClaimGuard { store: store.clone(), claim: Some(claim), why: Released::ClientLeft };
         match store.look(permit.key).await {
             Ok(Look::Unknown) => Ok(guard),
@@ -82,12 +95,15 @@ impl Exchange {
             ClaimError::BelowFloor => Refusal::from(Reason::OfferExpired),
             ClaimError::InFlight => Refusal::from(Reason::PaymentInFlight).retry_after(1),
             ClaimError::CreditExhausted { .. } => {
-                let wait = self.permit.period_ends.saturating_sub(self.permit.granted_ms / 1000).max(1);
                 let reason = match &self.permit.means {
                     Means::Credit { by: Credit::Batch(_) | Credit::Crawl(_), .. } => Reason::PaymentFailed,
                     _ => Reason::CreditExhausted,
                 };
-                Refusal::from(reason).retry_after(wait)
+                let now_s = self.permit.granted_ms / 1000;
+                match self.permit.fund.ends {
+                    Some(ends) => Refusal::from(reason).retry_after(ends.saturating_sub(now_s).max(1)),
+                    None => Refusal::new(reason, "the prepaid balance of the account does not cover this; top it up"),
+                }
             }
             ClaimError::Throttled => Refusal::from(Reason::TooManyClaims).retry_after(10),
             ClaimError::Unavailable(why) => {

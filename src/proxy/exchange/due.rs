@@ -23,7 +23,7 @@ pub(super) struct Due {
 impl Due {
     /// All that was signed.
     pub(super) fn all(permit: &Permit, exact: &Exact) -> Due {
-        Due { units: permit.amount, requirements: exact.requirements.clone(), body: exact.body.clone() }
+        Due { units: permit.fund.amount, requirements: exact.requirements.clone(), body: exact.body.clone() }
     }
 
     /// What the origin takes; its word is taken out of the answer.
@@ -34,7 +34,7 @@ impl Due {
         let said = response.extensions_mut().remove::<Said>();
         let all = Due::all(permit, exact);
         let Some(said) = said.filter(|_| exact.scheme == upto::SCHEME) else { return Ok(all) };
-        let actual = said.actual(&exact.token, permit.amount)?;
+        let actual = said.actual(&exact.token, permit.fund.amount)?;
         if actual.capped {
             tracing::warn!(payment = %permit.key, "the origin takes more than was signed; the maximum is settled");
         }

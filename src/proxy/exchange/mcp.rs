@@ -110,7 +110,7 @@ impl Exchange {
         };
         let mut json = json!({"success": true, "transaction": receipt.n.to_string(), "network": network,
             "payer": &*self.permit.agent});
-        if let Some(charged) = self.permit.charged() {
+        if let Some(charged) = self.charged_money() {
             json["amount"] = json!(charged.wire().amount.to_string());
         }
         json.to_string()

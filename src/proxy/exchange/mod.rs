@@ -50,7 +50,7 @@ use super::trace::Uncharged;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
-use crate::payment::permit::{Credit, Means, Permit, Proof};
+use crate::payment::permit::{Credit, Fund, Means, Permit, Proof};
 use crate::payment::reason::{Reason, Refusal};
 use crate::wire::amount::{Money, Units};
 use crate::wire::x402::Version;
@@ -102,6 +102,8 @@ pub struct Exchange {
     pub named: Cell<Option<Money>>,
     /// What was posted, in ledger units; none for an answer that is served again.
     pub posted: Cell<Option<Units>>,
+    /// It is taken from the account's allowance.
+    pub without_charge: Cell<bool>,
     /// Who pays, once the facilitator has told it.
     pub payer: RefCell<Option<Arc<str>>>,
 }
@@ -166,9 +168,12 @@ impl Exchange {
         }
         let mut posting = self.posting(&scene.core, response.status().as_u16(), None);
         if let Some(price) = self.named.get() {
-            // The claim was for the bid; what is less goes back to the account.
-            (posting.amount, posting.list_amount) = (price.units, price.units);
-            self.posted.set(Some(price.units));
+            posting.list_amount = price.units;
+            if !self.without_charge.get() {
+                // The claim was for the bid; what is less goes back to the account.
+                posting.amount = price.units;
+                self.posted.set(Some(price.units));
+            }
         }
         // From here nothing cancels: the capture is queued before this call returns.
         let captured = claim.capture(posting).await;
@@ -266,10 +271,22 @@ impl Exchange {
         }
     }
 
+    /// What this is taken from, once it is claimed.
+    fn fund(&self) -> &Fund {
+        let allowance = self.permit.allowance.as_ref().filter(|_| self.without_charge.get());
+        allowance.unwrap_or(&self.permit.fund)
+    }
+
+    /// What the payer is told that it cost, where that is money of a currency.
+    fn charged_money(&self) -> Option<Money> {
+        let price = self.named.get().or_else(|| self.permit.price());
+        if self.without_charge.get() { price.map(|price| Money { units: Units::ZERO, ..price }) } else { price }
+    }
+
     /// The posting of this payment; `wallet` is what there is as evidence of one that was settled.
     fn posting(&self, core: &Core, status: u16, wallet: Option<WalletEvidence>) -> Posting {
         let permit = &self.permit;
-        self.posted.set(Some(permit.amount));
+        self.posted.set(Some(self.fund().amount));
         let config = &core.shared.config;
         let (scheme, key, evidence) = match &permit.means {
             Means::Credit { by, proof } => {
@@ -295,8 +312,8 @@ impl Exchange {
             agent_key: key.map(|key| key.thumbprint.clone()),
             route: config.routes[self.route].name.clone(),
             scheme,
-            amount: permit.amount,
-            list_amount: permit.amount,
+            amount: self.fund().amount,
+            list_amount: permit.list_amount,
             table_hash: config.table_hash,
             status,
             method: self.method.clone(),

@@ -52,6 +52,7 @@ impl Exchange {
                 // What the origin takes by now is not what it took.
                 let _ = forward::price_of(&mut response, &scene.core.shared.config.routes[self.route]);
                 self.named.set(self.booked(&bought));
+                self.without_charge.set(bought.asset == Asset::Requests);
                 match turn.redelivered().await {
                     Ok(receipt) => {
                         let response = response.map(|body| AnswerBody::origin(body, None));
@@ -80,11 +81,7 @@ impl Exchange {
 
     /// What was charged.
     fn booked(&self, bought: &Bought) -> Option<Money> {
-        match (&self.permit.means, &self.permit.asset) {
-            (Means::Credit { .. }, Asset::Currency(currency)) => {
-                Some(Money { units: Units::new(bought.amount)?, currency: *currency })
-            }
-            _ => None,
-        }
+        let currency = bought.asset.currency().filter(|_| matches!(self.permit.means, Means::Credit { .. }))?;
+        Some(Money { units: Units::new(bought.amount)?, currency })
     }
 }

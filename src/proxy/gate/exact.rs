@@ -7,7 +7,7 @@ use crate::ledger::limits;
 use crate::payment::exact::{self, Checked, ExactError};
 use crate::payment::id::{IdError, SealedId};
 use crate::payment::offer::Way;
-use crate::payment::permit::{Exact, Means, Permit};
+use crate::payment::permit::{Exact, Fund, Means, Permit};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::terms::{Template, Term};
 use crate::payment::token::{OfferId, Token};
@@ -107,11 +107,9 @@ impl Visit<'_> {
                 paid_at_ms: now_ms,
                 granted_ms: now_ms,
                 account: Arc::from(WALLETS),
-                limit: Units::MAX,
-                period: 0,
-                period_ends: 0,
-                amount: units,
-                asset: token.book.clone(),
+                fund: Fund { asset: token.book.clone(), amount: units, limit: Units::MAX, period: 0, ends: None },
+                allowance: None,
+                list_amount: units,
                 agent: match &payer_text {
                     Some(payer) => format!("{}:{payer}", token.network).into(),
                     None => token.network.as_str().into(),

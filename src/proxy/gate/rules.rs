@@ -120,9 +120,12 @@ impl Visit<'_> {
     /// [`Reason::AgentBlocked`]; [`Reason::PriceNotAcceptable`] where it was sealed for somebody who pays less.
     pub(super) fn due(&self, proven: &Proven<'_>, sealed: Units, class: &str) -> Result<Units, Refusal> {
         let rule = of_agent(self.rules(), &proven.key.record.agent);
+        let agreed = proven.account.price(&self.core.shared.config.routes[self.route].name);
         match rule.map(|rule| rule.then) {
             Some(Then::Block) => Err(Reason::AgentBlocked.into()),
             Some(Then::Allow) => Ok(Units::ZERO),
+            // What was agreed with the account goes before what others of the route's rules say.
+            _ if agreed.is_some() => Ok(agreed.unwrap_or(sealed).min(sealed)),
             Some(Then::Price(own)) if own.units <= sealed => Ok(own.units),
             // Sealed for this rule, at the price that it had then.
             Some(Then::Price(_)) if rule.is_some_and(|rule| rule.class() == class) => Ok(sealed),

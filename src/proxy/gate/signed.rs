@@ -15,26 +15,34 @@ use crate::payment::deferred::{self, Claimed};
 use crate::payment::id::{Quote, SealedId};
 use crate::payment::key::PaymentKey;
 use crate::payment::offer::Way;
-use crate::payment::permit::{Credit, Means, Permit, Proof};
+use crate::payment::permit::{Credit, Fund, Means, Permit, Proof};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::signed::{self, Candidate};
 use crate::payment::terms::{Term, Terms};
 use crate::proxy::core::Shared;
 use crate::wire::agent_url::AgentUrl;
-use crate::wire::amount::{Currency, Money, Units};
+use crate::wire::amount::{Asset, Currency, Money, Prepaid, Units};
 use crate::wire::deferred::Payment;
 use crate::wire::x402::payload::Payload;
+
+/// A request of an allowance.
+const ONE: Units = match Units::new(1) {
+    Some(one) => one,
+    None => Units::ZERO,
+};
 
 /// A signature that verified.
 pub(super) struct Proven<'s> {
     pub(super) candidate: Candidate,
     pub(super) key: Arc<AgentKey>,
-    account: &'s Account,
+    pub(super) account: &'s Account,
 }
 
 /// What is bought.
 pub(super) struct Bought {
     pub(super) amount: Units,
+    /// What was offered.
+    pub(super) list: Units,
     /// Its currency: `USD`.
     pub(super) currency: Currency,
     /// The id that was paid, if there is one; else the signature is what makes the payment single-use.
@@ -58,9 +66,10 @@ impl Visit<'_> {
             let detail = format!("this account owes {}, the offer is in {asset}", proven.account.credit.currency);
             return Err(Refusal::new(Reason::UnsupportedScheme, detail));
         }
-        let Quote { id, term, amount } = quote;
-        let amount = self.due(&proven, amount, &term.template.class)?;
-        let bought = Bought { amount, currency, quote: Some((term, id)), by: Credit::Deferred(payment) };
+        let Quote { id, term, amount: list } = quote;
+        let amount = self.due(&proven, list, &term.template.class)?;
+        let by = Credit::Deferred(payment);
+        let bought = Bought { amount, list, currency, quote: Some((term, id)), by };
         self.on_credit(proven, bought, now_ms)
     }
 
@@ -91,10 +100,11 @@ impl Visit<'_> {
             (None, None) => return Err(Reason::UnsupportedScheme.into()),
         };
         let currency = currency_of(&term)?;
-        // Who names no id names the price as it stands for him.
+        // Who names no id names the price as it stands for him, or as it was offered.
         let due = self.due(&proven, amount, &term.template.class)?;
-        let amount = if id.is_none() { due } else { amount };
-        let price = Money { units: amount, currency }.wire();
+        let named = |units| Money { units, currency }.wire();
+        let is_due = id.is_none() && batch::pays(payload, &named(due)).is_ok();
+        let price = named(if is_due { due } else { amount });
         batch::pays(payload, &price)?;
         if id.is_none() {
             proven.candidate.is_fresh(shared.rules.skew, now_ms)?;
@@ -105,7 +115,8 @@ impl Visit<'_> {
             return Err(Refusal::new(Reason::OtherResource, format!("`resource.url` is not {url}")));
         }
         let by = Credit::Batch(term.template.network.clone());
-        self.on_credit(proven, Bought { amount: due, currency, quote: id.map(|id| (term, id)), by }, now_ms)
+        let bought = Bought { amount: due, list: amount, currency, quote: id.map(|id| (term, id)), by };
+        self.on_credit(proven, bought, now_ms)
     }
 
     /// The price in a signed field, good for one crawl.
@@ -122,8 +133,9 @@ impl Visit<'_> {
         let candidates = signed::candidates(&self.view(headers), &bid.cover(), &shared.rules, now_ms)?;
         let price = self.offer.price;
         let in_band = shared.config.routes[self.route].origin_price;
-        let has_rules = !shared.config.routes[self.route].agents.is_empty();
-        if !in_band && !has_rules {
+        let route = &shared.config.routes[self.route];
+        let has_others = !route.agents.is_empty() || route.has_agreed_prices;
+        if !in_band && !has_others {
             // Before any fetch: it costs nothing to see, and says nothing that the 402 does not.
             bid.pays(price)?;
         }
@@ -131,14 +143,17 @@ impl Visit<'_> {
             Reason::KeyUnknown => Refusal::new(Reason::InvalidSignature, Reason::KeyUnknown.meaning()),
             _ => refusal,
         })?;
-        let price = Money { units: self.due(&proven, price.units, &self.offer.class)?, ..price };
-        if !in_band {
-            bid.pays(price)?;
+        let due = Money { units: self.due(&proven, price.units, &self.offer.class)?, ..price };
+        if !in_band && let Err(refusal) = bid.pays(due) {
+            // Who pays less may bid what everybody pays.
+            let bids_the_offer = due.units < price.units && bid.pays(price).is_ok();
+            bids_the_offer.then_some(()).ok_or(refusal)?;
         }
         // Where the origin names the price, the claim is for all that the crawler pays.
-        let price = if in_band { bid.most() } else { price };
+        let due = if in_band { bid.most() } else { due };
         let by = Credit::Crawl(in_band.then_some(bid));
-        let bought = Bought { amount: price.units, currency: price.currency, quote: None, by };
+        let list = if in_band { due.units } else { price.units };
+        let bought = Bought { amount: due.units, list, currency: due.currency, quote: None, by };
         self.on_credit(proven, bought, now_ms)
     }
 
@@ -150,7 +165,7 @@ impl Visit<'_> {
     /// The permit of a payment that the account will owe.
     pub(super) fn on_credit(&self, proven: Proven<'_>, bought: Bought, now_ms: u64) -> Result<Permit, Refusal> {
         let Proven { candidate, key, account } = proven;
-        let Bought { amount, currency, quote, by } = bought;
+        let Bought { amount, list, currency, quote, by } = bought;
         if currency != account.credit.currency {
             let detail = format!("this account owes {}, the payment is in {currency}", account.credit.currency);
             return Err(Refusal::new(Reason::PaymentFailed, detail));
@@ -164,16 +179,30 @@ impl Visit<'_> {
             }
         };
         let period = credit_period(account.period);
+        let in_period = |asset, amount, limit| Fund {
+            asset,
+            amount,
+            limit,
+            period: day::credit_period(period, now_ms),
+            ends: Some(day::credit_period_end_s(period, now_ms)),
+        };
+        let fund = if account.prepaid {
+            let asset = Asset::Prepaid(Prepaid::of(currency));
+            Fund { asset, amount, limit: Units::ZERO, period: day::BALANCE, ends: None }
+        } else {
+            in_period(currency.into(), amount, account.limit())
+        };
+        // What costs nothing takes nothing of it.
+        let allowance = account.allowance(&self.core.shared.config.routes[self.route].name);
+        let allowance = allowance.filter(|_| amount > Units::ZERO);
         Ok(Permit {
             key: single_use,
             paid_at_ms,
             account: account.name.clone(),
-            limit: account.limit(),
-            period: day::credit_period(period, now_ms),
-            period_ends: day::credit_period_end_s(period, now_ms),
             granted_ms: now_ms,
-            amount,
-            asset: currency.into(),
+            fund,
+            allowance: allowance.map(|limit| in_period(Asset::Requests, ONE, limit)),
+            list_amount: list,
             agent: record.agent.clone(),
             quote,
             means: Means::Credit {

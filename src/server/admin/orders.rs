@@ -7,6 +7,7 @@
 //! {"do":"archive","file":"/…/november.jsonl","drop":"rows"}                        ->  {"entries":1200}
 //! {"do":"drop","most":1000}                                                       ->  {"dropped":1000}, 0 when nothing is left
 //! {"do":"void" …}, {"do":"refund" …}, {"do":"dispute" …}                          ->  see `corrections`
+//! {"do":"topup","account":"acme","amount":"50 USD","back":false,"reference":"…"}  ->  {"n":"…","balance":50000000,"posted":true}
 //! anything that is refused                                                        ->  {"error":"…"}
 //! ```
 
@@ -23,8 +24,10 @@ use crate::ledger::day::{day_text, days_since_1970};
 use crate::ledger::ledger_store::LedgerStore;
 use crate::ledger::resolve::{Resolution, resolve};
 use crate::ledger::statements::{Mark, StatementState};
+use crate::ledger::top_up::{TopUp, Way};
 use crate::payment::gateway_key::GatewayKey;
 use crate::payment::key::PaymentKey;
+use crate::wire::amount::Money;
 
 /// Does what an order says, through the ledger's writer. `key` signs what is signed.
 ///
@@ -38,13 +41,14 @@ pub async fn carry_out(order: &Value, store: &LedgerStore, key: Option<Arc<Gatew
         Some("void") => corrections::void(order, store).await,
         Some("refund") => corrections::refund(order, store).await,
         Some("dispute") => corrections::dispute(order, store).await,
+        Some("topup") => top_up(order, store).await,
         Some("archive") => archive(order, store).await,
         Some("drop") => {
             let most =
                 order["most"].as_i64().filter(|most| *most > 0).ok_or("expected `most` to be a number over 0")?;
             Ok(json!({"dropped": store.drop_archived(most).await.map_err(|e| e.to_string())?}))
         }
-        _ => Err("expected `do` to be `resolve`, `settle`, `mark`, `archive`, `drop`, `void`, `refund` or `dispute`"
+        _ => Err("expected `do` to be `resolve`, `settle`, `mark`, `archive`, `drop`, `void`, `refund`, `dispute` or `topup`"
             .to_owned()),
     }
 }
@@ -91,6 +95,16 @@ async fn mark(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     store.mark(mark).await.map_err(|e| e.to_string())?;
     tracing::info!(number, state = state.name(), "the operator marked a statement");
     Ok(json!({"number": number, "state": state.name()}))
+}
+
+/// Whoever orders it has looked whether the configuration has such an account.
+async fn top_up(order: &Value, store: &LedgerStore) -> Result<Value, String> {
+    let money = Money::parse(&text(order, "amount")).map_err(|e| e.to_string())?;
+    let way = if order["back"] == true { Way::Back } else { Way::In };
+    let (account, reference, reason) = (text(order, "account"), text(order, "reference"), text(order, "reason"));
+    let top_up = TopUp { account: account.into(), money, way, reference, reason };
+    let done = store.top_up(top_up).await.map_err(|e| e.to_string())?;
+    Ok(json!({"n": done.n.to_string(), "balance": done.balance, "posted": !done.was}))
 }
 
 /// Whoever orders it has read the archive through; here its end is enough, which has what the ledger keeps of it.
