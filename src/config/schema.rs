@@ -160,6 +160,12 @@ const SERVER: &[Key] = &[
         Kind::Flag(true),
         "Answer preflights on priced routes, and put CORS fields on the gateway's own answers.",
     ),
+    key(
+        "mode",
+        Kind::Choice { of: &["enforce", "observe"], default: "enforce" },
+        "Whether prices are asked for, on routes that do not say it themselves. \"observe\": nobody pays and nobody is refused; \
+         what would have followed is counted (`tollgate ledger observed`).",
+    ),
     key("limits", Kind::Table(LIMITS), "What one client, or all together, may cost."),
 ];
 

@@ -20,6 +20,7 @@ pub mod target;
 pub mod drain;
 pub mod gate;
 pub mod mcp;
+pub mod observe;
 
 pub mod answers;
 pub mod exchange;
