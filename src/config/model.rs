@@ -192,6 +192,10 @@ pub struct Offers {
     pub ttl: Duration,
     /// `html` (true): browsers get a page for people.
     pub html: bool,
+    /// `origin_prices` (8192): prices that origins have named and that are kept; 0 for none.
+    pub origin_prices: usize,
+    /// `origin_price_seconds` (300): for how long; 0 for not at all.
+    pub origin_price: Duration,
 }
 
 /// `[deferred]`

@@ -284,6 +284,21 @@ const OFFERS: &[Key] = &[
         Kind::Flag(true),
         "Answer a browser that opens a priced page with a page for people, which holds the same offer.",
     ),
+    count(
+        "origin_prices",
+        8192,
+        0,
+        1_048_576,
+        "Prices that origins have named (origin_price) and that are kept, so that the next request without payment does not ask \
+         them; about 64 bytes each.",
+    ),
+    count(
+        "origin_price_seconds",
+        300,
+        0,
+        86400,
+        "For how long at most. 0: each request without payment asks the origin.",
+    ),
 ];
 
 const IDENTITY: &[Key] = &[

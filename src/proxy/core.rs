@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::answers::Answers;
 use super::origin::OriginPool;
+use super::prices::Prices;
 use super::rates::Buckets;
 use super::ticker::Ticker;
 use crate::clock::Clock;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub failures: Buckets,
     /// Requests of verified agents, by agent.
     pub agent_requests: Buckets,
+    /// Prices that origins have named.
+    pub prices: Prices,
     /// Who verifies and settles token payments.
     pub facilitators: Facilitators,
     /// The books.

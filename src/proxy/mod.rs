@@ -25,6 +25,7 @@ pub mod observe;
 pub mod answers;
 pub mod exchange;
 pub mod named;
+pub mod prices;
 
 pub mod delivery;
 pub mod documents;

@@ -20,6 +20,7 @@ use super::exchange::{self, Exchange};
 use super::forward::{self, Outbound};
 use super::gate::rules::{self, Claim};
 use super::gate::{self, Visit};
+use super::prices::has_credentials;
 use super::rescue::{self, Refused};
 use super::target::Target;
 use super::trace::Trace;
@@ -240,7 +241,7 @@ async fn handed_over(core: &Core) -> bool {
 }
 
 /// A request without a payment, of which the origin says what it costs: nothing, and the answer passes, or a price, and it
-/// does not.
+/// does not. Where that is known from the last time, it is not asked.
 async fn ask_price(
     visit: Visit<'_>,
     client: &Rc<Client>,
@@ -248,6 +249,12 @@ async fn ask_price(
 ) -> Result<Response<AnswerBody>, Refused> {
     let core = visit.core;
     let route = &core.shared.config.routes[visit.route];
+    let (prices, now_ms) = (&core.shared.prices, core.shared.clock.now_ms());
+    if let Some(price) = prices.get(visit.target, request.headers(), now_ms) {
+        drain::request_body(core, request).await;
+        return Err(visit.refuse_at(price));
+    }
+    let is_shared = !has_credentials(request.headers());
     let mut outbound = outbound(&visit, client, request)?;
     outbound.asks_price = true;
     outbound.stay_http();
@@ -259,7 +266,10 @@ async fn ask_price(
     }
     match forward::price_of(&mut response, route) {
         Ok(price) if price.units == Units::ZERO => Ok(forward::unpaid(response)),
-        Ok(price) => Err(visit.refuse_at(price)),
+        Ok(price) => {
+            prices.learn(visit.target, price, is_shared, response.headers(), now_ms);
+            Err(visit.refuse_at(price))
+        }
         Err(refusal) => Err(visit.refuse(refusal)),
     }
 }
@@ -331,7 +341,13 @@ pub(super) async fn buy(
         posted: Cell::default(),
         payer: RefCell::default(),
     };
-    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
+    let ended = exchange.run(outbound, core.clone(), client.clone()).await;
+    ended.map_err(|no| {
+        if no.price.is_some() {
+            core.shared.prices.forget(visit.target);
+        }
+        visit.refuse_ended(no)
+    })
 }
 
 /// A request that passes free: straight to the origin.
