@@ -31,6 +31,8 @@ mod golden;
 mod home;
 #[path = "ledger/model.rs"]
 mod model;
+#[path = "ledger/observed.rs"]
+mod observed;
 #[path = "ledger/payments.rs"]
 mod payments;
 #[path = "ledger/postings.rs"]

@@ -19,6 +19,8 @@ mod crash;
 mod home;
 #[path = "ledger/model.rs"]
 mod model;
+#[path = "ledger/observed.rs"]
+mod observed;
 #[path = "ledger/payments.rs"]
 mod payments;
 #[allow(dead_code, reason = "other tests need more of it")]

@@ -16,5 +16,7 @@ mod handshake;
 mod keys;
 #[path = "payment/moved.rs"]
 mod moved;
+#[path = "payment/prices.rs"]
+mod prices;
 #[path = "payment/refusals.rs"]
 mod refusals;

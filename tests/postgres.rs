@@ -20,6 +20,9 @@ mod listing;
 #[path = "postgres/store.rs"]
 mod store;
 
+#[path = "postgres/observed.rs"]
+mod observed;
+
 #[path = "postgres/replicas.rs"]
 mod replicas;
 

@@ -76,6 +76,9 @@ fn summary(path: &Path, config: &Config) -> String {
     if config.exact.sandbox {
         line("SANDBOX", "ON: token payments are settled on paper, no money moves".to_owned());
     }
+    if let Some(text) = observing(config) {
+        line("OBSERVE", text);
+    }
     for address in config.server.places() {
         let public = config.server.public_url.as_ref().map_or_else(String::new, |url| {
             format!(", known as {}://{}", if url.https { "https" } else { "http" }, url.authority)
@@ -93,7 +96,8 @@ fn summary(path: &Path, config: &Config) -> String {
         let origin = &config.origins[route.origin].name;
         let who = if route.charge == Charge::Agents { ", agents only" } else { "" };
         let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
-        line("route", format!("{methods} {place}  {price}{}{who}{to}", accepts(config, route)));
+        let observed = if route.observes() { ", ONLY OBSERVED: free for everybody" } else { "" };
+        line("route", format!("{methods} {place}  {price}{}{who}{observed}{to}", accepts(config, route)));
         for rule in &route.agents {
             line("", format!("{}: {}", rule.name(), then(rule)));
         }
@@ -113,6 +117,17 @@ fn summary(path: &Path, config: &Config) -> String {
     out
 }
 
+/// What a configuration must be said to do that asks nobody for some of its prices.
+pub(super) fn observing(config: &Config) -> Option<String> {
+    let priced = config.routes.iter().filter(|route| route.price.is_some()).count();
+    let observed: Vec<&str> = config.routes.iter().filter(|r| r.observes()).map(|route| &*route.name).collect();
+    match observed.len() {
+        0 => None,
+        all if all == priced => Some("ON for every priced route: nobody pays, nobody is refused".to_owned()),
+        some => Some(format!("ON for {some} of {priced} priced routes, on which nobody pays: {}", observed.join(", "))),
+    }
+}
+
 fn summary_json(config: &Config) -> Value {
     let routes: Vec<Value> = config
         .routes
@@ -127,6 +142,7 @@ fn summary_json(config: &Config) -> Value {
                 "price": route.price.map(|price| price.to_string()),
                 "accept": accepts_json(config, route),
                 "agents": route.agents.iter().map(|rule| json!({ "who": rule.name(), "then": then(rule) })).collect::<Vec<_>>(),
+                "mode": route.price.map(|_| if route.observes() { "observe" } else { "enforce" }),
                 "charge": if route.charge == Charge::Agents { "agents" } else { "everyone" },
                 "origin": &*config.origins[route.origin].name,
             })

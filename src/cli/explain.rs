@@ -87,6 +87,10 @@ fn route(config: &Config, target: &Target, method: &str, index: usize) -> Vec<(&
         None => "free: the route says so".to_owned(),
     };
     lines.push(("price", price));
+    if found.observes() {
+        let what = "OBSERVE: everybody passes free; what would have followed is counted (`tollgate ledger observed`)";
+        lines.push(("mode", what.to_owned()));
+    }
     if found.charge == Charge::Agents {
         let who = "agents: whoever pays or signs, has a crawler's User-Agent, or none; people pass free";
         lines.push(("for", who.to_owned()));

@@ -52,6 +52,9 @@ impl Run {
             note(&warnings.render(color()));
         }
         let priced = config.routes.iter().filter(|r| r.price.is_some()).count();
+        let observed = config.routes.iter().filter(|route| route.observes()).count();
+        let observed =
+            if observed > 0 { format!("; OBSERVE: {observed} of them ask nobody to pay") } else { String::new() };
         let sandbox = if config.exact.sandbox { "; SANDBOX: token payments are settled on paper" } else { "" };
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
@@ -60,6 +63,7 @@ impl Run {
                 return Exit::Failed;
             }
         };
+        warn_of(super::check::observing(&config));
         // Before it could be replaced.
         let program = std::env::current_exe();
         let mut gateway = match Gateway::start(config) {
@@ -73,7 +77,7 @@ impl Run {
         let admin: String = gateway.admin_endpoints().iter().map(|endpoint| format!(", admin {endpoint}")).collect();
         // The line that scripts wait for.
         say(&format!(
-            "tollgate {} listens on {}{admin} ({}{sandbox})\n",
+            "tollgate {} listens on {}{admin} ({}{observed}{sandbox})\n",
             env!("CARGO_PKG_VERSION"),
             listening.join(", "),
             counted(priced, "priced route", "priced routes")
@@ -127,6 +131,7 @@ impl Run {
         if let Some(warnings) = &config.warnings {
             note(&warnings.render(color()));
         }
+        let observed = super::check::observing(&config);
         let log = config.telemetry.log.clone();
         let priced = config.routes.iter().filter(|r| r.price.is_some()).count();
         let before = gateway.priced_routes();
@@ -136,12 +141,20 @@ impl Run {
                     let _ = filter.reload(next);
                 }
                 tracing::info!(priced, before, "the configuration was read again");
+                warn_of(observed);
                 if priced == 0 && before > 0 {
                     tracing::warn!("no route has a price any more: everything is free now");
                 }
             }
             Err(error) => tracing::error!(%error, "the configuration is not taken over; the one before stays"),
         }
+    }
+}
+
+/// Says which prices are not asked for.
+fn warn_of(observed: Option<String>) {
+    if let Some(what) = observed {
+        tracing::warn!("mode = \"observe\" is {what}");
     }
 }
 

@@ -5,6 +5,7 @@
 //! environment by `config`, and checked for sense. All problems are reported together.
 
 mod accounts;
+mod charging;
 mod check;
 mod environment;
 mod listen;
@@ -22,6 +23,7 @@ use std::{borrow::Cow, ops::Range, path::Path};
 use toml::de::DeTable;
 
 pub use accounts::{Account, AgentPattern, AgreedPrice, Allowance, Identity, Operator, Period, Pin};
+pub use charging::{Charge, ChargeOn, Charging, Scheme, Settle};
 pub use environment::Options;
 pub use listen::{Certificate, ForwardedFields, Listen, ServerTls, Trust};
 pub use model::*;

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Account, AgentPattern, AgentRule, ConfigErrors, Identity, Listen, Operator, ServerTls, Then, Trust, Who};
+use super::{
+    Account, AgentPattern, AgentRule, Charge, ChargeOn, Charging, ConfigErrors, Identity, Listen, Operator, Scheme,
+    ServerTls, Settle, Then, Trust, Who,
+};
 use crate::{
     ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
@@ -189,6 +192,10 @@ pub struct Offers {
     pub ttl: Duration,
     /// `html` (true): browsers get a page for people.
     pub html: bool,
+    /// `origin_prices` (8192): prices that origins have named and that are kept; 0 for none.
+    pub origin_prices: usize,
+    /// `origin_price_seconds` (300): for how long; 0 for not at all.
+    pub origin_price: Duration,
 }
 
 /// `[deferred]`
@@ -291,6 +298,8 @@ pub struct Route {
     pub has_agreed_prices: bool,
     /// `charge` (`"everyone"`): who pays.
     pub charge: Charge,
+    /// `mode` (that of `[server]`, `"enforce"`): whether its price is asked for.
+    pub mode: Charging,
     /// `settle` (`"on_head"`): when `exact` and `upto` are settled.
     pub settle: Settle,
     /// `description`, for offers.
@@ -311,6 +320,11 @@ pub struct Route {
 }
 
 impl Route {
+    /// Whether it has a price that nobody pays yet: what would have followed is counted.
+    pub fn observes(&self) -> bool {
+        self.price.is_some() && self.mode == Charging::Observe
+    }
+
     /// The agents that have it free, once they have proven who they are.
     pub fn admitted(&self) -> impl Iterator<Item = &AgentPattern> {
         let free = self.agents.iter().filter(|rule| rule.then == Then::Allow);
@@ -351,57 +365,6 @@ impl Mcp {
     /// What is sold at the path of a route, if it is an MCP server's.
     pub fn endpoint(&self, route: usize) -> Option<&Selectors> {
         self.endpoints.get((*self.endpoint_of.get(route)?)?)
-    }
-}
-
-/// Statuses of the origin that count as a success and are charged; 101 always is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChargeOn {
-    /// 200 to 299.
-    Success,
-    /// Just these, each 200 to 299.
-    These(Vec<u16>),
-}
-
-/// Who pays for a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Charge {
-    /// Whoever asks.
-    Everyone,
-    /// Agents, as far as they show that they are some; everybody else passes free.
-    Agents,
-}
-
-/// When `exact` is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settle {
-    /// When the head of the origin's success is there, before the first byte of the answer leaves.
-    OnHead,
-    /// Before the origin is asked; its failure leaves an answer owed.
-    First,
-    /// When all of the origin's answer is there, up to a cap: one that is cut is not paid.
-    AfterBody,
-}
-
-/// How a route can be paid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scheme {
-    /// Signed commitment, settled later from the ledger.
-    Deferred,
-    /// A token transfer that a facilitator settles while the request is served.
-    Exact,
-    /// The same, of at most the price: the origin says how much of it.
-    Upto,
-    /// Signed commitment as x402 v2 has it, settled later from the ledger.
-    BatchSettlement,
-    /// Pay per crawl: a signed price, settled later from the ledger.
-    Crawl,
-}
-
-impl Scheme {
-    /// Whether a facilitator moves a token for it.
-    pub fn is_token(self) -> bool {
-        matches!(self, Scheme::Exact | Scheme::Upto)
     }
 }
 
@@ -478,16 +441,4 @@ pub struct Admin {
     pub listen: Vec<Listen>,
     /// `token_file`: holds the token that reads the counts.
     pub token_file: Option<PathBuf>,
-}
-
-impl ChargeOn {
-    /// Whether the origin's status is charged.
-    pub fn charges(&self, status: u16) -> bool {
-        match self {
-            // What follows a switch of protocols is bought with it, whatever a list says.
-            _ if status == 101 => true,
-            ChargeOn::Success => (200..300).contains(&status),
-            ChargeOn::These(list) => list.contains(&status),
-        }
-    }
 }

@@ -165,6 +165,12 @@ const SERVER: &[Key] = &[
         Kind::Flag(true),
         "Answer preflights on priced routes, and put CORS fields on the gateway's own answers.",
     ),
+    key(
+        "mode",
+        Kind::Choice { of: &["enforce", "observe"], default: "enforce" },
+        "Whether prices are asked for, on routes that do not say it themselves. \"observe\": nobody pays and nobody is refused; \
+         what would have followed is counted (`tollgate ledger observed`).",
+    ),
     key("limits", Kind::Table(LIMITS), "What one client, or all together, may cost."),
 ];
 
@@ -282,6 +288,21 @@ const OFFERS: &[Key] = &[
         "html",
         Kind::Flag(true),
         "Answer a browser that opens a priced page with a page for people, which holds the same offer.",
+    ),
+    count(
+        "origin_prices",
+        8192,
+        0,
+        1_048_576,
+        "Prices that origins have named (origin_price) and that are kept, so that the next request without payment does not ask \
+         them; about 64 bytes each.",
+    ),
+    count(
+        "origin_price_seconds",
+        300,
+        0,
+        86400,
+        "For how long at most. 0: each request without payment asks the origin.",
     ),
 ];
 

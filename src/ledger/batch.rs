@@ -16,7 +16,7 @@ use super::{
     entry::{Entry, EntryNumber, Kind, PostingKey, is_settled_at_once},
     faults::Faults,
     file::{self, Head},
-    outcomes,
+    observation, observed, outcomes,
     poster::Poster,
     postgres::{
         fence::{Fence, Pass},
@@ -40,25 +40,28 @@ pub(super) struct Part {
     pub(super) jobs: Vec<Job>,
     pub(super) redeliveries: Vec<Redelivery>,
     pub(super) outcomes: Vec<Outcome>,
+    pub(super) observed: Vec<observation::Row>,
 }
 
 impl Part {
     pub(super) fn len(&self) -> usize {
-        self.jobs.len() + self.redeliveries.len() + self.outcomes.len()
+        self.jobs.len() + self.redeliveries.len() + self.outcomes.len() + self.observed.len()
     }
 
     /// Keeps about half, of one sort if there are several.
     pub(super) fn split(&mut self) -> Part {
-        let sorts = [self.jobs.len(), self.redeliveries.len(), self.outcomes.len()];
-        if sorts.iter().filter(|n| **n > 0).count() > 1 {
-            let outcomes = mem::take(&mut self.outcomes);
-            let redeliveries = if self.jobs.is_empty() { Vec::new() } else { mem::take(&mut self.redeliveries) };
-            return Part { jobs: Vec::new(), redeliveries, outcomes };
+        let sorts = [self.jobs.len(), self.redeliveries.len(), self.outcomes.len(), self.observed.len()];
+        if let Some(first) = sorts.iter().position(|n| *n > 0).filter(|first| sorts[first + 1..].iter().any(|n| *n > 0))
+        {
+            let redeliveries = if first < 1 { mem::take(&mut self.redeliveries) } else { Vec::new() };
+            let outcomes = if first < 2 { mem::take(&mut self.outcomes) } else { Vec::new() };
+            return Part { jobs: Vec::new(), redeliveries, outcomes, observed: mem::take(&mut self.observed) };
         }
         Part {
             jobs: self.jobs.split_off(sorts[0] / 2),
             redeliveries: self.redeliveries.split_off(sorts[1] / 2),
             outcomes: self.outcomes.split_off(sorts[2] / 2),
+            observed: self.observed.split_off(sorts[3] / 2),
         }
     }
 }
@@ -121,13 +124,8 @@ impl BatchError {
 
 impl Books {
     /// Writes a batch. Nothing changes here unless it is on disk.
-    pub(super) fn write(
-        &mut self,
-        jobs: &[Job],
-        redeliveries: &[Redelivery],
-        outcomes: &[Outcome],
-        times: Times,
-    ) -> Result<Written, BatchError> {
+    pub(super) fn write(&mut self, part: &Part, times: Times) -> Result<Written, BatchError> {
+        let Part { jobs, redeliveries, outcomes, observed } = part;
         let faults = self.faults.clone();
         let transaction = self.connection.begin(Begin::Write).map_err(sort)?;
         let done = fill(
@@ -145,6 +143,7 @@ impl Books {
                 jobs,
                 redeliveries,
                 outcomes,
+                observed,
                 times,
                 faults: &*faults,
             },
@@ -215,6 +214,7 @@ struct Fill<'b, 'a> {
     jobs: &'a [Job],
     redeliveries: &'a [Redelivery],
     outcomes: &'a [Outcome],
+    observed: &'a [observation::Row],
     times: Times,
     faults: &'b dyn Faults,
 }
@@ -387,6 +387,7 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
         fence.finish(transaction).map_err(sort)?;
     }
     post.finish().map_err(sort)?;
+    observed::write(transaction, from.slot, book_day, from.observed).map_err(sort)?;
     let floor_ms = if int(from.times.floor_ms) >= from.floor_ms + FLOOR_STEP_MS {
         let raise = "UPDATE book SET replay_floor_ms = ?1 WHERE replay_floor_ms < ?1";
         transaction.execute(raise, params![int(from.times.floor_ms)]).map_err(sort)?;

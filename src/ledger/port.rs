@@ -9,9 +9,9 @@ use super::{
     postgres::desk::Word,
     queue::{Act, Ask, Job, Redelivery, TurnEnd},
     store::{
-        Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Intent, Look, Order,
-        Outcome, Outcomes as _, OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms,
-        Unavailable, Unresolved,
+        Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Intent, Look,
+        Observation, Order, Outcome, Outcomes as _, OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store,
+        StoreFuture, Terms, Unavailable, Unresolved,
     },
 };
 use crate::payment::key::PaymentKey;
@@ -201,6 +201,10 @@ impl Store for LedgerStore {
         let ticket = Ticket::new();
         self.shared.queue.ask(Ask::Correct(orders, ticket.clone()));
         Box::pin(Filled(ticket))
+    }
+
+    fn observed(&self, observation: Observation) {
+        self.shared.queue.push_observation(observation);
     }
 
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>> {

@@ -17,6 +17,7 @@ use super::{
     correcting::CorrectResult,
     correction::Order,
     mailbox::{Answer, Ticket},
+    observation::{Observation, Observations, Row},
     settling::{Bought, Intent},
     statements::{Mark, MarkError},
     store::{Claim, Outcome, Posting, Terms, Unavailable},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
-/// Outcomes wait this long for a batch to ride on.
+/// Outcomes, and what was observed, wait this long for a batch to ride on.
 const OUTCOME_WAIT: Duration = Duration::from_secs(1);
 /// Outcomes that may wait while the disk is gone; those over it are dropped, and their captures stand as unproven.
 const OUTCOMES_MAX: usize = 1 << 18;
@@ -46,6 +47,10 @@ pub(super) struct Work {
     pub(super) outcomes: Vec<Outcome>,
     pub(super) redeliveries: Vec<Redelivery>,
     pub(super) asks: VecDeque<Ask>,
+    /// What was observed and has not been taken.
+    observations: Observations,
+    /// What was observed, taken.
+    pub(super) observed: Vec<Row>,
     /// Write the outcomes too and end.
     pub(super) closing: bool,
     /// Why nothing is taken now.
@@ -174,6 +179,26 @@ impl Queue {
         }
     }
 
+    /// Queues what was observed. It does not hurry the writer, and stays while nothing is written.
+    pub(super) fn push_observation(&self, observation: Observation) {
+        let mut work = self.lock();
+        let first = work.observations.is_empty();
+        work.observations.add(observation);
+        if first {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes back what was observed and could not be written.
+    pub(super) fn observe_again(&self, rows: Vec<Row>) {
+        self.lock().observations.take_back(rows);
+    }
+
+    /// What was observed, without waiting.
+    pub(super) fn take_observed(&self) -> Vec<Row> {
+        self.lock().take_observed()
+    }
+
     pub(super) fn ask(&self, ask: Ask) {
         let mut work = self.lock();
         match work.refused() {
@@ -197,25 +222,33 @@ impl Queue {
     /// Waits for work and takes all of it. Empty work means that nothing happened for a while.
     pub(super) fn take(&self) -> Work {
         let mut work = self.lock();
-        if work.is_quiet() && work.outcomes.is_empty() {
-            let idle = |work: &mut Work| work.is_quiet() && work.outcomes.is_empty();
+        if work.is_quiet() && !work.has_followers() {
+            let idle = |work: &mut Work| work.is_quiet() && !work.has_followers();
             work = self.changed.wait_timeout_while(work, self.idle, idle).unwrap_or_else(PoisonError::into_inner).0;
         }
-        if work.is_quiet() && !work.outcomes.is_empty() {
+        if work.is_quiet() && work.has_followers() {
             let wait = self.changed.wait_timeout_while(work, OUTCOME_WAIT, |work| work.is_quiet());
             work = wait.unwrap_or_else(PoisonError::into_inner).0;
         }
         work.hurry = false;
-        let rest = Work { closing: work.closing, refusing: work.refusing.clone(), ..Work::default() };
-        mem::replace(&mut work, rest)
+        let observed = work.take_observed();
+        let rest = Work {
+            observations: mem::take(&mut work.observations),
+            closing: work.closing,
+            refusing: work.refusing.clone(),
+            ..Work::default()
+        };
+        Work { observed, ..mem::replace(&mut work, rest) }
     }
 
-    /// Refuses everything from now on, and gives up what has queued and is not written; outcomes stay.
+    /// Refuses everything from now on, and gives up what has queued and is not written; outcomes and what was
+    /// observed stay.
     pub(super) fn refuse(&self, reason: &Arc<str>) -> Work {
         let mut work = self.lock();
         work.refusing = Some(reason.clone());
         let rest = Work {
             outcomes: mem::take(&mut work.outcomes),
+            observations: mem::take(&mut work.observations),
             closing: work.closing,
             refusing: work.refusing.clone(),
             ..Work::default()
@@ -262,6 +295,22 @@ impl Queue {
 impl Work {
     fn is_quiet(&self) -> bool {
         self.captures.is_empty() && self.redeliveries.is_empty() && self.asks.is_empty() && !self.closing && !self.hurry
+    }
+
+    /// Whether there is what rides on the next batch, or makes one of its own after a while.
+    fn has_followers(&self) -> bool {
+        !self.outcomes.is_empty() || !self.observations.is_empty()
+    }
+
+    fn take_observed(&mut self) -> Vec<Row> {
+        let (rows, lost) = self.observations.take();
+        if lost > 0 {
+            tracing::warn!(
+                requests = lost,
+                "observed requests are counted nowhere: there were too many kinds of them at once"
+            );
+        }
+        rows
     }
 
     fn refused(&self) -> Option<Unavailable> {

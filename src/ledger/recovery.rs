@@ -63,6 +63,7 @@ impl Writer {
         if self.books.slot == slot && !is(&before) && !attempted.as_ref().is_some_and(is) {
             return Err("another process wrote to the ledger".to_owned());
         }
+        self.follow_observed(&before, attempted.as_ref().filter(|_| self.books.slot == slot));
         match (self.books.lease, &self.shared.desk) {
             (Some(lease), Some(desk)) => {
                 if self.books.slot != slot {
@@ -115,5 +116,21 @@ impl Writer {
         self.books.probe().map_err(BatchError::into_text)?;
         let lapses = mem::take(&mut self.lapses);
         self.commit(kept, lapses).map_err(|Broken(reason)| reason.to_string())
+    }
+
+    /// What was observed goes again if the chain shows that its batch was not written. A batch of nothing else leaves no trace
+    /// there: then it is left out, for what would have been earned must not be told twice.
+    fn follow_observed(&mut self, before: &Head, attempted: Option<&Head>) {
+        let rows = mem::take(&mut self.observed_in_doubt);
+        let tells = attempted.is_some_and(|head| head.batch_seq != before.batch_seq);
+        let requests: i64 = rows.iter().map(|(_, sum)| sum.requests).sum();
+        if tells && self.books.head().batch_seq == before.batch_seq {
+            self.shared.queue.observe_again(rows);
+        } else if !tells && requests > 0 {
+            tracing::warn!(
+                requests,
+                "observed requests may be missing in the books: a commit of them had no known end"
+            );
+        }
     }
 }

@@ -78,7 +78,7 @@ impl LedgerReader {
             .join(", ");
         let select = format!(
             "SELECT CAST({column} AS TEXT), asset, {sums} FROM rollups WHERE book_day >= ?1 AND book_day < ?2 \
-             AND (CAST(?3 AS TEXT) IS NULL OR account = ?3) GROUP BY {column}, asset ORDER BY {column}, asset"
+             AND (captures <> 0 OR voids <> 0 OR refunds <> 0 OR refunded <> 0) AND (CAST(?3 AS TEXT) IS NULL OR account = ?3) GROUP BY {column}, asset ORDER BY {column}, asset"
         );
         let line = |row: &Row<'_>| {
             let [captures, captured, voids, voided, refunds, refunded] =

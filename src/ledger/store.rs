@@ -12,6 +12,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use super::correcting::{CorrectResult, Corrected};
 pub use super::correction::{By, CorrectError, Order, What};
+pub use super::observation::Observation;
 pub use super::settling::{Bought, Intent, Settling, Unresolved};
 pub use crate::payment::permit::KeyRecord;
 use crate::{
@@ -108,6 +109,10 @@ pub trait Store: Outcomes {
     /// Voids, refunds, contests: durable when the future resolves, each order once. What is refunded or voided is fetched no
     /// more, and credit is given back, before anybody is told. Whoever is not told asks again, or looks.
     fn correct(&self, orders: Vec<Order>) -> StoreFuture<CorrectResult>;
+
+    /// Counts a request that was only observed. Does not wait and cannot fail: rows follow within seconds while the books are
+    /// open, else when they are again; a process that dies loses those of its last second.
+    fn observed(&self, observation: Observation);
 
     /// Makes offer templates durable, so that a quote outlives this process. `(digest, bytes)`.
     fn remember_terms(&self, terms: Vec<([u8; 32], Vec<u8>)>) -> StoreFuture<Result<(), Unavailable>>;

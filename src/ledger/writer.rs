@@ -16,6 +16,7 @@ use super::{
     closing::CloseError,
     file::{Head, Owner},
     mailbox::{Post, Ticket},
+    observation,
     queue::{Act, Ask, Job, Redelivery, TurnEnd},
     settlements,
     shared::Shared,
@@ -40,6 +41,9 @@ pub(super) struct Writer {
     _owner: Option<Owner>,
     /// Outcomes that the next batch carries.
     pub(super) outcomes: Vec<Outcome>,
+    /// What was observed, for the next batch; and what the batch in doubt had of it.
+    pub(super) observed: Vec<observation::Row>,
+    pub(super) observed_in_doubt: Vec<observation::Row>,
     /// Postings that may be in the file although nobody was told.
     pub(super) in_doubt: Vec<Job>,
     /// Ends of settlements that must be written whatever happens: money moved, or certainly did not.
@@ -70,6 +74,8 @@ impl Writer {
             sync,
             _owner: owner,
             outcomes,
+            observed: Vec::new(),
+            observed_in_doubt: Vec::new(),
             in_doubt,
             kept,
             lapses,
@@ -90,9 +96,11 @@ impl Writer {
             work.captures.extend(mem::take(&mut self.kept).into_iter().map(Job::owed));
             work.redeliveries.append(&mut self.lapses);
             self.outcomes.extend(work.outcomes);
+            self.observed.extend(work.observed);
             let idle = work.captures.is_empty()
                 && work.redeliveries.is_empty()
                 && self.outcomes.is_empty()
+                && self.observed.is_empty()
                 && work.asks.is_empty();
             let mut done = self.reconnected();
             match &done {
@@ -118,7 +126,9 @@ impl Writer {
             // Outcomes of the last answers may have come during the last commit.
             if work.closing {
                 self.outcomes.extend(self.shared.queue.take_outcomes());
-                if self.outcomes.is_empty() || self.commit(Vec::new(), Vec::new()).is_err() {
+                self.observed.extend(self.shared.queue.take_observed());
+                let is_done = self.outcomes.is_empty() && self.observed.is_empty();
+                if is_done || self.commit(Vec::new(), Vec::new()).is_err() {
                     break;
                 }
             }
@@ -138,8 +148,8 @@ impl Writer {
 
     /// Writes postings and the outcomes that wait, in as few batches as the rows allow.
     pub(super) fn commit(&mut self, jobs: Vec<Job>, redeliveries: Vec<Redelivery>) -> Result<(), Broken> {
-        let outcomes = mem::take(&mut self.outcomes);
-        self.commit_part(Part { jobs, redeliveries, outcomes })
+        let (outcomes, observed) = (mem::take(&mut self.outcomes), mem::take(&mut self.observed));
+        self.commit_part(Part { jobs, redeliveries, outcomes, observed })
     }
 
     fn commit_part(&mut self, mut part: Part) -> Result<(), Broken> {
@@ -154,7 +164,7 @@ impl Writer {
         let mut tries = 0;
         let written = loop {
             tries += 1;
-            match caught(|| books.write(&part.jobs, &part.redeliveries, &part.outcomes, times)) {
+            match caught(|| books.write(&part, times)) {
                 Err(BatchError::Conflict(what)) if tries < TRIES => tracing::debug!(what, "a batch is tried again"),
                 written => break written,
             }
@@ -181,6 +191,7 @@ impl Writer {
                     Ok(()) => self.commit_part(left),
                     Err(broken) => {
                         self.outcomes.extend(left.outcomes);
+                        self.shared.queue.observe_again(left.observed);
                         self.give_up(left.jobs, left.redeliveries, &broken.0, false);
                         Err(broken)
                     }
@@ -190,6 +201,10 @@ impl Writer {
                 let reason = self.failed(&what);
                 self.outcomes.extend(part.outcomes);
                 self.doubt = Some((*self.books.head(), self.books.attempted()));
+                match self.books.attempted() {
+                    None => self.shared.queue.observe_again(part.observed),
+                    Some(_) => self.observed_in_doubt.extend(part.observed),
+                }
                 // Closed before anyone is told, so that a retry finds it closed.
                 self.shared.set_closed(|closed| closed.disk = Some(reason.clone()));
                 self.give_up(part.jobs, part.redeliveries, &reason, true);

@@ -40,19 +40,26 @@ impl Crawlers {
 
     /// Whether a User-Agent has one of the names as a word.
     pub fn are_named_in(&self, user_agent: &[u8]) -> bool {
-        words(user_agent).any(|word| self.has(word))
+        words(user_agent).any(|word| self.find(word).is_some())
     }
 
-    fn has(&self, word: &[u8]) -> bool {
-        let Some(first) = word.first().filter(|_| word.len() <= NAME_BYTES_MAX) else { return false };
+    /// The first of the names that a User-Agent has as a word, in lower case.
+    pub fn name_in(&self, user_agent: &[u8]) -> Option<&str> {
+        let name = words(user_agent).find_map(|word| self.find(word))?;
+        std::str::from_utf8(name).ok()
+    }
+
+    fn find(&self, word: &[u8]) -> Option<&[u8]> {
+        let first = word.first().filter(|_| word.len() <= NAME_BYTES_MAX)?;
         if self.lengths[usize::from(first.to_ascii_lowercase())] & (1 << word.len()) == 0 {
-            return false;
+            return None;
         }
         let mut lower = [0; NAME_BYTES_MAX];
         let lower = &mut lower[..word.len()];
         lower.copy_from_slice(word);
         lower.make_ascii_lowercase();
-        self.names.binary_search_by(|name| (**name).cmp(lower)).is_ok()
+        let at = self.names.binary_search_by(|name| (**name).cmp(lower)).ok()?;
+        self.names.get(at).map(|name| &**name)
     }
 }
 
@@ -96,6 +103,8 @@ mod tests {
         check("", false);
         check(&"a".repeat(10_000), false);
         check(&format!("{} GPTBot", "g".repeat(64)), true);
+        assert_eq!(crawlers.name_in(b"Mozilla/5.0 (compatible; GPTBot/1.2) ClaudeBot"), Some("gptbot"));
+        assert_eq!(crawlers.name_in(b"CCBot/2.0"), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::answers::Answers;
 use super::origin::OriginPool;
+use super::prices::Prices;
 use super::rates::Buckets;
 use super::ticker::Ticker;
 use crate::clock::Clock;
@@ -63,6 +64,8 @@ pub struct Shared {
     pub failures: Buckets,
     /// Requests of verified agents, by agent.
     pub agent_requests: Buckets,
+    /// Prices that origins have named.
+    pub prices: Prices,
     /// Who verifies and settles token payments.
     pub facilitators: Facilitators,
     /// The books.
@@ -113,6 +116,10 @@ pub struct Thread {
     pub ticker: Rc<Ticker>,
     /// What is open: connections, requests being served, exchanges of paid requests, of which some outlive their connection.
     pub open: Gauges,
+    /// Observed requests about which the gate is being asked, and those that are not counted yet: the drain waits for them.
+    pub judging: Cell<usize>,
+    /// See `judging`.
+    pub uncounted: Cell<usize>,
     /// True once the gateway drains: connections end after their answer.
     pub draining: Cell<bool>,
     /// Told when `draining` becomes true.
@@ -223,7 +230,8 @@ impl Shared {
     pub fn catalogue_of(config: &Config, offers: &[Option<PreparedOffer>], now: u64) -> Catalogue {
         // Of MCP servers, tools with a name of their own: catalogues have no other form.
         let has_form = |route: &Route| route.selector.as_ref().is_none_or(|s| s.kind == Kind::Tool && !s.prefix);
-        let listed = |route: &Route| route.discoverable && has_form(route);
+        // What is only observed costs nothing yet.
+        let listed = |route: &Route| route.discoverable && !route.observes() && has_form(route);
         let routes = config.routes.iter().zip(offers).filter(|(route, _)| listed(route));
         let listings = routes.filter_map(|(route, offer)| Some(listing(route, offer.as_ref()?.accepts())));
         Catalogue::new(&listings.collect::<Vec<_>>(), now)
@@ -301,6 +309,8 @@ impl Thread {
         Rc::new(Thread {
             ticker: Ticker::new(),
             open: Gauges::default(),
+            judging: Cell::new(0),
+            uncounted: Cell::new(0),
             draining: Cell::new(false),
             drain: tokio::sync::Notify::new(),
             random: RefCell::new(Random { bytes: vec![0; 4096], used: 4096 }),

@@ -20,10 +20,12 @@ pub mod target;
 pub mod drain;
 pub mod gate;
 pub mod mcp;
+pub mod observe;
 
 pub mod answers;
 pub mod exchange;
 pub mod named;
+pub mod prices;
 
 pub mod delivery;
 pub mod documents;

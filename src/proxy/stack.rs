@@ -20,14 +20,17 @@ use super::exchange::{self, Exchange};
 use super::forward::{self, Outbound};
 use super::gate::rules::{self, Claim};
 use super::gate::{self, Visit};
+use super::prices::has_credentials;
 use super::rescue::{self, Refused};
 use super::target::Target;
 use super::trace::Trace;
-use super::{agents, drain, forwarded, framing, mcp, named, rates};
+use super::{agents, drain, forwarded, framing, mcp, named, observe, rates};
 use crate::config::{Charge, Config, Discovery, Route};
 use crate::payment::crawl;
+use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
 use crate::payment::presented::{Presented, Words, presented};
+use crate::payment::quoted::RouteKey;
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
 use crate::telemetry::tally::Verdict;
@@ -108,9 +111,12 @@ async fn answer(
         // Boxed: other requests do not carry what it needs.
         return Box::pin(mcp::serve(core, client, &target, (index, sold), request)).await;
     }
-    let offer = route.and_then(|index| Some((index, core.shared.offers[index].as_ref()?)));
-    let claim = match &offer {
-        Some((index, _)) if !config.routes[*index].agents.is_empty() => {
+    let priced = route.filter(|index| core.shared.offers[*index].is_some());
+    if let Some(index) = priced.filter(|index| config.routes[*index].observes()) {
+        return Box::pin(observed(core, client, &target, index, request)).await;
+    }
+    let claim = match &priced {
+        Some(index) if !config.routes[*index].agents.is_empty() => {
             rules::claim(&config.routes[*index], client, request.headers())?
         }
         _ => Claim::Usual,
@@ -120,15 +126,11 @@ async fn answer(
         Claim::Free => false,
         Claim::Dearer(_) => true,
     };
-    let Some((index, offer)) = offer.filter(|(index, _)| charged(*index)) else {
+    let Some(index) = priced.filter(|index| charged(*index)) else {
         let passed = pass(core, client, &target, route.map(|index| &config.routes[index]), request).await;
         return if claim == Claim::Free { passed.map(alone) } else { passed };
     };
-    let claimed = match claim {
-        Claim::Dearer(rule) => core.shared.claimed[index].get(rule).and_then(Option::as_ref),
-        _ => None,
-    };
-    let (offer, key) = claimed.map_or((offer, &core.shared.route_keys[index]), |of| (&of.offer, &of.key));
+    let (offer, key) = offer_to(core, index, claim).ok_or_else(|| Refusal::from(Reason::Internal))?;
     if let Err(refusal) = open(core).await {
         drain::request_body(core, request).await;
         return Err(refusal.into());
@@ -184,8 +186,37 @@ async fn answer(
     Err(refused)
 }
 
+/// What is offered on a route to whoever claims this, and what x402 v1 knows it by; `None` on a free one.
+pub(super) fn offer_to(core: &Core, route: usize, claim: Claim) -> Option<(&PreparedOffer, &RouteKey)> {
+    let shared = &*core.shared;
+    let claimed = match claim {
+        Claim::Dearer(rule) => shared.claimed.get(route)?.get(rule).and_then(Option::as_ref),
+        _ => None,
+    };
+    match claimed {
+        Some(of) => Some((&of.offer, &of.key)),
+        None => Some((shared.offers.get(route)?.as_ref()?, shared.route_keys.get(route)?)),
+    }
+}
+
+/// A request to a route that only observes.
+async fn observed(
+    core: &Rc<Core>,
+    client: &Rc<Client>,
+    target: &Target,
+    index: usize,
+    request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Refused> {
+    let watch = observe::page(core, client, (target, index), &request);
+    let passed = pass(core, client, target, Some(&core.shared.config.routes[index]), request).await;
+    match watch {
+        Some(watch) => watch.answered(passed),
+        None => passed,
+    }
+}
+
 /// Whether whoever asks pays for a route that has a price.
-fn pays(config: &Config, route: &Route, headers: &HeaderMap) -> bool {
+pub(super) fn pays(config: &Config, route: &Route, headers: &HeaderMap) -> bool {
     route.charge == Charge::Everyone || agents::is_one(headers, &config.identity.crawlers)
 }
 
@@ -210,7 +241,7 @@ async fn handed_over(core: &Core) -> bool {
 }
 
 /// A request without a payment, of which the origin says what it costs: nothing, and the answer passes, or a price, and it
-/// does not.
+/// does not. Where that is known from the last time, it is not asked.
 async fn ask_price(
     visit: Visit<'_>,
     client: &Rc<Client>,
@@ -218,6 +249,12 @@ async fn ask_price(
 ) -> Result<Response<AnswerBody>, Refused> {
     let core = visit.core;
     let route = &core.shared.config.routes[visit.route];
+    let (prices, now_ms) = (&core.shared.prices, core.shared.clock.now_ms());
+    if let Some(price) = prices.get(visit.target, request.headers(), now_ms) {
+        drain::request_body(core, request).await;
+        return Err(visit.refuse_at(price));
+    }
+    let is_shared = !has_credentials(request.headers());
     let mut outbound = outbound(&visit, client, request)?;
     outbound.asks_price = true;
     outbound.stay_http();
@@ -229,7 +266,10 @@ async fn ask_price(
     }
     match forward::price_of(&mut response, route) {
         Ok(price) if price.units == Units::ZERO => Ok(forward::unpaid(response)),
-        Ok(price) => Err(visit.refuse_at(price)),
+        Ok(price) => {
+            prices.learn(visit.target, price, is_shared, response.headers(), now_ms);
+            Err(visit.refuse_at(price))
+        }
         Err(refusal) => Err(visit.refuse(refusal)),
     }
 }
@@ -302,7 +342,13 @@ pub(super) async fn buy(
         without_charge: Cell::new(false),
         payer: RefCell::default(),
     };
-    exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))
+    let ended = exchange.run(outbound, core.clone(), client.clone()).await;
+    ended.map_err(|no| {
+        if no.price.is_some() {
+            core.shared.prices.forget(visit.target);
+        }
+        visit.refuse_ended(no)
+    })
 }
 
 /// A request that passes free: straight to the origin.
@@ -367,7 +413,8 @@ fn find(config: &Config, target: &Target, request: &Request<Incoming>) -> Result
     }
     let find = |method: &str| config.table.find(target.host(), target.path(), method);
     // A preflight for an MCP server is its own to answer: it knows what fields its clients send.
-    let priced = |index: usize| config.routes[index].price.is_some() && config.mcp.endpoint(index).is_none();
+    let asks = |index: usize| config.routes[index].price.is_some() && !config.routes[index].observes();
+    let priced = |index: usize| asks(index) && config.mcp.endpoint(index).is_none();
     // What a preflight asks for decides: priced → answered here; free → the origin's to answer.
     if let Some(wanted) = preflight_for(request.method(), request.headers())
         && let Found::Route(index) = find(wanted)

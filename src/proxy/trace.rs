@@ -45,6 +45,10 @@ pub struct Charged {
 #[derive(Clone, Copy, Debug)]
 pub struct Uncharged;
 
+/// What an answer carries that went free because its route only observes.
+#[derive(Clone, Copy, Debug)]
+pub struct Observed;
+
 impl Trace {
     /// A request that came just now.
     pub fn begin(core: &Core, came: Instant) -> Trace {
@@ -89,9 +93,11 @@ impl Trace {
     /// It has an answer of the origin, or one of ours that is no refusal.
     pub fn answered(self, core: &Core, response: &mut Response<AnswerBody>, served: &mut Served) {
         let charged = response.extensions_mut().remove::<Charged>();
+        let observed = response.extensions_mut().remove::<Observed>();
         let verdict = match (&charged, response.extensions_mut().remove::<Uncharged>()) {
             (Some(_), _) => Verdict::Paid,
             (None, Some(Uncharged)) => Verdict::Uncharged,
+            (None, None) if observed.is_some() => Verdict::Observed,
             (None, None) => Verdict::Free,
         };
         if let (Some(charged), Some(route)) = (&charged, self.route.get()) {

@@ -127,7 +127,8 @@ async fn drain(thread: &Rc<Thread>) {
     let limit = thread.core().map_or(Duration::ZERO, |core| core.shared.config.server.drain);
     let mut deadline = std::pin::pin!(tokio::time::sleep(limit));
     // A connection that ends tells `drain`; one that was between two polls hears it at its next.
-    while thread.open.connections.get() > 0 || thread.open.exchanges.get() > 0 {
+    let is_open = || thread.open.connections.get() > 0 || thread.open.exchanges.get() > 0;
+    while is_open() || thread.uncounted.get() > 0 {
         tokio::select! {
             () = thread.drain.notified() => {}
             () = tokio::time::sleep(Duration::from_millis(50)) => {}

@@ -17,6 +17,7 @@ use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
 use crate::proxy::answers::Answers;
 use crate::proxy::core::{Accounts, Shared};
+use crate::proxy::prices::Prices;
 use crate::proxy::rates::Buckets;
 use crate::telemetry::Telemetry;
 use crate::tls;
@@ -65,6 +66,8 @@ impl Parts {
         let nodes = Arc::new(facilitators::nodes(&config)?);
         let offers = Shared::offers_of(&config);
         let kept_bytes = config.exact.answers_bytes;
+        let has_named = config.routes.iter().any(|route| route.origin_price);
+        let named = if has_named { config.offers.origin_prices } else { 0 };
         let answers = before.map(|before| &before.shared).filter(|b| b.config.exact.answers_bytes == kept_bytes);
         let shared = Arc::new(Shared {
             rules: rules(&config),
@@ -77,6 +80,7 @@ impl Parts {
             catalogue: Shared::catalogue_of(&config, &offers, clock.now_ms() / 1000),
             failures: Buckets::new(config.server.limits.failures),
             agent_requests: Buckets::new(config.server.limits.agent_requests),
+            prices: Prices::new(named, config.offers.origin_price),
             config,
             offers,
             key: files.key,

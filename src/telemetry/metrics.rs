@@ -74,6 +74,30 @@ impl Collector for Scrape {
                 ConstCounter::new(*sum).encode(family.encode_family(&labels)?)?;
             }
         }
+        let seen = || totals.observed.iter().filter(|(_, [requests, _])| *requests > 0);
+        {
+            let help = "Requests on routes that only observe, by what would have become of them";
+            let mut family = encoder.encode_descriptor("observed", help, None, MetricType::Counter)?;
+            for ((route, _, would), [requests, _]) in seen() {
+                ConstCounter::new(*requests).encode(family.encode_family(&[("route", &**route), ("would", would)])?)?;
+            }
+        }
+        {
+            let help = "Observed requests whose payment would have been refused, by reason code";
+            let mut family = encoder.encode_descriptor("observed_refusals", help, None, MetricType::Counter)?;
+            for (reason, count) in totals.observed_reasons.iter().filter(|(_, count)| **count > 0) {
+                ConstCounter::new(*count).encode(family.encode_family(&[("reason", *reason)])?)?;
+            }
+        }
+        {
+            let help =
+                "What observed requests would have earned, or, of those without payment, been asked for; in millionths";
+            let mut family = encoder.encode_descriptor("would_be_millionths", help, None, MetricType::Counter)?;
+            for ((route, currency, would), [_, earned]) in seen().filter(|(_, [_, earned])| *earned > 0) {
+                let labels = [("route", &**route), ("currency", &**currency), ("would", would)];
+                ConstCounter::new(*earned).encode(family.encode_family(&labels)?)?;
+            }
+        }
         {
             let help = "From a request to the head of its answer";
             let unit = Some(&Unit::Seconds);
@@ -135,7 +159,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use super::super::tally::{RouteName, Tallies};
+    use super::super::tally::{RouteName, Tallies, Would};
     use super::*;
     use crate::payment::reason::Reason;
 
@@ -148,6 +172,8 @@ mod tests {
         tally.answered(None, Verdict::Refused, Duration::from_secs(11));
         tally.refused(Reason::BadHost);
         tally.charged(0, 10_000);
+        tally.observed(0, Would::Ask, 7);
+        tally.observed(0, Would::Refuse(Reason::InvalidSignature), 0);
         let state = State { ready: true, ..State::default() };
         let text = encode(tallies.totals(), state).unwrap();
         for line in [
@@ -155,6 +181,10 @@ mod tests {
             "tollgate_requests_total{route=\"\",verdict=\"refused\"} 1",
             "tollgate_refusals_total{reason=\"bad_host\"} 1",
             "tollgate_charged_millionths_total{route=\"a\\\"b\",currency=\"USD\"} 10000",
+            "tollgate_observed_total{route=\"a\\\"b\",would=\"asked\"} 1",
+            "tollgate_observed_total{route=\"a\\\"b\",would=\"refused\"} 1",
+            "tollgate_observed_refusals_total{reason=\"invalid_signature\"} 1",
+            "tollgate_would_be_millionths_total{route=\"a\\\"b\",currency=\"USD\",would=\"asked\"} 7",
             "tollgate_request_duration_seconds_bucket{le=\"0.0005\",verdict=\"paid\"} 0",
             "tollgate_request_duration_seconds_bucket{le=\"0.001\",verdict=\"paid\"} 1",
             "tollgate_request_duration_seconds_bucket{le=\"10.0\",verdict=\"refused\"} 0",

@@ -12,6 +12,8 @@ use crate::payment::reason::Reason;
 pub enum Verdict {
     /// Passed without a price.
     Free,
+    /// Passed free on a route that only observes.
+    Observed,
     /// Answered with an offer.
     Offered,
     /// Paid, and charged.
@@ -26,18 +28,53 @@ pub enum Verdict {
 
 impl Verdict {
     /// All of them.
-    pub const ALL: [Verdict; 6] =
-        [Verdict::Free, Verdict::Offered, Verdict::Paid, Verdict::Uncharged, Verdict::Refused, Verdict::Failed];
+    pub const ALL: [Verdict; 7] = [
+        Verdict::Free,
+        Verdict::Observed,
+        Verdict::Offered,
+        Verdict::Paid,
+        Verdict::Uncharged,
+        Verdict::Refused,
+        Verdict::Failed,
+    ];
 
-    /// `free`, `offered`, `paid`, `uncharged`, `refused`, `failed`.
+    /// `free`, `observed`, `offered`, `paid`, `uncharged`, `refused`, `failed`.
     pub const fn name(self) -> &'static str {
         match self {
             Verdict::Free => "free",
+            Verdict::Observed => "observed",
             Verdict::Offered => "offered",
             Verdict::Paid => "paid",
             Verdict::Uncharged => "uncharged",
             Verdict::Refused => "refused",
             Verdict::Failed => "failed",
+        }
+    }
+}
+
+/// What would have become of an observed request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Would {
+    /// Asked for a payment: it carried none.
+    Ask,
+    /// Paid.
+    Pay,
+    /// Refused: its payment does not hold.
+    Refuse(Reason),
+    /// Nobody knows: no verdict came in time.
+    Unjudged,
+}
+
+impl Would {
+    /// `asked`, `paid`, `refused`, `unjudged`: in the order of their places.
+    pub const NAMES: [&'static str; 4] = ["asked", "paid", "refused", "unjudged"];
+
+    const fn place(self) -> usize {
+        match self {
+            Would::Ask => 0,
+            Would::Pay => 1,
+            Would::Refuse(_) => 2,
+            Would::Unjudged => 3,
         }
     }
 }
@@ -62,6 +99,10 @@ pub struct Tally {
     times: [Times; VERDICTS],
     /// By route, in millionths of its price's currency.
     charged: Box<[AtomicU64]>,
+    /// By route, then by [`Would::NAMES`]: how many, and millionths of its price's currency.
+    observed: Box<[[[AtomicU64; 2]; Would::NAMES.len()]]>,
+    /// By [`Reason::ALL`]: why observed requests would have been refused.
+    observed_reasons: Box<[AtomicU64]>,
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +118,8 @@ impl Tally {
             reasons: Reason::ALL.iter().map(|_| AtomicU64::default()).collect(),
             times: Default::default(),
             charged: (0..routes).map(|_| AtomicU64::default()).collect(),
+            observed: (0..routes).map(|_| Default::default()).collect(),
+            observed_reasons: Reason::ALL.iter().map(|_| AtomicU64::default()).collect(),
         }
     }
 
@@ -102,6 +145,22 @@ impl Tally {
     pub fn charged(&self, route: usize, micros: u64) {
         if let Some(sum) = self.charged.get(route) {
             add(sum, micros);
+        }
+    }
+}
+
+impl Tally {
+    /// An observed request has its verdict, and would have earned so many millionths of its route's currency.
+    pub fn observed(&self, route: usize, would: Would, micros: u64) {
+        if let Some(counts) = self.observed.get(route) {
+            let [requests, earned] = &counts[would.place()];
+            add(requests, 1);
+            add(earned, micros);
+        }
+        if let Would::Refuse(reason) = would
+            && let Some(count) = self.observed_reasons.get(reason as usize)
+        {
+            add(count, 1);
         }
     }
 }
@@ -170,6 +229,10 @@ pub struct Totals {
     pub times: BTreeMap<Verdict, ([u64; BUCKETS], u64)>,
     /// By route and currency, in millionths.
     pub charged: BTreeMap<(Arc<str>, Arc<str>), u64>,
+    /// By route, currency and [`Would::NAMES`]: how many were observed, and millionths.
+    pub observed: BTreeMap<(Arc<str>, Arc<str>, &'static str), [u64; 2]>,
+    /// By the reason's code: observed requests that would have been refused.
+    pub observed_reasons: BTreeMap<&'static str, u64>,
     /// Open connections, requests and exchanges.
     pub open: [usize; 3],
 }
@@ -241,6 +304,17 @@ impl Totals {
         for (route, sum) in routes.iter().zip(&tally.charged) {
             if let Some(currency) = &route.currency {
                 *self.charged.entry((route.name.clone(), currency.clone())).or_default() += read(sum);
+            }
+        }
+        for (reason, count) in Reason::ALL.iter().zip(&tally.observed_reasons) {
+            *self.observed_reasons.entry(reason.code()).or_default() += read(count);
+        }
+        for (route, counts) in routes.iter().zip(&tally.observed) {
+            let Some(currency) = &route.currency else { continue };
+            for (would, [requests, earned]) in Would::NAMES.into_iter().zip(counts) {
+                let sums = self.observed.entry((route.name.clone(), currency.clone(), would)).or_default();
+                sums[0] += read(requests);
+                sums[1] += read(earned);
             }
         }
     }

@@ -9,9 +9,9 @@ use std::{
 
 use tollgate::{
     ledger::store::{
-        Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Intent, Look, Order,
-        Outcome, Outcomes, OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store, StoreFuture, Terms,
-        Unavailable, Unresolved,
+        Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Intent, Look,
+        Observation, Order, Outcome, Outcomes, OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store,
+        StoreFuture, Terms, Unavailable, Unresolved,
     },
     payment::key::PaymentKey,
 };
@@ -201,6 +201,8 @@ impl Store for Handle {
             model.db.set(key, Some(ClaimRow { doubtful: true, ..row }));
         }
     }
+
+    fn observed(&self, _: Observation) {}
 
     fn is_in_doubt(&self, purchase: Purchase) -> StoreFuture<Result<bool, Unavailable>> {
         ready(Ok(self.here().is_some_and(|model| model.in_doubt(Some(&purchase)))))

@@ -10,6 +10,7 @@ mod dispute;
 mod export;
 mod list;
 mod matters;
+mod observed;
 mod owed;
 mod owner;
 mod progress;
@@ -51,6 +52,7 @@ Examples:
   tollgate ledger list --ledger tollgate.sqlite
   tollgate ledger show 281474976710657
   tollgate ledger report --by account --since 2026-11-01 --until 2026-12-01
+  tollgate ledger observed --by route
   tollgate ledger export --format csv -o november.csv --since 2026-11-01 --until 2026-12-01
   tollgate ledger statement 3 -c tollgate.toml --format html -o statement-3.html
   tollgate ledger audit -c tollgate.toml
@@ -68,6 +70,7 @@ pub enum Ledger {
     List(list::List),
     Show(show::Show),
     Report(report::Report),
+    Observed(observed::ObservedCommand),
     Export(export::Export),
     Audit(audit::Audit),
     Verify(verify::Verify),
@@ -90,6 +93,7 @@ impl Ledger {
             Ledger::List(list) => list.run(),
             Ledger::Show(show) => show.run(),
             Ledger::Report(report) => report.run(),
+            Ledger::Observed(observed) => observed.run(),
             Ledger::Export(export) => export.run(),
             Ledger::Audit(audit) => audit.run(),
             Ledger::Verify(verify) => verify.run(),

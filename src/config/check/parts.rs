@@ -18,7 +18,13 @@ pub(super) fn offers(section: &Section<'_>, base: &Path) -> Option<Offers> {
         section.complain("secret_file", "expected a file, found nothing", None);
         return None;
     }
-    Some(Offers { secret_file: base.join(file), ttl: section.seconds("ttl_seconds"), html: section.flag("html") })
+    Some(Offers {
+        secret_file: base.join(file),
+        ttl: section.seconds("ttl_seconds"),
+        html: section.flag("html"),
+        origin_prices: section.number("origin_prices"),
+        origin_price: section.seconds("origin_price_seconds"),
+    })
 }
 
 pub(super) fn deferred(section: &Section<'_>) -> Option<Deferred> {

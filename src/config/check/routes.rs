@@ -10,7 +10,8 @@ use serde_json::json;
 use super::discovery;
 use crate::{
     config::{
-        Account, BatchSettlement, Charge, ChargeOn, Deferred, Exact, Mcp, Origin, Route, Scheme, Server, Settle,
+        Account, BatchSettlement, Charge, ChargeOn, Charging, Deferred, Exact, Mcp, Origin, Route, Scheme, Server,
+        Settle,
         read::Section,
         walk::{nearest, quote},
     },
@@ -35,13 +36,14 @@ const SCHEMES: [(&str, Scheme); 5] = [
 
 pub(super) fn routes(root: &Section<'_>, origins: Option<&[Origin]>) -> Option<Vec<Route>> {
     let sections = root.list("routes");
-    let routes: Vec<Option<Route>> = sections.iter().map(|section| route(section, origins)).collect();
+    let usual = mode_of(&root.section("server"));
+    let routes: Vec<Option<Route>> = sections.iter().map(|section| route(section, origins, usual)).collect();
     let mut routes: Vec<Route> = routes.into_iter().collect::<Option<_>>()?;
     name_routes(root, &sections, &mut routes);
     Some(routes)
 }
 
-fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
+fn route(section: &Section<'_>, origins: Option<&[Origin]>, usual: Charging) -> Option<Route> {
     let price = section.text("price").and_then(|text| price(section, text));
     let priced = matches!(price, Some(Some(_)));
     let accept = accept(section, priced);
@@ -103,6 +105,7 @@ fn route(section: &Section<'_>, origins: Option<&[Origin]>) -> Option<Route> {
         has_agreed_prices: false,
         accept: accept?,
         charge: charge(section, priced),
+        mode: mode(section, priced, usual),
         settle: match section.text("settle") {
             Some("first") => Settle::First,
             Some("after_body") => Settle::AfterBody,
@@ -130,6 +133,23 @@ fn charge(section: &Section<'_>, priced: bool) -> Charge {
         section.complain("charge", "only agents call an MCP server", Some(help));
     }
     Charge::Agents
+}
+
+/// Whether a section says that prices are asked for.
+fn mode_of(section: &Section<'_>) -> Charging {
+    if section.text("mode") == Some("observe") { Charging::Observe } else { Charging::Enforce }
+}
+
+fn mode(section: &Section<'_>, priced: bool, usual: Charging) -> Charging {
+    if !section.has("mode") {
+        return usual;
+    }
+    // A price that can't be read is complained about already.
+    if section.text("price") == Some("free") && !priced {
+        let help = "remove it, or give the route a `price`".to_owned();
+        section.complain("mode", "a free route asks for nothing", Some(help));
+    }
+    mode_of(section)
 }
 
 fn price(section: &Section<'_>, text: &str) -> Option<Option<Money>> {
@@ -449,6 +469,9 @@ pub(super) fn hash(
         }
         if let (Charge::Agents, Some(line)) = (route.charge, line.as_array_mut()) {
             line.push(json!({"charge": "agents"}));
+        }
+        if let (true, Some(line)) = (route.observes(), line.as_array_mut()) {
+            line.push(json!({"mode": "observe"}));
         }
         line.to_string()
     };

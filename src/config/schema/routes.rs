@@ -77,6 +77,12 @@ pub(super) const ROUTE: &[Key] = &[
          everybody else passes free, so it rests on the honesty of those who ask.",
     ),
     key(
+        "mode",
+        Kind::Choice { of: &["enforce", "observe"], default: "enforce" },
+        "Whether its price is asked for; what server.mode says where this is left out. \"observe\": everybody passes free, and \
+         who would have paid, who would have been refused and why is counted (`tollgate ledger observed`).",
+    ),
+    key(
         "settle",
         Kind::Choice { of: &["on_head", "first", "after_body"], default: "on_head" },
         "When `exact` and `upto` are settled: once the origin has answered with a success, before it is asked, or once its whole answer \

@@ -16,7 +16,7 @@ use crate::proxy::delivery::Tracker;
 use crate::proxy::rescue;
 use crate::proxy::trace::Charged;
 use crate::telemetry::access::Sold;
-use crate::wire::amount::Units;
+use crate::wire::amount::{Asset, Units};
 use crate::wire::x402::Version;
 
 impl Exchange {
@@ -112,17 +112,10 @@ impl Exchange {
             rescue::expose_with_origin(headers);
         }
         let posted = self.posted.get().unwrap_or(Units::ZERO);
-        let micros = if self.without_charge.get() { 0 } else { in_millionths(posted, self.decimals(core)) };
+        let micros = if self.without_charge.get() { 0 } else { millionths(core, &self.permit.fund.asset, posted) };
         let sold = Box::new(self.sold(receipt, posted));
         response.extensions_mut().insert(Charged { micros, sold });
         response
-    }
-
-    /// Of the ledger unit of what was paid in.
-    fn decimals(&self, core: &Core) -> u32 {
-        let tokens = &core.shared.config.exact.assets;
-        let token = tokens.iter().find(|token| token.book == self.permit.fund.asset);
-        token.map_or(CURRENCY_DECIMALS, |token| token.decimals.min(TOKEN_DECIMALS_MAX))
     }
 
     fn sold(&self, receipt: Receipt, posted: Units) -> Sold {
@@ -141,6 +134,13 @@ impl Exchange {
             asset: self.fund().asset.to_string(),
         }
     }
+}
+
+/// What so many ledger units of an asset are, in millionths of its currency.
+pub fn millionths(core: &Core, asset: &Asset, units: Units) -> u64 {
+    let tokens = &core.shared.config.exact.assets;
+    let token = tokens.iter().find(|token| token.book == *asset);
+    in_millionths(units, token.map_or(CURRENCY_DECIMALS, |token| token.decimals.min(TOKEN_DECIMALS_MAX)))
 }
 
 /// Of the ledger unit of a currency, and the most that one of a token has.

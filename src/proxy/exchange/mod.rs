@@ -38,7 +38,7 @@ use http::Response;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 
-pub use self::answer::make_private;
+pub use self::answer::{make_private, millionths};
 use self::ear::Ear;
 use super::answers::Ticket;
 use super::body::{AnswerBody, BodyWatch, OriginBody};

@@ -61,7 +61,15 @@ pub struct Visit<'a> {
 /// # Errors
 /// The refusal of the first check that failed.
 pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap) -> Result<Permit, Refused> {
-    visit.has_patience().map_err(|refusal| visit.refuse(refusal))?;
+    verdict(visit, presented, headers).await.map_err(|refusal| visit.refuse(refusal))
+}
+
+/// The same without what a client is told.
+///
+/// # Errors
+/// The refusal of the first check that failed.
+pub async fn verdict(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap) -> Result<Permit, Refusal> {
+    visit.has_patience()?;
     let judged = match presented {
         Presented::Payment(payment) => visit.deferred(payment, headers).await,
         Presented::X402(payload) if payload.scheme == batch::SCHEME => visit.batch(&payload, headers).await,
@@ -69,10 +77,10 @@ pub async fn judge(visit: &Visit<'_>, presented: Presented, headers: &HeaderMap)
         Presented::X402(payload) => visit.exact(&payload).await,
         Presented::Nothing => Err(Reason::PaymentRequired.into()),
     };
-    judged.map_err(|refusal| visit.refuse(visit.noted(refusal)))
+    judged.map_err(|refusal| visit.noted(refusal))
 }
 
-/// The same for a token payment, which needs nothing but itself.
+/// The same as [`judge`] for a token payment, which needs nothing but itself.
 ///
 /// # Errors
 /// The refusal of the first check that failed.
@@ -169,7 +177,11 @@ impl Visit<'_> {
     /// Notes a request of a proven agent.
     fn meet(&self, agent: &str) -> Result<(), Refusal> {
         let shared = &*self.core.shared;
-        shared.agent_requests.take(&agent, shared.clock.now_ms()).map_err(too_often)
+        let (requests, now_ms) = (&shared.agent_requests, shared.clock.now_ms());
+        // What is only observed uses nothing up that is charged elsewhere.
+        let observes = shared.config.routes[self.route].observes();
+        let left = if observes { requests.has(&agent, now_ms) } else { requests.take(&agent, now_ms) };
+        left.map_err(too_often)
     }
 
     /// The refusal of an exchange, likewise.

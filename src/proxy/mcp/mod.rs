@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! representation, size → messages → fields against body → what is called → free: on, byte for byte
-//!                                                                        → a price: the gate, then an exchange
+//!                                                                        → a price: the gate, then an exchange;
+//!                                                                          observed: on, as if it were free
 //! ```
 //!
 //! Nothing here trusts what a server might read differently: see `wire::mcp`.
@@ -30,6 +31,7 @@ use super::core::Core;
 use super::exchange::Exchange;
 use super::forward::{self, Outbound};
 use super::gate;
+use super::observe::{self, Watch};
 use super::rates;
 use super::rescue::Refused;
 use super::stack;
@@ -82,30 +84,61 @@ pub(super) async fn serve(
     let message = match &messages {
         Body::One(message) => message,
         Body::Batch(messages) => {
+            let mut watches = Vec::new();
             for message in messages {
-                let called = called(message, sold)?;
-                if message.is_cut() || called.is_some_and(|(_, _, index)| config.routes[index].price.is_some()) {
+                let priced = called(message, sold)?.filter(|(_, _, index)| config.routes[*index].price.is_some());
+                let observed = priced.filter(|(_, _, index)| config.routes[*index].observes());
+                if let Some((_, _, index)) = observed {
+                    watches.extend(observe::refused_call(core, index, Reason::InvalidMessage, &head.headers));
+                }
+                if message.is_cut() || priced.is_some() && observed.is_none() {
                     let detail = "a batch can't hold calls that have a price, nor payments; send each by itself";
                     return Err(invalid(INVALID_REQUEST, detail, ""));
                 }
             }
             let request = Request::from_parts(head, RequestBody::whole(body));
-            return pass(core, client, target, origin, request).await;
+            let passed = pass(core, client, target, origin, request).await;
+            return watches.into_iter().fold(passed, |passed, watch| watch.answered(passed));
         }
     };
     fields::check(&head.headers, message).map_err(|detail| {
         refusal::of_message(Refusal::new(Reason::HeaderMismatch, detail), HEADER_MISMATCH, message.id_text)
     })?;
     let priced = called(message, sold)?.filter(|(_, _, index)| config.routes[*index].price.is_some());
-    let Some((kind, name, index)) = priced else {
+    let is_whole = matches!(message.id, Id::Text(_) | Id::Number(_));
+    let carrier = |presented: &Result<Presented, Refusal>| Carrier {
+        target: target.clone(),
+        scheme: client.scheme(core),
+        network: rates::network(client.ip),
+        signs: gate::signs(&head.headers),
+        words: Words::of_request(&head.headers, presented),
+        typed: fields::is_typed(&head.headers),
+        signal: config.mcp.signal,
+        structured: config.mcp.structured,
+    };
+    let mut watch: Option<Watch> = None;
+    if let Some((kind, name, index)) = priced.filter(|(_, _, index)| config.routes[*index].observes()) {
+        watch = if is_whole && !message.asks_for_task() {
+            let presented = presented_in_call(&head.headers, message.payment);
+            let call = Rc::new(Call::new(message, (kind, name), index, carrier(&presented)));
+            observe::call(core, call, presented, &head.headers)
+        } else {
+            observe::refused_call(core, index, Reason::InvalidMessage, &head.headers)
+        };
+    }
+    let Some((kind, name, index)) = priced.filter(|(_, _, index)| !config.routes[*index].observes()) else {
         let whole = if message.is_cut() { message.forwarded().into() } else { body.clone() };
         let mut request = Request::from_parts(head, RequestBody::whole(whole));
         if message.is_cut() {
             forget_digests(request.headers_mut());
         }
-        return pass(core, client, target, origin, request).await;
+        let passed = pass(core, client, target, origin, request).await;
+        return match watch {
+            Some(watch) => watch.answered(passed),
+            None => passed,
+        };
     };
-    if !matches!(message.id, Id::Text(_) | Id::Number(_)) {
+    if !is_whole {
         let detail = "a call that has a price needs an id: a text, or a whole number up to 2^53";
         return Err(invalid(INVALID_REQUEST, detail, message.id_text));
     }
@@ -115,17 +148,7 @@ pub(super) async fn serve(
         return Err(invalid(INVALID_PARAMS, detail, message.id_text));
     }
     let presented = presented_in_call(&head.headers, message.payment);
-    let carrier = Carrier {
-        target: target.clone(),
-        scheme: client.scheme(core),
-        network: rates::network(client.ip),
-        signs: gate::signs(&head.headers),
-        words: Words::of_request(&head.headers, &presented),
-        typed: fields::is_typed(&head.headers),
-        signal: config.mcp.signal,
-        structured: config.mcp.structured,
-    };
-    let call = Rc::new(Call::new(message, (kind, name), index, carrier));
+    let call = Rc::new(Call::new(message, (kind, name), index, carrier(&presented)));
     let request = (Request::from_parts(head, RequestBody::whole(message.forwarded().into())), message.is_cut());
     buy(core, client, call.clone(), presented, request).await.map_err(|refused| refusal::of_call(&call, refused))
 }
