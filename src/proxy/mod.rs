@@ -25,6 +25,7 @@ pub mod answers;
 pub mod exchange;
 pub mod named;
 
+pub mod account;
 pub mod delivery;
 pub mod documents;
 pub mod forward;

@@ -4,13 +4,15 @@ mod exact;
 pub mod rules;
 mod signed;
 
+pub(super) use self::signed::credit_period;
+
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::Method;
 use http::header::{self, HeaderMap};
 
-use super::core::Core;
+use super::core::{Core, Shared};
 use super::exchange::No;
 use super::mcp::Call;
 use super::rescue::{Extra, Kind, Refused};
@@ -91,6 +93,42 @@ fn too_often(seconds: u64) -> Refusal {
     Refusal::from(Reason::RateLimited).retry_after(seconds)
 }
 
+/// Who asks, as far as it is counted.
+#[derive(Clone, Copy)]
+pub struct Asker<'s> {
+    /// By which configuration.
+    pub shared: &'s Shared,
+    /// The network that the request comes from, where that counts.
+    pub network: Option<IpAddr>,
+}
+
+impl<'s> Asker<'s> {
+    /// Whether one more payment or signature from this network is looked at.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`]
+    pub fn has_patience(&self) -> Result<(), Refusal> {
+        let Some(network) = &self.network else { return Ok(()) };
+        self.shared.failures.has(network, self.shared.clock.now_ms()).map_err(too_often)
+    }
+
+    /// Notes a refusal against the network if it took curve work or a fetch to find.
+    pub fn noted(&self, refusal: Refusal) -> Refusal {
+        use Reason::{DirectoryUnavailable, InvalidSignature, KeyUnknown, PaymentRefused};
+        let is_costly = matches!(refusal.reason, InvalidSignature | KeyUnknown | DirectoryUnavailable | PaymentRefused);
+        if let Some(network) = self.network.as_ref().filter(|_| is_costly) {
+            // What is over the limit by now was looked at already.
+            _ = self.shared.failures.take(network, self.shared.clock.now_ms());
+        }
+        refusal
+    }
+
+    /// Notes a request of a proven agent.
+    fn meet(&self, agent: &str) -> Result<(), Refusal> {
+        self.shared.agent_requests.take(&agent, self.shared.clock.now_ms()).map_err(too_often)
+    }
+}
+
 impl Visit<'_> {
     /// The refusal with what helps the client: a fresh offer for 400, 402 and 412, where to register for an unknown agent.
     pub fn refuse(&self, mut refusal: Refusal) -> Refused {
@@ -147,29 +185,18 @@ impl Visit<'_> {
         Refused { refusal, extra: Box::new(extra) }
     }
 
+    fn asker(&self) -> Asker<'_> {
+        Asker { shared: &self.core.shared, network: self.network }
+    }
+
     /// Whether one more payment or signature from this network is looked at.
     fn has_patience(&self) -> Result<(), Refusal> {
-        let shared = &*self.core.shared;
-        let Some(network) = &self.network else { return Ok(()) };
-        shared.failures.has(network, shared.clock.now_ms()).map_err(too_often)
+        self.asker().has_patience()
     }
 
     /// Notes a refusal against the network if it took curve work or a fetch to find.
     fn noted(&self, refusal: Refusal) -> Refusal {
-        use Reason::{DirectoryUnavailable, InvalidSignature, KeyUnknown, PaymentRefused};
-        let is_costly = matches!(refusal.reason, InvalidSignature | KeyUnknown | DirectoryUnavailable | PaymentRefused);
-        if let Some(network) = self.network.as_ref().filter(|_| is_costly) {
-            let shared = &*self.core.shared;
-            // What is over the limit by now was looked at already.
-            _ = shared.failures.take(network, shared.clock.now_ms());
-        }
-        refusal
-    }
-
-    /// Notes a request of a proven agent.
-    fn meet(&self, agent: &str) -> Result<(), Refusal> {
-        let shared = &*self.core.shared;
-        shared.agent_requests.take(&agent, shared.clock.now_ms()).map_err(too_often)
+        self.asker().noted(refusal)
     }
 
     /// The refusal of an exchange, likewise.
