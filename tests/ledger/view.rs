@@ -129,3 +129,44 @@ fn what_an_agent_signed_counts_once_and_for_its_own_charges_alone() {
     assert_eq!(by, [("agent", true), ("agent", false), ("agent", false)]);
     audited(&ledger);
 }
+
+#[test]
+fn a_page_is_short_where_targets_are_long_and_nothing_is_left_out() {
+    let ledger = Ledger::new();
+    let mut sold = Vec::new();
+    for name in 0..12 {
+        let claim = ledger.claim(&name.to_string()).unwrap();
+        let target = format!("https://shop.example/{}", "a".repeat(60_000)).into();
+        let posting = tollgate::ledger::store::Posting { target, ..posting(claim.request.amount) };
+        sold.push(wait(ledger.store().capture(claim, posting)).unwrap().n);
+    }
+    sold.reverse();
+    let account = request("", 0).account;
+    let first = view(&ledger, &account, 100, None);
+    assert_eq!((first.entries.len(), first.next.is_some()), (5, true));
+    for most in [3, 100] {
+        assert_eq!(pages(&ledger, &account, most).iter().map(|row| row.n).collect::<Vec<_>>(), sold, "{most}");
+    }
+}
+
+#[test]
+fn a_page_looks_only_so_far_and_the_next_one_goes_on() {
+    const BASE: i64 = 1 << 48;
+    let mut ledger = Ledger::new();
+    let mine = buy(&ledger, "acme", "first", 1).n;
+    for name in 0..20 {
+        buy(&ledger, "other", &name.to_string(), 1);
+    }
+    ledger.close();
+    // Far apart, as if others had bought much between them.
+    ledger.change(&format!("UPDATE entries SET n = (n - {BASE}) * 25000 + {BASE} WHERE n > {mine}"));
+    ledger.change("UPDATE writers SET seq = 21 * 25000");
+    let first = view(&ledger, "acme", 10, None);
+    assert_eq!((first.entries.len(), first.next.is_some()), (0, true));
+    let all = pages(&ledger, "acme", 10);
+    assert_eq!(all.iter().map(|row| row.n).collect::<Vec<_>>(), [mine]);
+    // What an archive has taken is no distance.
+    ledger.change(&format!("DELETE FROM entries WHERE n > {mine}"));
+    let first = view(&ledger, "acme", 10, None);
+    assert_eq!((first.entries.len(), first.next), (1, None));
+}
