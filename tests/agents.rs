@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "agents/account.rs"]
+mod account;
 #[path = "agents/charge.rs"]
 mod charge;
 #[path = "agents/page.rs"]

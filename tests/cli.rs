@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "cli/account.rs"]
+mod account;
 #[path = "cli/archive.rs"]
 mod archive;
 #[path = "cli/audit.rs"]

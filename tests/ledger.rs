@@ -53,6 +53,8 @@ mod support;
 mod targets;
 #[path = "ledger/turns.rs"]
 mod turns;
+#[path = "ledger/view.rs"]
+mod view;
 #[path = "ledger/void_cap.rs"]
 mod void_cap;
 #[path = "ledger/witnesses.rs"]

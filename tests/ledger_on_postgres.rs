@@ -40,6 +40,8 @@ mod skipped;
 mod support;
 #[path = "ledger/turns.rs"]
 mod turns;
+#[path = "ledger/view.rs"]
+mod view;
 #[path = "ledger/void_cap.rs"]
 mod void_cap;
 #[path = "ledger/witnesses.rs"]

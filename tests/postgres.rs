@@ -5,6 +5,9 @@ mod support;
 #[path = "ledger/payments.rs"]
 mod ledger;
 
+#[path = "postgres/account.rs"]
+mod account;
+
 #[path = "postgres/archive.rs"]
 mod archive;
 

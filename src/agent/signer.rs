@@ -1,13 +1,15 @@
-//! An agent that commits to offers of `deferred`, and the fields that do it.
+//! An agent that commits to offers of `deferred`, or says who it is, and the fields that do it.
 
 use std::fmt;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ed25519_dalek::{Signer as _, SigningKey};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
 
 use super::offer::Offer;
 use crate::wire::agent_url::AgentUrl;
+use crate::wire::content_digest;
 use crate::wire::deferred::Payment;
 use crate::wire::evm::eip3009::Authorization;
 use crate::wire::jwk::{Jwk, thumbprint};
@@ -110,14 +112,43 @@ impl Agent {
         if expires <= now {
             return Err(SignError::OfferExpired);
         }
-        let value = |text: String| HeaderValue::try_from(text).map_err(|_| SignError::Unprintable);
         let payment = offer.payment().ok_or(SignError::NoMeans(offer.scheme()))?;
         let payment_value = value(payment.to_field().ok_or(SignError::Unprintable)?)?;
+        let carried = (HeaderName::from_static("payment"), payment_value);
+        let (fields, base) = self.sign_fields(request, Some(carried), (now, expires), nonce)?;
+        Ok(SignedPayment { payment: Committed::Deferred(payment), fields, base, expires })
+    }
+
+    /// Signs `request` as itself, and pays nothing: covers `@authority`, `@method`, `@path`, `@query` where there is one, the
+    /// digest of the body where there is one, and the agent. The fields to be added are returned.
+    ///
+    /// # Errors
+    /// [`SignError`]
+    pub fn sign_itself(
+        &self,
+        request: &RequestView<'_>,
+        body: Option<&[u8]>,
+        now: i64,
+        nonce: Option<&str>,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, SignError> {
+        let digest = |body| value(format!("sha-256=:{}:", STANDARD.encode(Sha256::digest(body))));
+        let digest = body.map(digest).transpose()?;
+        let carried = digest.map(|digest| (HeaderName::from_static(content_digest::FIELD), digest));
+        let times = (now, now.saturating_add(SIGNATURE_SECONDS));
+        Ok(self.sign_fields(request, carried, times, nonce)?.0)
+    }
+
+    /// The field that is carried and those of the signature; then its base.
+    fn sign_fields(
+        &self,
+        request: &RequestView<'_>,
+        carried: Option<(HeaderName, HeaderValue)>,
+        (now, expires): (i64, i64),
+        nonce: Option<&str>,
+    ) -> Result<(Vec<(HeaderName, HeaderValue)>, String), SignError> {
         let agent_value = value(format!("{LABEL}=\"{}\"", self.url))?;
-        let (payment_name, agent_name) =
-            (HeaderName::from_static("payment"), HeaderName::from_static("signature-agent"));
-        let mut headers = HeaderMap::new();
-        headers.insert(payment_name.clone(), payment_value.clone());
+        let agent_name = HeaderName::from_static("signature-agent");
+        let mut headers: HeaderMap = carried.iter().cloned().collect();
         headers.insert(agent_name.clone(), agent_value.clone());
         let whole = Component::whole;
         let mut components =
@@ -125,7 +156,7 @@ impl Agent {
         if request.query.is_some() {
             components.push(whole(ComponentName::Query));
         }
-        components.push(whole(ComponentName::Field(payment_name.clone())));
+        components.extend(carried.iter().map(|(name, _)| whole(ComponentName::Field(name.clone()))));
         components
             .push(Component { name: ComponentName::Field(agent_name.clone()), part: Part::Member(LABEL.to_owned()) });
         let params = SignatureParams {
@@ -139,14 +170,18 @@ impl Agent {
         let draft = SignatureDraft { label: LABEL.to_owned(), components, params };
         let (input, base) = draft.prepare(&RequestView { headers: &headers, ..*request })?;
         let signature = STANDARD.encode(self.key.sign(base.as_bytes()).to_bytes());
-        let fields = vec![
-            (payment_name, payment_value),
+        let mut fields = Vec::from_iter(carried);
+        fields.extend([
             (agent_name, agent_value),
             (HeaderName::from_static("signature-input"), value(input)?),
             (HeaderName::from_static("signature"), value(format!("{LABEL}=:{signature}:"))?),
-        ];
-        Ok(SignedPayment { payment: Committed::Deferred(payment), fields, base, expires })
+        ]);
+        Ok((fields, base))
     }
+}
+
+fn value(text: String) -> Result<HeaderValue, SignError> {
+    HeaderValue::try_from(text).map_err(|_| SignError::Unprintable)
 }
 
 impl fmt::Debug for Agent {

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done · 1 failed · 2 bad usage or configuration, or the gateway can't start · 3 unreachable · 4 refused ·
 //! 5 not found · 6 not proven.
 
+mod account;
 pub mod check;
 mod demo;
 mod directory;
@@ -54,6 +55,8 @@ enum Command {
     Check(Check),
     /// Request a page, and pay for it if it has a price.
     Pay(Box<pay::Pay>),
+    /// Show what you have bought from a site and what you owe it, or dispute a charge.
+    Account(Box<account::Account>),
     /// Show what a captured request says: its payment, and for each signature what was signed and whether it holds.
     ExplainRequest(explain_request::ExplainRequest),
     /// Look at an x402 site from outside: its offers, and whether browsers, caches and machines get on with them.
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Command::Pay(pay) => pay.run().into(),
+        Command::Account(account) => account.run().into(),
         Command::ExplainRequest(explain) => explain.run().into(),
         Command::Probe(probe) => probe.run().into(),
         Command::Healthcheck(healthcheck) => healthcheck.run().into(),

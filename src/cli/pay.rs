@@ -358,7 +358,7 @@ fn read_data(data: &str) -> Result<Bytes, String> {
     Ok(bytes.into())
 }
 
-fn url(text: &str) -> Result<Uri, String> {
+pub(super) fn url(text: &str) -> Result<Uri, String> {
     let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("it must start with `https://` or `http://`".to_owned());

@@ -408,6 +408,8 @@ pub struct Ledger {
     pub dispute_days: u32,
     /// `voids_per_day` (1000): charges of an account that the gateway reverses by itself on one book day.
     pub voids_per_day: u32,
+    /// `disputes_per_day` (100): charges of an account that its agents may contest by themselves in a day, UTC; 0: none.
+    pub disputes_per_day: u32,
     /// `keep_targets` (`"full"`): what of the URL that was bought stands beside its digest.
     pub keep_targets: KeepTargets,
     /// `sync` (true). False loses the last payments with the machine's power: for measurements only.

@@ -396,6 +396,14 @@ const LEDGER: &[Key] = &[
         "Charges of an account that are reversed on one day by the gateway itself, because the answer was cut off or not sent; \
          above it they stand (`tollgate ledger list --state cut`).",
     ),
+    count(
+        "disputes_per_day",
+        100,
+        0,
+        1_000_000,
+        "Charges of an account that its agents may dispute by themselves in a day, UTC (`tollgate account --dispute`); 0: none. \
+         Each gateway counts by itself.",
+    ),
     key(
         "keep_targets",
         Kind::Choice { of: &["full", "path", "hash"], default: "full" },

@@ -24,6 +24,11 @@ pub(super) struct Captured {
 }
 
 impl Captured {
+    /// Whether this agent bought it on this account.
+    pub(super) fn is_of(&self, account: &str, agent: &str) -> bool {
+        *self.account == *account && self.agent == agent
+    }
+
     /// A later posting about the capture.
     pub(super) fn entry(&self, kind: Kind, n: i64, stamp: Stamp) -> Entry<'_> {
         Entry {

@@ -18,7 +18,7 @@ use super::{
     books::{Books, int},
     captured::{Captured, captured},
     chain::{self, Hash},
-    correction::{CorrectError, Decision, Order, Rules, Standing, State, Step, What, decide},
+    correction::{By, CorrectError, Decision, Order, Rules, Standing, State, Step, What, decide},
     credit::UseKey,
     entry::{EntryNumber, Kind, PostingKey, is_settled_at_once},
     evidence::Note,
@@ -171,7 +171,14 @@ fn plan(
     (told, open): (&HashSet<i64>, &HashSet<i64>),
 ) -> SqlResult<Result<Plan, CorrectError>> {
     let n = order.n;
-    let Some(capture) = captured(connection, n)? else {
+    let capture = captured(connection, n)?;
+    if let By::Agent(signed) = &order.by
+        && !capture.as_ref().is_some_and(|capture| capture.is_of(&signed.account, &signed.agent))
+    {
+        // Nor is it told what else there is.
+        return Ok(Err(CorrectError::NoEntry(n)));
+    }
+    let Some(capture) = capture else {
         let Some((kind, of)) = steps::other(connection, n)? else { return Ok(Err(CorrectError::NoEntry(n))) };
         let kind = Kind::from_number(kind).map_or("posting", Kind::name);
         return Ok(Err(CorrectError::NoCapture { n, kind, of }));
@@ -202,8 +209,8 @@ fn note(order: &Order, step: &Step) -> (Vec<u8>, Hash) {
         _ => None,
     };
     let (by, proof) = match &order.by {
-        super::correction::By::Operator => ("operator", None),
-        super::correction::By::Agent(proof) => ("agent", Some(proof.clone())),
+        By::Operator => ("operator", None),
+        By::Agent(signed) => ("agent", Some(signed.proof())),
     };
     let note = Note {
         state: step.state.map_or("voided", State::name).to_owned(),

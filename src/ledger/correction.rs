@@ -13,6 +13,9 @@
 //! `status` says what the step is ([`State::code`]), the amount is the refund's in both; so sums are recomputed from columns
 //! that retention never drops. Reference, reason and who ordered it are in the evidence ([`super::evidence::Note`]).
 //!
+//! An agent contests its own charges by a request that it signs ([`Signed`]). That request counts once, whatever is repeated: what
+//! was signed is in the evidence of its dispute, and is looked for in the transaction that would post another.
+//!
 //! | step | the process dies before its commit | after it |
 //! |---|---|---|
 //! | any | nothing has changed; order it again | it stands; the same refund again is that one, a second void or dispute is refused and says so |
@@ -21,7 +24,7 @@ mod error;
 
 pub use error::CorrectError;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::entry::{Kind, is_settled_at_once};
 use super::targets::KeepTargets;
@@ -85,8 +88,55 @@ pub enum What {
 pub enum By {
     /// Who owns the ledger.
     Operator,
-    /// The agent that was charged, with what it signed.
-    Agent(Vec<u8>),
+    /// The agent that was charged. Only what it bought on this account is ordered about; anything else is not there for it.
+    Agent(Arc<Signed>),
+}
+
+/// An order that an agent signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// Whose charges it may order about.
+    pub account: Arc<str>,
+    /// The agent, `https://signer.example.com`.
+    pub agent: Arc<str>,
+    /// The thumbprint of its key.
+    pub thumbprint: Arc<str>,
+    /// The signature base (RFC 9421 §2.5), which covers a digest of the body.
+    pub base: Arc<str>,
+    /// The signature.
+    pub signature: Vec<u8>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Signed {
+    /// For the evidence: each field with its length before it, in this order: thumbprint, base, signature, body.
+    pub fn proof(&self) -> Vec<u8> {
+        let mut out = self.base();
+        for field in [&self.signature, &self.body] {
+            push(&mut out, field);
+        }
+        out
+    }
+
+    /// Whether this was ordered before, with that proof. Of one base there may be several valid signatures.
+    fn is_in(&self, proof: Option<&[u8]>) -> bool {
+        proof.is_some_and(|proof| proof.starts_with(&self.base()))
+    }
+
+    fn base(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for field in [&self.thumbprint, &self.base] {
+            push(&mut out, field.as_bytes());
+        }
+        out
+    }
+}
+
+fn push(out: &mut Vec<u8>, field: &[u8]) {
+    // Far below 4 GiB: it came in a request.
+    out.extend_from_slice(&(field.len() as u32).to_be_bytes());
+    out.extend_from_slice(field);
 }
 
 /// What a posting says of a refund or a dispute.
@@ -173,6 +223,8 @@ pub struct Matter {
     pub reason: String,
     /// `operator`, `agent`.
     pub by: String,
+    /// What the agent signed that began it; none where retention dropped it.
+    pub proof: Option<Vec<u8>>,
 }
 
 /// What of these refunds has not failed, ledger units.
@@ -252,6 +304,13 @@ pub fn decide(standing: &Standing, order: &Order, rules: Rules, now_ms: u64) -> 
     let needs_reason = !matches!(order.what, What::Refund { .. } | What::Uphold);
     if !is_line(&order.reason, REASON_BYTES_MAX) || (needs_reason && order.reason.trim().is_empty()) {
         return Err(CorrectError::Reason);
+    }
+    if let (What::Dispute, By::Agent(signed)) = (&order.what, &order.by)
+        && let Some(known) =
+            standing.disputes.iter().find(|d| d.state == State::Open || signed.is_in(d.proof.as_deref()))
+    {
+        // It wants what is so already; and what it signed once counts once, also after that had its end.
+        return Ok(Decision::Was(known.clone()));
     }
     let at_once = is_settled_at_once(&standing.scheme);
     let step = |kind, which, is_end, amount, state| Step { kind, number: number(which, is_end), amount, state };
@@ -355,7 +414,7 @@ fn is_line(text: &str, bytes_max: usize) -> bool {
 }
 
 /// `0.01 USD`, `0.01 USDC`; where decimals are not known, `7 units of …`.
-fn text(units: i64, asset: &str) -> String {
+pub fn text(units: i64, asset: &str) -> String {
     if let Some(token) = assets::find_caip19(asset) {
         let decimals = token.decimals.min(crate::payment::token::UNIT_DECIMALS_MAX) as usize;
         let digits = format!("{units:0width$}", width = decimals + 1);

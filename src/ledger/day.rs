@@ -57,6 +57,16 @@ pub fn credit_period_end_s(period: CreditPeriod, at_ms: u64) -> u64 {
 /// The period of what is bought from a balance: it has no end. No day or month has this number.
 pub const BALANCE: u32 = 1;
 
+/// When the credit period of that time began, Unix seconds.
+pub fn credit_period_start_s(period: CreditPeriod, at_ms: u64) -> u64 {
+    let today = date_at(at_ms, &TimeZone::UTC);
+    let first = match period {
+        CreditPeriod::Day => today,
+        CreditPeriod::Month => today.first_of_month(),
+    };
+    u64::try_from(days_since_1970(first) * 86_400).unwrap_or(0)
+}
+
 /// Times past the year 9999 count as its last day.
 fn date_at(at_ms: u64, zone: &TimeZone) -> Date {
     let at = i64::try_from(at_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok()).unwrap_or(Timestamp::MAX);
@@ -108,6 +118,9 @@ mod tests {
         let end = ms("2026-12-01T00:00:00Z") / 1000;
         assert_eq!(credit_period_end_s(CreditPeriod::Day, at), end);
         assert_eq!(credit_period_end_s(CreditPeriod::Month, at), end);
+        let start = |period| credit_period_start_s(period, at);
+        assert_eq!(start(CreditPeriod::Day), ms("2026-11-30T00:00:00Z") / 1000);
+        assert_eq!(start(CreditPeriod::Month), ms("2026-11-01T00:00:00Z") / 1000);
         let leap = ms("2028-02-28T10:00:00Z");
         assert_eq!(credit_period_end_s(CreditPeriod::Day, leap), ms("2028-02-29T00:00:00Z") / 1000);
         assert_eq!(credit_period_end_s(CreditPeriod::Month, leap), ms("2028-03-01T00:00:00Z") / 1000);

@@ -4,9 +4,9 @@
 //! [`store`], with [`settling`] for payments that move money at once. [`ledger_store`] implements it, made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
 //! (one wake a core and batch), over [`sql`]: a file, or a server that several gateways share ([`postgres`]). [`read`],
-//! [`report`] and [`audit`] look at the books of a running gateway without its lock.
+//! [`report`], [`view`] and [`audit`] look at the books of a running gateway without its lock.
 //! [`verify`] holds one entry against its evidence. [`closing`] ends book days, [`statements`] say what is owed for them; `witnessed` has
-//! the chain say so of both.
+//! the chain say so of both. [`views`] reads for agents while the gateway runs.
 
 pub mod archive;
 pub mod audit;
@@ -64,6 +64,8 @@ mod throttle;
 pub mod top_up;
 mod turns;
 pub mod verify;
+pub mod view;
+pub mod views;
 mod void_cap;
 pub mod witness;
 mod witnessed;

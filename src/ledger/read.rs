@@ -59,6 +59,21 @@ pub enum State {
     Cut,
 }
 
+impl State {
+    /// As listings show it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Delivered => "delivered",
+            State::Unproven => "unproven",
+            State::Voided => "voided",
+            State::Owed => "owed",
+            State::Refunded => "refunded",
+            State::Disputed => "disputed",
+            State::Cut => "cut",
+        }
+    }
+}
+
 /// The later postings of a capture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fate {
@@ -202,6 +217,11 @@ impl LedgerReader {
     /// [`ReadError::Sql`].
     pub fn zone(&self) -> Result<String, ReadError> {
         Ok(self.connection.cell("SELECT zone FROM book", &[])?)
+    }
+
+    /// Whether its connection has ended, so that another reader is needed.
+    pub(super) fn has_ended(&self) -> bool {
+        self.connection.has_ended()
     }
 
     /// What tells it from every other ledger.

@@ -290,28 +290,40 @@ impl LedgerReader {
     }
 }
 
+/// The latest statements of an account, latest first.
+pub(super) fn latest(connection: &Session, account: &str, most: i64) -> SqlResult<Vec<Statement>> {
+    connection.all(&select_of("s.account = ?1 ORDER BY s.number DESC LIMIT ?2"), params![account, most], read)
+}
+
 fn select(connection: &Session, account: Option<&str>, number: Option<i64>) -> SqlResult<Vec<Statement>> {
-    let select = "SELECT s.number, s.account, s.asset, c.from_day, s.until, c.at_ms, s.gross, s.corrections, \
-                      s.total, s.head, e.state FROM statements s JOIN closes c ON c.until = s.until \
-                      JOIN statement_events e ON e.number = s.number \
-                      AND e.i = (SELECT max(i) FROM statement_events WHERE number = s.number) \
-                      WHERE (CAST(?1 AS TEXT) IS NULL OR s.account = ?1) AND (CAST(?2 AS BIGINT) IS NULL OR s.number = ?2) ORDER BY s.number";
-    let read = |row: &Row<'_>| {
-        Ok(Statement {
-            number: row.get(0)?,
-            account: row.get(1)?,
-            asset: row.get(2)?,
-            from_day: row.get(3)?,
-            until: row.get(4)?,
-            closed_ms: row.get(5)?,
-            gross: row.get(6)?,
-            corrections: row.get(7)?,
-            total: row.get(8)?,
-            head: row.get(9)?,
-            state: state(row, 10)?,
-        })
-    };
-    connection.all(select, params![account, number], read)
+    let which = "(CAST(?1 AS TEXT) IS NULL OR s.account = ?1) AND (CAST(?2 AS BIGINT) IS NULL OR s.number = ?2) \
+                 ORDER BY s.number";
+    connection.all(&select_of(which), params![account, number], read)
+}
+
+fn select_of(which: &str) -> String {
+    format!(
+        "SELECT s.number, s.account, s.asset, c.from_day, s.until, c.at_ms, s.gross, s.corrections, s.total, s.head, \
+             e.state FROM statements s JOIN closes c ON c.until = s.until \
+             JOIN statement_events e ON e.number = s.number \
+             AND e.i = (SELECT max(i) FROM statement_events WHERE number = s.number) WHERE {which}"
+    )
+}
+
+fn read(row: &Row<'_>) -> SqlResult<Statement> {
+    Ok(Statement {
+        number: row.get(0)?,
+        account: row.get(1)?,
+        asset: row.get(2)?,
+        from_day: row.get(3)?,
+        until: row.get(4)?,
+        closed_ms: row.get(5)?,
+        gross: row.get(6)?,
+        corrections: row.get(7)?,
+        total: row.get(8)?,
+        head: row.get(9)?,
+        state: state(row, 10)?,
+    })
 }
 
 /// What was bought, and what was given back, from the roll-ups of a statement's days.

@@ -32,6 +32,7 @@ pub(super) fn matters(connection: &Session, payment: &PaymentKey, kind: Kind) ->
             reference: note.reference,
             reason: note.reason,
             by: note.by,
+            proof: note.proof,
         });
     }
     Ok(found)

@@ -11,7 +11,7 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
 pub use super::correcting::{CorrectResult, Corrected};
-pub use super::correction::{By, CorrectError, Order, What};
+pub use super::correction::{By, CorrectError, Order, Signed, What};
 pub use super::observation::Observation;
 pub use super::settling::{Bought, Intent, Settling, Unresolved};
 pub use crate::payment::permit::KeyRecord;

@@ -97,7 +97,7 @@ pub fn id_of(payload: &Payload) -> Option<&str> {
 }
 
 /// What proves a payment for an offer of ours.
-pub const COVER: Cover = Cover { field: "payment-signature", server: Server::Authority, has_id: true };
+pub const COVER: Cover = Cover { field: "payment-signature", server: Server::Authority, has_id: true, whole: false };
 
 /// What a signature must cover to prove the payment.
 pub fn cover(payload: &Payload) -> Cover {

@@ -34,7 +34,7 @@ const EXACT: &str = "crawler-exact-price";
 const MAX: &str = "crawler-max-price";
 
 /// What proves a bid of exactly the price.
-pub const COVER: Cover = Cover { field: EXACT, server: Server::Either, has_id: false };
+pub const COVER: Cover = Cover { field: EXACT, server: Server::Either, has_id: false, whole: false };
 
 /// What a crawler pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

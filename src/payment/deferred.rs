@@ -16,7 +16,7 @@ use crate::wire::signature::RequestView;
 /// The scheme, as offers name it.
 pub const SCHEME: &str = "deferred";
 /// What proves a payment.
-pub const COVER: Cover = Cover { field: "payment", server: Server::ById, has_id: true };
+pub const COVER: Cover = Cover { field: "payment", server: Server::ById, has_id: true, whole: false };
 
 /// A payment whose id holds and whose signatures have the right form; what is missing is a key.
 #[derive(Debug)]

@@ -57,7 +57,7 @@ reasons! {
     SeveralPayments = "several_payments", 400, "The request carries more than one payment.", "Send exactly one payment.";
     InvalidPayment = "invalid_payment", 400, "The payment field can't be read.", "Send `Payment: scheme=\"…\", network=\"…\", id=\"…\"` as offered.";
     InvalidSignature = "invalid_signature", 400, "The signature fields can't be read, do not cover what they must, or do not verify.", "Sign again; `message` says what is wrong.";
-    SignatureRequired = "signature_required", 400, "The price field must be signed, and the request has no Web Bot Auth signature.", "Send `Signature-Agent`, `Signature-Input` and `Signature`, and cover the price field.";
+    SignatureRequired = "signature_required", 400, "Such a request must be signed, and it has no Web Bot Auth signature.", "Send `Signature-Agent`, `Signature-Input` and `Signature`, and cover what `Accept-Signature` names, such as the price field.";
     SignatureUsed = "signature_used", 400, "This signature has paid for this request before.", "Sign again; `created` or a nonce makes each signature another one.";
     SignatureExpired = "signature_expired", 400, "`created` or `expires` of the signature do not fit the time.", "Set the clock and sign again.";
     InvalidIdentifier = "invalid_payment_identifier", 400, "The payment's identifier is malformed, or absent where one is required.", "Put `info.id`, 16 to 128 of A-Z, a-z, 0-9, `_` and `-`, into the echoed extension `payment-identifier`.";
@@ -68,6 +68,9 @@ reasons! {
     PaymentFailed = "payment_failed", 403, "The account would owe more than its limit in this period, or owes in another currency.", "Wait until Retry-After, or ask the operator.";
     AgentBlocked = "agent_blocked", 403, "The operator does not serve this agent here.", "Ask the operator.";
     Blocked = "blocked", 403, "The operator blocked this account.", "Ask the operator.";
+    // An agent's own account.
+    EntryUnknown = "entry_unknown", 404, "This agent has bought nothing on its account that has this number.", "Use the number of a `capture` from its list of entries.";
+    DisputeRefused = "dispute_refused", 409, "This charge can't be disputed, or not any more.", "`message` says why; ask the operator.";
     // Not now.
     DirectoryUnavailable = "directory_unavailable", 503, "The agent's key directory could not be read, so the signature could be neither accepted nor refused.", "See that the directory answers, and send the same request after Retry-After.";
     PaymentInFlight = "payment_in_flight", 503, "The same payment is being served right now.", "Wait for the first answer; send again after Retry-After only if it never came.";

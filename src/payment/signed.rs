@@ -48,6 +48,8 @@ pub struct Cover {
     pub server: Server,
     /// The payment names an id of ours, which binds it to one request and a time.
     pub has_id: bool,
+    /// The signature itself must be for this method, path and query and no other.
+    pub whole: bool,
 }
 
 /// How a signature names the server that it is for.
@@ -68,13 +70,18 @@ impl Cover {
         if self.server != Server::ById || rules.require_authority {
             components.push("\"@authority\"");
         }
-        if rules.require_path {
+        if rules.require_path || self.whole {
             components.extend(["\"@method\"", "\"@path\""]);
         }
-        let components = components.join(" ");
-        let space = if components.is_empty() { "" } else { " " };
-        let field = self.field;
-        format!(r#"sig1=({components}{space}"{field}" "signature-agent";key="sig1");created;expires;tag="{TAG}""#)
+        if self.whole {
+            components.push("\"@query\"");
+        }
+        let field = format!("\"{}\"", self.field);
+        if self.field != AGENT_FIELD {
+            components.push(&field);
+        }
+        components.push("\"signature-agent\";key=\"sig1\"");
+        format!(r#"sig1=({});created;expires;tag="{TAG}""#, components.join(" "))
     }
 }
 
@@ -207,8 +214,11 @@ fn candidate(
         return Err(invalid("the signature covers neither `@authority` nor `@target-uri`".into()));
     }
     let path = target || covers(ComponentName::Path);
-    if rules.require_path && !(covers(ComponentName::Method) && path) {
+    if (rules.require_path || cover.whole) && !(covers(ComponentName::Method) && path) {
         return Err(invalid("the signature must cover `@method` and `@path` (or `@target-uri`)".into()));
+    }
+    if cover.whole && request.query.is_some() && !target && !covers(ComponentName::Query) {
+        return Err(invalid("the signature must cover `@query` (or `@target-uri`)".into()));
     }
     let agent = covered_agent(signature, agent_field).map_err(|e| invalid(e.to_string()))?;
     let window = if cover.has_id { rules.window } else { rules.window.min(WINDOW_MAX_S) };

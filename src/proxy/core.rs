@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use super::account::Disputes;
 use super::answers::Answers;
 use super::origin::OriginPool;
 use super::prices::Prices;
@@ -15,6 +16,7 @@ use crate::config::{AgentPattern, AgentRule, Config, Route, Scheme, Then};
 use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
+use crate::ledger::views::Views;
 use crate::payment::batch::BatchTerms;
 use crate::payment::catalogue::{Catalogue, Listing};
 use crate::payment::gateway_key::GatewayKey;
@@ -70,6 +72,10 @@ pub struct Shared {
     pub facilitators: Facilitators,
     /// The books.
     pub store: Arc<dyn Store>,
+    /// The books, read for agents.
+    pub views: Arc<Views>,
+    /// What agents have contested today.
+    pub disputes: Arc<Disputes>,
     /// Answers to payments that their clients have named.
     pub answers: Arc<Answers>,
     /// What the gateway says about itself.

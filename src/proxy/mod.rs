@@ -27,6 +27,7 @@ pub mod exchange;
 pub mod named;
 pub mod prices;
 
+pub mod account;
 pub mod delivery;
 pub mod documents;
 pub mod forward;

@@ -24,7 +24,7 @@ use super::prices::has_credentials;
 use super::rescue::{self, Refused};
 use super::target::Target;
 use super::trace::Trace;
-use super::{agents, drain, forwarded, framing, mcp, named, observe, rates};
+use super::{account, agents, drain, forwarded, framing, mcp, named, observe, rates};
 use crate::config::{Charge, Config, Discovery, Route};
 use crate::payment::crawl;
 use crate::payment::offer::PreparedOffer;
@@ -101,6 +101,9 @@ async fn answer(
     framing::check(&request).map_err(closing)?;
     let strict = |host: &str| config.table.has_priced(host);
     let target = Target::of(&request, client.https(core), config.server.limits.url_bytes, strict)?;
+    if account::is_wanted(config, &target) {
+        return Box::pin(account::serve(core, client, &target, request)).await;
+    }
     let route = match find(config, &target, &request)? {
         At::Route(index) => Some(index),
         At::Free => None,

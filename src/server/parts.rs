@@ -12,6 +12,7 @@ use crate::config::{Config, Origin, Route};
 use crate::facilitator::Facilitators;
 use crate::identity::{Keys, Service};
 use crate::ledger::ledger_store::LedgerStore;
+use crate::ledger::views::Views;
 use crate::payment::gateway_key::GatewayKey;
 use crate::payment::secrets::Secrets;
 use crate::payment::signed::Rules;
@@ -73,6 +74,11 @@ impl Parts {
             rules: rules(&config),
             accounts: Accounts::of(&config),
             store: store.clone(),
+            views: before.map_or_else(
+                || Views::new(config.ledger.location.clone(), clock.clone()),
+                |before| before.shared.views.clone(),
+            ),
+            disputes: before.map_or_else(Arc::default, |before| before.shared.disputes.clone()),
             answers: answers.map_or_else(|| Answers::new(kept_bytes), |shared| shared.answers.clone()),
             claimed: Shared::claimed_of(&config),
             route_keys: Shared::route_keys_of(&config),

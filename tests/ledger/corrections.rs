@@ -285,12 +285,12 @@ fn a_dispute_waits_for_its_end_and_upheld_it_voids() {
     order(&ledger, m, What::Reject).unwrap();
     assert_eq!((ledger.used(&request("", 0)), disputed(&ledger)), (10, vec![]));
     // An agent may contest it again; what it signed is kept.
-    let proof = b"what an agent signs".to_vec();
-    let by = Order { n: m, what: What::Dispute, reason: "still".to_owned(), by: Whose::Agent(proof.clone()) };
+    let signed = crate::view::signed("acme", "https://signer.example.com", "what an agent signs");
+    let by = Order { n: m, what: What::Dispute, reason: "still".to_owned(), by: Whose::Agent(signed.clone()) };
     let again = wait(ledger.store().correct(vec![by])).unwrap().remove(0).unwrap();
     let shown = ledger.reader().show(&again.n.to_string()).unwrap().unwrap();
     let Some(Ok(tollgate::ledger::evidence::Proof::Noted(note))) = shown.evidence else { panic!("{shown:?}") };
-    assert_eq!((note.by.as_str(), note.number, note.proof), ("agent", 2, Some(proof)));
+    assert_eq!((note.by.as_str(), note.number, note.proof), ("agent", 2, Some(signed.proof())));
     ledger.advance(30 * DAY_MS);
     let late = order(&ledger, buy(&ledger, "acme", "c", 1).n, What::Dispute);
     assert!(late.is_ok());

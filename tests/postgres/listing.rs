@@ -9,6 +9,7 @@ use tollgate::{
         location::Location,
         read::{Filter, LedgerReader, Listed, State},
         store::{ClaimRequest, Delivery, Outcome, Outcomes, Receipt, Store},
+        view::Question,
     },
 };
 
@@ -80,4 +81,35 @@ fn what_became_of_a_capture_is_listed_whoever_posted_it_and_by_whichever_clock()
     );
     let disputed = list(&server, Filter { limit: 9, state: Some(State::Disputed), ..Filter::default() });
     assert_eq!(disputed.iter().map(|row| row.n).collect::<Vec<_>>(), [sold[2].n]);
+}
+
+#[test]
+fn pages_for_an_agent_have_what_several_gateways_posted_once() {
+    let Some(server) = Postgres::start("postgres::pages_for_an_agent") else { return };
+    let clock = Clock::manual(NOON);
+    let stores = [open(&server, &clock), open(&server, &clock), open(&server, &clock)];
+    let mut expected = Vec::new();
+    for turn in 0..60_u64 {
+        clock.advance(1);
+        let which = if turn % 10 < 7 { 0 } else { turn as usize % 3 };
+        expected.push(buy(&stores[which], &turn.to_string(), clock.now_ms()).n);
+    }
+    expected.reverse();
+    let reader = LedgerReader::open(Location::parse(&server.url(), None).unwrap()).unwrap();
+    let account = request("", 0).account.to_string();
+    for most in [1, 2, 3, 7, 59, 100] {
+        let (mut found, mut before) = (Vec::new(), None);
+        loop {
+            let (account, agent) = (account.clone(), "https://signer.example.com".to_owned());
+            let page = reader.view(&Question { account, agent, periods: Vec::new(), before, most }).unwrap();
+            found.extend(page.entries.iter().map(|row| row.n));
+            assert!(page.entries.len() <= most && found.len() <= expected.len(), "{most}");
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, expected, "{most}");
+    }
+    stores.iter().for_each(|store| store.close().unwrap());
 }

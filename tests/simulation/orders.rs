@@ -130,6 +130,7 @@ impl Model {
                     reference: Some(format!("of {}", row.amount)),
                     reason: String::new(),
                     by: "operator".to_owned(),
+                    proof: None,
                 }),
             }
         }

@@ -252,15 +252,7 @@ pub fn row_json(row: &Listed) -> Value {
 /// What became of a capture, or what a refund, a dispute or a top-up is; `None` for other kinds.
 pub fn state(row: &Listed) -> Option<&'static str> {
     let Some(fate) = row.fate else { return row.step };
-    Some(match fate.state() {
-        State::Delivered => "delivered",
-        State::Unproven => "unproven",
-        State::Voided => "voided",
-        State::Owed => "owed",
-        State::Refunded => "refunded",
-        State::Disputed => "disputed",
-        State::Cut => "cut",
-    })
+    Some(fate.state().name())
 }
 
 /// The same with what else is open.

@@ -127,6 +127,7 @@ pub(super) fn ledger(section: &Section<'_>, base: &Path) -> Option<Ledger> {
         queue_max: section.number("queue_max"),
         dispute_days: u32::try_from(section.number("dispute_days")).unwrap_or(u32::MAX),
         voids_per_day: u32::try_from(section.number("voids_per_day")).unwrap_or(u32::MAX),
+        disputes_per_day: u32::try_from(section.number("disputes_per_day")).unwrap_or(u32::MAX),
         keep_targets: match section.text("keep_targets") {
             Some("path") => KeepTargets::Path,
             Some("hash") => KeepTargets::Hash,

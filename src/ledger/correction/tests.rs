@@ -27,7 +27,18 @@ fn refund(reference: &str, amount: Option<i64>, state: Option<State>) -> What {
 fn matter(number: u8, amount: i64, state: State, reference: &str) -> Matter {
     let reference = (!reference.is_empty()).then(|| reference.to_owned());
     let (reason, by) = (String::new(), "operator".to_owned());
-    Matter { number, n: 100 + i64::from(number), at_ms: 0, amount, state, ended_n: None, reference, reason, by }
+    Matter {
+        number,
+        n: 100 + i64::from(number),
+        at_ms: 0,
+        amount,
+        state,
+        ended_n: None,
+        reference,
+        reason,
+        by,
+        proof: None,
+    }
 }
 
 /// What follows, as `kind number amount state`, or the words of the refusal.

@@ -1,6 +1,7 @@
 //! Request bodies on their way to the origin.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,6 +14,7 @@ use hyper::body::Incoming;
 
 use super::BodyError;
 use super::content::SignedContent;
+use crate::payment::reason::{Reason, Refusal};
 use crate::proxy::core::Core;
 use crate::proxy::digest::Digesting;
 use crate::proxy::hold::Held;
@@ -112,6 +114,34 @@ impl RequestBody {
             bytes: 0,
             watch: watch.clone(),
         })
+    }
+}
+
+impl RequestBody {
+    /// A client's body, whole, if it has at most so many bytes.
+    ///
+    /// # Errors
+    /// The client's fault.
+    pub async fn read(core: &Core, incoming: Incoming, most: usize) -> Result<Bytes, Refusal> {
+        let too_large = || Refusal::new(Reason::BodyTooLarge, format!("the body has more than {most} bytes"));
+        if incoming.size_hint().lower() > most as u64 {
+            return Err(too_large());
+        }
+        let mut body = RequestBody::client(core, incoming, &BodyWatch::default());
+        let mut bytes = Vec::new();
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            let data = match frame.map(Frame::into_data) {
+                Ok(Ok(data)) => data,
+                Ok(Err(_)) => continue,
+                Err(BodyError::Client(Fault::Slow)) => return Err(Reason::BodyTooSlow.into()),
+                Err(_) => return Err(Refusal::new(Reason::BadRequest, "the request body broke off or is malformed")),
+            };
+            if bytes.len() + data.len() > most {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&data);
+        }
+        Ok(bytes.into())
     }
 }
 

@@ -4,13 +4,15 @@ mod exact;
 pub mod rules;
 mod signed;
 
+pub(super) use self::signed::credit_period;
+
 use std::net::IpAddr;
 use std::rc::Rc;
 
 use http::Method;
 use http::header::{self, HeaderMap};
 
-use super::core::Core;
+use super::core::{Core, Shared};
 use super::exchange::No;
 use super::mcp::Call;
 use super::rescue::{Extra, Kind, Refused};
@@ -99,6 +101,46 @@ fn too_often(seconds: u64) -> Refusal {
     Refusal::from(Reason::RateLimited).retry_after(seconds)
 }
 
+/// Who asks, as far as it is counted.
+#[derive(Clone, Copy)]
+pub struct Asker<'s> {
+    /// By which configuration.
+    pub shared: &'s Shared,
+    /// The network that the request comes from, where that counts.
+    pub network: Option<IpAddr>,
+    /// What is only observed uses nothing up that is charged elsewhere.
+    pub observes: bool,
+}
+
+impl<'s> Asker<'s> {
+    /// Whether one more payment or signature from this network is looked at.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`]
+    pub fn has_patience(&self) -> Result<(), Refusal> {
+        let Some(network) = &self.network else { return Ok(()) };
+        self.shared.failures.has(network, self.shared.clock.now_ms()).map_err(too_often)
+    }
+
+    /// Notes a refusal against the network if it took curve work or a fetch to find.
+    pub fn noted(&self, refusal: Refusal) -> Refusal {
+        use Reason::{DirectoryUnavailable, InvalidSignature, KeyUnknown, PaymentRefused};
+        let is_costly = matches!(refusal.reason, InvalidSignature | KeyUnknown | DirectoryUnavailable | PaymentRefused);
+        if let Some(network) = self.network.as_ref().filter(|_| is_costly) {
+            // What is over the limit by now was looked at already.
+            _ = self.shared.failures.take(network, self.shared.clock.now_ms());
+        }
+        refusal
+    }
+
+    /// Notes a request of a proven agent.
+    fn meet(&self, agent: &str) -> Result<(), Refusal> {
+        let (requests, now_ms) = (&self.shared.agent_requests, self.shared.clock.now_ms());
+        let left = if self.observes { requests.has(&agent, now_ms) } else { requests.take(&agent, now_ms) };
+        left.map_err(too_often)
+    }
+}
+
 impl Visit<'_> {
     /// The refusal with what helps the client: a fresh offer for 400, 402 and 412, where to register for an unknown agent.
     pub fn refuse(&self, mut refusal: Refusal) -> Refused {
@@ -155,33 +197,19 @@ impl Visit<'_> {
         Refused { refusal, extra: Box::new(extra) }
     }
 
+    fn asker(&self) -> Asker<'_> {
+        let observes = self.core.shared.config.routes[self.route].observes();
+        Asker { shared: &self.core.shared, network: self.network, observes }
+    }
+
     /// Whether one more payment or signature from this network is looked at.
     fn has_patience(&self) -> Result<(), Refusal> {
-        let shared = &*self.core.shared;
-        let Some(network) = &self.network else { return Ok(()) };
-        shared.failures.has(network, shared.clock.now_ms()).map_err(too_often)
+        self.asker().has_patience()
     }
 
     /// Notes a refusal against the network if it took curve work or a fetch to find.
     fn noted(&self, refusal: Refusal) -> Refusal {
-        use Reason::{DirectoryUnavailable, InvalidSignature, KeyUnknown, PaymentRefused};
-        let is_costly = matches!(refusal.reason, InvalidSignature | KeyUnknown | DirectoryUnavailable | PaymentRefused);
-        if let Some(network) = self.network.as_ref().filter(|_| is_costly) {
-            let shared = &*self.core.shared;
-            // What is over the limit by now was looked at already.
-            _ = shared.failures.take(network, shared.clock.now_ms());
-        }
-        refusal
-    }
-
-    /// Notes a request of a proven agent.
-    fn meet(&self, agent: &str) -> Result<(), Refusal> {
-        let shared = &*self.core.shared;
-        let (requests, now_ms) = (&shared.agent_requests, shared.clock.now_ms());
-        // What is only observed uses nothing up that is charged elsewhere.
-        let observes = shared.config.routes[self.route].observes();
-        let left = if observes { requests.has(&agent, now_ms) } else { requests.take(&agent, now_ms) };
-        left.map_err(too_often)
+        self.asker().noted(refusal)
     }
 
     /// The refusal of an exchange, likewise.

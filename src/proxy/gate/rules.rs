@@ -17,7 +17,7 @@ use crate::wire::signature::{LabelledSignature, field};
 use crate::wire::signature_agent::covered_agent;
 
 /// What a signature must cover that buys nothing.
-const COVER: Cover = Cover { field: signed::AGENT_FIELD, server: Server::Either, has_id: false };
+const COVER: Cover = Cover { field: signed::AGENT_FIELD, server: Server::Either, has_id: false, whole: false };
 
 /// What follows from who a request claims to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +106,8 @@ impl Visit<'_> {
             if account.is_some_and(|account| account.blocked) {
                 return Some(Err(Reason::Blocked.into()));
             }
-            match self.key_of(&candidate, agent, now_ms).await {
-                Ok(key) => return Some(self.meet(&key.record.agent)),
+            match self.asker().key_of(&candidate, agent, now_ms).await {
+                Ok(key) => return Some(self.asker().meet(&key.record.agent)),
                 Err(refusal) => _ = refused.get_or_insert(refusal),
             }
         }

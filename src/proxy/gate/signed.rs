@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::Visit;
+use super::{Asker, Visit};
 use crate::config::{Account, Period};
 use crate::identity::{AgentKey, Lookup};
 use crate::ledger::day::{self, CreditPeriod};
@@ -19,7 +19,6 @@ use crate::payment::permit::{Credit, Fund, Means, Permit, Proof};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::signed::{self, Candidate};
 use crate::payment::terms::{Term, Terms};
-use crate::proxy::core::Shared;
 use crate::wire::agent_url::AgentUrl;
 use crate::wire::amount::{Asset, Currency, Money, Prepaid, Units};
 use crate::wire::deferred::Payment;
@@ -224,7 +223,7 @@ impl Visit<'_> {
         for candidate in candidates {
             match self.prove_one(&candidate, now_ms).await {
                 Ok((key, account)) => {
-                    self.meet(&key.record.agent)?;
+                    self.asker().meet(&key.record.agent)?;
                     return Ok(Proven { candidate, key, account });
                 }
                 Err(error) => _ = refusal.get_or_insert(error),
@@ -235,14 +234,48 @@ impl Visit<'_> {
     }
 
     async fn prove_one(&self, candidate: &Candidate, now_ms: u64) -> Result<(Arc<AgentKey>, &Account), Refusal> {
-        let shared = &*self.core.shared;
         let invalid = |detail: String| Refusal::new(Reason::InvalidSignature, detail);
         // Before any origin call: what the books can't hold can't be sold.
         limits::fits(self.method.as_str(), &self.booked(), &candidate.base).map_err(invalid)?;
         let agent = AgentUrl::parse(&candidate.agent).map_err(|e| invalid(format!("`Signature-Agent`: {e}")))?;
         // Before any fetch: only agents that may owe make us connect anywhere.
-        let account = self.account(shared, &agent)?;
-        Ok((self.key_of(candidate, agent, now_ms).await?, account))
+        let account = self.asker().account(&agent)?;
+        if account.blocked {
+            return Err(Reason::Blocked.into());
+        }
+        Ok((self.asker().key_of(candidate, agent, now_ms).await?, account))
+    }
+}
+
+impl<'s> Asker<'s> {
+    /// Whoever of those that an account admits has signed, be the account blocked or not; `candidates` has at least one.
+    ///
+    /// # Errors
+    /// What is wrong with the first of them; not yet noted.
+    pub async fn signer(
+        &self,
+        candidates: Vec<Candidate>,
+        now_ms: u64,
+    ) -> Result<(Candidate, Arc<AgentKey>, &'s Account), Refusal> {
+        let mut refusal = None;
+        for candidate in candidates {
+            let known = match AgentUrl::parse(&candidate.agent) {
+                Ok(agent) => self.account(&agent).map(|account| (agent, account)),
+                Err(e) => Err(Refusal::new(Reason::InvalidSignature, format!("`Signature-Agent`: {e}"))),
+            };
+            let key = match known {
+                Ok((agent, account)) => self.key_of(&candidate, agent, now_ms).await.map(|key| (key, account)),
+                Err(refusal) => Err(refusal),
+            };
+            match key {
+                Ok((key, account)) => {
+                    self.meet(&key.record.agent)?;
+                    return Ok((candidate, key, account));
+                }
+                Err(error) => _ = refusal.get_or_insert(error),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| Reason::InvalidSignature.into()))
     }
 
     /// The key of an agent, once its signature has verified.
@@ -252,10 +285,9 @@ impl Visit<'_> {
         agent: AgentUrl,
         now_ms: u64,
     ) -> Result<Arc<AgentKey>, Refusal> {
-        let shared = &*self.core.shared;
-        let found = match shared.keys.find(&agent, &candidate.keyid, now_ms) {
+        let found = match self.shared.keys.find(&agent, &candidate.keyid, now_ms) {
             Some(found) => found,
-            None => shared.keys.ask(agent, candidate.keyid.clone()).await,
+            None => self.shared.keys.ask(agent, candidate.keyid.clone()).await,
         };
         match found {
             Lookup::Key(key) => candidate.is_by(&key.public).map(|()| key),
@@ -266,11 +298,11 @@ impl Visit<'_> {
         }
     }
 
-    fn account<'s>(&self, shared: &'s Shared, agent: &AgentUrl) -> Result<&'s Account, Refusal> {
+    /// The account that an agent belongs to.
+    fn account(&self, agent: &AgentUrl) -> Result<&'s Account, Refusal> {
         let unknown = || Refusal::from(Reason::SignatureAgentUnknown);
-        let index = shared.accounts.find(agent).ok_or_else(unknown)?;
-        let account = shared.config.accounts.get(index).ok_or_else(unknown)?;
-        if account.blocked { Err(Reason::Blocked.into()) } else { Ok(account) }
+        let index = self.shared.accounts.find(agent).ok_or_else(unknown)?;
+        self.shared.config.accounts.get(index).ok_or_else(unknown)
     }
 }
 
@@ -280,7 +312,7 @@ fn currency_of(term: &Term) -> Result<Currency, Refusal> {
     Currency::parse(code).map_err(|_| Refusal::from(Reason::UnsupportedScheme))
 }
 
-fn credit_period(period: Period) -> CreditPeriod {
+pub(in crate::proxy) fn credit_period(period: Period) -> CreditPeriod {
     match period {
         Period::Day => CreditPeriod::Day,
         Period::Month => CreditPeriod::Month,

@@ -13,8 +13,6 @@ mod call;
 pub mod refusal;
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -25,7 +23,7 @@ use hyper::body::Incoming;
 
 pub use self::call::Call;
 use self::call::Carrier;
-use super::body::{AnswerBody, BodyError, BodyWatch, Fault, RequestBody};
+use super::body::{AnswerBody, BodyWatch, RequestBody};
 use super::connection::Client;
 use super::core::Core;
 use super::exchange::Exchange;
@@ -76,7 +74,7 @@ pub(super) async fn serve(
         let refusal = Refusal::new(Reason::UnsupportedMediaType, detail);
         return Err(refusal::of_message(refusal, INVALID_REQUEST, ""));
     }
-    let body = match read(core, incoming).await {
+    let body = match RequestBody::read(core, incoming, config.mcp.request_bytes).await {
         Ok(body) => body,
         Err(refusal) => return Err(refusal::of_message(refusal, INVALID_REQUEST, "")),
     };
@@ -223,30 +221,6 @@ fn forget_digests(headers: &mut HeaderMap) {
     for name in ["content-digest", "repr-digest", "digest", "content-md5"] {
         headers.remove(name);
     }
-}
-
-/// Reads a body, as far as it may go.
-async fn read(core: &Core, incoming: Incoming) -> Result<bytes::Bytes, Refusal> {
-    let most = core.shared.config.mcp.request_bytes;
-    let too_large = || Refusal::new(Reason::BodyTooLarge, format!("the body has more than {most} bytes"));
-    if incoming.size_hint().lower() > most as u64 {
-        return Err(too_large());
-    }
-    let mut body = RequestBody::client(core, incoming, &BodyWatch::default());
-    let mut bytes = Vec::new();
-    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        let data = match frame.map(http_body::Frame::into_data) {
-            Ok(Ok(data)) => data,
-            Ok(Err(_)) => continue,
-            Err(BodyError::Client(Fault::Slow)) => return Err(Reason::BodyTooSlow.into()),
-            Err(_) => return Err(Refusal::new(Reason::BadRequest, "the request body broke off or is malformed")),
-        };
-        if bytes.len() + data.len() > most {
-            return Err(too_large());
-        }
-        bytes.extend_from_slice(&data);
-    }
-    Ok(bytes.into())
 }
 
 fn invalid(code: i32, detail: impl Into<String>, id: &str) -> Refused {
