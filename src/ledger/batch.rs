@@ -306,7 +306,7 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
             asset: request.asset.as_str(),
             amount: posting.amount.get(),
             list_amount: Some(posting.list_amount.get()),
-            period: i64::from(request.period),
+            period: request.period,
             table_hash: Some(&posting.table_hash),
             status: Some(i64::from(posting.status)),
             ref_n: None,

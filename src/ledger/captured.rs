@@ -20,7 +20,7 @@ pub(super) struct Captured {
     pub(super) scheme: String,
     pub(super) asset: String,
     pub(super) amount: i64,
-    pub(super) period: u32,
+    pub(super) period: i64,
 }
 
 impl Captured {
@@ -46,7 +46,7 @@ impl Captured {
             asset: &self.asset,
             amount: self.amount,
             list_amount: None,
-            period: i64::from(self.period),
+            period: self.period,
             table_hash: None,
             status: None,
             ref_n: Some(self.n),

@@ -9,7 +9,7 @@ use super::day;
 use crate::wire::amount::{Asset, Units};
 
 /// Who, of what, in which period.
-pub(super) type UseKey = (Arc<str>, Asset, u32);
+pub(super) type UseKey = (Arc<str>, Asset, i64);
 
 /// `used` = stored + claimed. Claimed is never negative, and stored is so only where more was paid in than bought.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,7 +107,7 @@ impl Credit {
     }
 
     /// Drops periods before these, `(day, month)`, that nothing claims any more.
-    pub(super) fn sweep(&self, oldest: (u32, u32)) {
+    pub(super) fn sweep(&self, oldest: (i64, i64)) {
         self.lock().retain(|(_, _, period), now| now.claimed != 0 || !is_before(*period, oldest));
     }
 
@@ -127,7 +127,7 @@ impl Credit {
 }
 
 /// Whether a period, `20261124` or `202611`, lies before `(day, month)` of its form.
-pub(super) fn is_before(period: u32, oldest: (u32, u32)) -> bool {
+pub(super) fn is_before(period: i64, oldest: (i64, i64)) -> bool {
     period != day::BALANCE && period < if period > 999_999 { oldest.0 } else { oldest.1 }
 }
 

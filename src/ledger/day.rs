@@ -32,13 +32,13 @@ impl BookZone {
 }
 
 /// The credit period at a time: `20261124` for a day, `202611` for a month.
-pub fn credit_period(period: CreditPeriod, at_ms: u64) -> u32 {
+pub fn credit_period(period: CreditPeriod, at_ms: u64) -> i64 {
     let date = date_at(at_ms, &TimeZone::UTC);
     // A date of ours lies between 1970 and 9999.
     let (year, month, day) = (date.year().unsigned_abs(), date.month().unsigned_abs(), date.day().unsigned_abs());
-    let month = u32::from(year) * 100 + u32::from(month);
+    let month = i64::from(year) * 100 + i64::from(month);
     match period {
-        CreditPeriod::Day => month * 100 + u32::from(day),
+        CreditPeriod::Day => month * 100 + i64::from(day),
         CreditPeriod::Month => month,
     }
 }
@@ -55,7 +55,7 @@ pub fn credit_period_end_s(period: CreditPeriod, at_ms: u64) -> u64 {
 }
 
 /// The period of what is bought from a balance: it has no end. No day or month has this number.
-pub const BALANCE: u32 = 1;
+pub const BALANCE: i64 = 1;
 
 /// When the credit period of that time began, Unix seconds.
 pub fn credit_period_start_s(period: CreditPeriod, at_ms: u64) -> u64 {

@@ -90,7 +90,7 @@ pub(super) fn follow<'e>(
                 None => close(post.connection(), key).map_err(sort)?,
                 Some(fence) => {
                     fence.becomes(key, "b", 0);
-                    let (asset, period) = (request.asset.as_str(), i64::from(request.period));
+                    let (asset, period) = (request.asset.as_str(), request.period);
                     post.change_use(&request.account, asset, period, -fence.claimed(key))?;
                 }
             }
@@ -103,7 +103,7 @@ pub(super) fn follow<'e>(
 fn take_less<'e>(post: &mut Poster<'_, 'e>, job: &'e Job, claimed: i64) -> Result<(), BatchError> {
     let request = &job.claim.request;
     let less = job.posting.amount.get() - claimed;
-    post.change_use(&request.account, request.asset.as_str(), i64::from(request.period), less)
+    post.change_use(&request.account, request.asset.as_str(), request.period, less)
 }
 
 fn owed_entry(job: &Job, ref_n: i64, n: i64, stamp: Stamp) -> Entry<'_> {
@@ -123,7 +123,7 @@ fn owed_entry(job: &Job, ref_n: i64, n: i64, stamp: Stamp) -> Entry<'_> {
         asset: request.asset.as_str(),
         amount: posting.amount.get(),
         list_amount: None,
-        period: i64::from(request.period),
+        period: request.period,
         table_hash: None,
         status: None,
         ref_n: Some(ref_n),

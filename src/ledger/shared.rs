@@ -334,7 +334,7 @@ impl Shared {
     }
 
     /// Day and month before which credit is no longer asked for.
-    pub(super) fn oldest_periods(&self) -> (u32, u32) {
+    pub(super) fn oldest_periods(&self) -> (i64, i64) {
         let at_ms = self.clock.now_ms().saturating_sub(PERIODS_MS);
         (credit_period(CreditPeriod::Day, at_ms), credit_period(CreditPeriod::Month, at_ms))
     }

@@ -38,11 +38,11 @@ impl LedgerReader {
             let (account, asset, period, used) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             Ok(Standing { account, asset, period, used, paid_in: 0, spent: 0 })
         })?;
-        if !standings.iter().any(|standing| standing.period == i64::from(BALANCE)) {
+        if !standings.iter().any(|standing| standing.period == BALANCE) {
             return Ok(standings);
         }
         let (spent, claimed) = (spent(&transaction)?, claimed(&transaction)?);
-        for standing in standings.iter_mut().filter(|standing| standing.period == i64::from(BALANCE)) {
+        for standing in standings.iter_mut().filter(|standing| standing.period == BALANCE) {
             let key = (standing.account.clone(), standing.asset.clone());
             standing.spent = spent.get(&key).copied().unwrap_or_default();
             let stored = standing.used - claimed.get(&key).copied().unwrap_or_default();

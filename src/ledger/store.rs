@@ -145,7 +145,7 @@ pub struct ClaimRequest {
     pub limit: Units,
     /// The credit period that the claim falls into, fixed now: `20261124` for a day, `202611` for a month; 0 where there is
     /// no credit.
-    pub period: u32,
+    pub period: i64,
     /// For payments that are settled at once: who pays, for what. While one of theirs is unresolved, no other is claimed.
     pub purchase: Option<Purchase>,
     /// Who pays, where the payment alone does not prove it; throttled for what he drops. Claims are dropped only after a

@@ -231,12 +231,11 @@ fn used(transaction: &Session, account: &str, asset: &Asset, on_server: bool) ->
         // So that there is a row to lock.
         let make =
             "INSERT INTO account_use (account, asset, period, used) VALUES (?1, ?2, ?3, 0) ON CONFLICT DO NOTHING";
-        transaction.execute(make, params![account, asset.as_str(), i64::from(day::BALANCE)])?;
+        transaction.execute(make, params![account, asset.as_str(), day::BALANCE])?;
     }
     let lock = if on_server { " FOR UPDATE" } else { "" };
     let select = format!("SELECT used FROM account_use WHERE account = ?1 AND asset = ?2 AND period = ?3{lock}");
-    let used =
-        transaction.first(&select, params![account, asset.as_str(), i64::from(day::BALANCE)], |row| row.get(0))?;
+    let used = transaction.first(&select, params![account, asset.as_str(), day::BALANCE], |row| row.get(0))?;
     Ok(used.unwrap_or_default())
 }
 
@@ -290,7 +289,7 @@ fn entry<'a>(top_up: &'a TopUp, asset: &'a Asset, n: i64, stamp: Stamp) -> Entry
         asset: asset.as_str(),
         amount: top_up.money.units.get(),
         list_amount: None,
-        period: i64::from(day::BALANCE),
+        period: day::BALANCE,
         table_hash: None,
         status: Some(top_up.way.code()),
         ref_n: None,

@@ -38,7 +38,7 @@ pub struct Question {
     /// What this agent bought of it.
     pub agent: String,
     /// Of what, and in which periods, the use is wanted: `("USD", 202611)`.
-    pub periods: Vec<(String, u32)>,
+    pub periods: Vec<(String, i64)>,
     /// Where an earlier page ended.
     pub before: Option<Cursor>,
     /// At most so many entries, up to [`PAGE_MAX`].

@@ -50,7 +50,7 @@ pub struct Fund {
     /// The most that the account may have used of it; nothing where it is paid in beforehand, which counts below zero.
     pub limit: Units,
     /// The period in which it counts: `202611`, `20261124`, [`BALANCE`](crate::ledger::day::BALANCE); 0 where nothing does.
-    pub period: u32,
+    pub period: i64,
     /// When the period ends and there is more of it, Unix seconds.
     pub ends: Option<u64>,
 }

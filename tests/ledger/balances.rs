@@ -90,7 +90,7 @@ fn a_balance_is_spent_to_the_last_unit_and_no_further() {
     let expected = Standing {
         account: "acme".into(),
         asset: "prepaid:USD".into(),
-        period: BALANCE.into(),
+        period: BALANCE,
         used: 0,
         paid_in: 30_000,
         spent: 30_000,

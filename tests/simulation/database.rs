@@ -25,7 +25,7 @@ pub const LEASE_MS: u64 = 3_000;
 const MEMORY_MS: u64 = 360_000;
 const LEDGER_ID: [u8; 16] = [9; 16];
 
-pub type UseRow = (Arc<str>, Asset, u32);
+pub type UseRow = (Arc<str>, Asset, i64);
 
 #[derive(Clone, Debug)]
 pub struct WriterRow {
@@ -80,7 +80,7 @@ pub struct EntryRow {
     pub scheme: &'static str,
     pub asset: Asset,
     pub amount: i64,
-    pub period: u32,
+    pub period: i64,
     pub ref_n: Option<i64>,
     /// What it adds to what is charged.
     pub change: i64,
@@ -418,7 +418,7 @@ impl EntryRow {
             asset: self.asset.as_str(),
             amount: self.amount,
             list_amount: None,
-            period: i64::from(self.period),
+            period: self.period,
             table_hash: None,
             status: None,
             ref_n: self.ref_n,

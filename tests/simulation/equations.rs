@@ -67,7 +67,7 @@ struct Sums {
 struct Facts {
     captures: Vec<(i64, i64)>,
     /// The credit period of what ended it.
-    period: Option<u32>,
+    period: Option<i64>,
     voids: u32,
     failed: Option<i64>,
     owed: u32,
@@ -385,7 +385,7 @@ impl World {
 }
 
 /// Whose claim became what the books have: the one that says so, else one of which nobody knows.
-fn owner(admissions: &[&Admission], live: Option<usize>, period: Option<u32>) -> Option<usize> {
+fn owner(admissions: &[&Admission], live: Option<usize>, period: Option<i64>) -> Option<usize> {
     let rank = |admission: &Admission| match admission.end {
         End::Captured(_) => 5,
         End::Intended => 4,

@@ -80,14 +80,14 @@ pub fn read(database: &mut Database) -> Read {
             scheme: row.text(6),
             amount,
             change: change(key.kind(), key.number(), status == Some(State::Failed.code()), amount),
-            period: row.number(8) as u32,
+            period: row.number(8) as i64,
             ref_n: row.maybe(9),
         });
     }
     let mut live = std::collections::BTreeMap::new();
     for row in next() {
         let key = PaymentKey::from_bytes(&row.bytes(0)).unwrap();
-        let (period, amount) = (row.number(4) as u32, row.number(5));
+        let (period, amount) = (row.number(4) as i64, row.number(5));
         match row.text(1).as_str() {
             "r" => _ = live.insert(key, amount),
             _ => _ = books.open.insert(key, Open { account: row.text(2), asset: row.text(3), period, amount }),
@@ -112,7 +112,7 @@ pub fn read(database: &mut Database) -> Read {
         books.statements.push(Stated { account: row.text(0), asset: row.text(1), total: row.number(2) });
     }
     for row in next() {
-        books.used.insert((row.text(0), row.text(1), row.number(2) as u32), row.number(3));
+        books.used.insert((row.text(0), row.text(1), row.number(2)), row.number(3));
     }
     Read { books, slots }
 }

@@ -123,7 +123,7 @@ pub trait Stores {
 }
 
 /// Who, of what, in which credit period.
-pub type UseKey = (String, String, u32);
+pub type UseKey = (String, String, i64);
 
 /// The books as a step has left them.
 #[derive(Clone, Debug, Default)]
@@ -169,7 +169,7 @@ pub struct Posted {
     pub amount: i64,
     /// What it adds to what is charged: a refund that failed adds again what it took.
     pub change: i64,
-    pub period: u32,
+    pub period: i64,
     pub ref_n: Option<i64>,
 }
 
@@ -188,7 +188,7 @@ pub fn change(kind: Kind, number: u16, failed: bool, amount: i64) -> i64 {
 pub struct Open {
     pub account: String,
     pub asset: String,
-    pub period: u32,
+    pub period: i64,
     pub amount: i64,
 }
 

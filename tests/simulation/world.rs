@@ -36,7 +36,7 @@ pub struct Admission {
     pub key: PaymentKey,
     pub account: String,
     pub asset: String,
-    pub period: u32,
+    pub period: i64,
     pub amount: i64,
     pub limit: i64,
     pub replica: usize,

@@ -77,7 +77,7 @@ fn to_json(standing: &Standing, limit: Option<i64>) -> Value {
     let Standing { account, asset, period, used, paid_in, spent } = standing;
     let of = |units: i64| amount(units, asset);
     let mut object = json!({"account": account, "kind": kind(standing), "asset": asset, "period": null});
-    if *period == i64::from(BALANCE) {
+    if *period == BALANCE {
         object["used"] = json!(of(*spent));
         object["used_units"] = json!(spent);
         object["paid_in"] = json!(of(*paid_in));
@@ -97,7 +97,7 @@ fn to_json(standing: &Standing, limit: Option<i64>) -> Value {
 
 fn to_text(standing: &Standing, limit: Option<i64>) -> String {
     let Standing { account, asset, period, used, paid_in, spent } = standing;
-    if *period == i64::from(BALANCE) {
+    if *period == BALANCE {
         let currency = asset.rsplit(':').next().unwrap_or(asset);
         let [paid_in, spent, left] = [*paid_in, *spent, -used].map(|units| money(units, currency));
         return format!("{account}  prepaid: {left} left of {paid_in}, {spent} spent");

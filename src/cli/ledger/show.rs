@@ -102,8 +102,7 @@ fn to_text(shown: &Shown, paint: Paint) -> String {
         let _ = writeln!(out, "{} {text}", paint.bold(&format!("{name:<12}")));
     };
     line("entry", &format!("{}  {}", row.n, row.kind.name()));
-    let period =
-        if shown.period == i64::from(BALANCE) { "without an end".to_owned() } else { shown.period.to_string() };
+    let period = if shown.period == BALANCE { "without an end".to_owned() } else { shown.period.to_string() };
     line("time", &format!("{}  (book day {}, period {period})", time(row.at_ms), book_day(row.book_day)));
     if shown.wall_ms != row.at_ms {
         line("wall clock", &time(shown.wall_ms));

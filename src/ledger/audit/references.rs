@@ -127,7 +127,7 @@ fn topped_up(entry: &Entry<'_>) -> Result<(), Stop> {
     if !matches!(Asset::parse(entry.asset), Some(Asset::Prepaid(_))) {
         return Err(finding(place(), "its asset", "a balance, `prepaid:USD`", entry.asset));
     }
-    same(place(), "its period", i64::from(day::BALANCE), entry.period)?;
+    same(place(), "its period", day::BALANCE, entry.period)?;
     if entry.status.and_then(Way::from_code).is_none() {
         return Err(finding(place(), "which way it went", "1 or 2", format!("{:?}", entry.status)));
     }

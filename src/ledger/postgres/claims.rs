@@ -148,7 +148,7 @@ fn insert(
     let int = |ms: u64| Some(i64::try_from(ms).unwrap_or(i64::MAX));
     let keys: Vec<Option<&[u8]>> = first.keys().map(|key| Some(&key[..])).collect();
     let accounts: Vec<Option<&str>> = of().map(|request| Some(&*request.account)).collect();
-    let periods: Vec<Option<i64>> = of().map(|request| Some(i64::from(request.period))).collect();
+    let periods: Vec<Option<i64>> = of().map(|request| Some(request.period)).collect();
     let assets: Vec<Option<&str>> = of().map(|request| Some(request.asset.as_str())).collect();
     let amounts: Vec<Option<i64>> = of().map(|request| Some(request.amount.get())).collect();
     let paid: Vec<Option<i64>> = of().map(|request| int(request.paid_at_ms)).collect();
@@ -247,7 +247,7 @@ fn take_credit(
 }
 
 fn use_key(request: &ClaimRequest) -> UseKey<'_> {
-    (&request.account, request.asset.as_str(), i64::from(request.period))
+    (&request.account, request.asset.as_str(), request.period)
 }
 
 /// What is used, each row locked in the order of its key, made where it is missing.

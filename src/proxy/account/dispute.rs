@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many charges each account contests today, in this process.
 #[derive(Debug, Default)]
-pub struct Disputes(Mutex<(u32, HashMap<Arc<str>, u32>)>);
+pub struct Disputes(Mutex<(i64, HashMap<Arc<str>, u32>)>);
 
 impl Disputes {
     /// Counts one more.
