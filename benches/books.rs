@@ -280,5 +280,6 @@ fn posting(amount: Units, evidence: usize) -> Posting {
         target: "https://shop.example/articles/1?full".into(),
         evidence: vec![1; evidence],
         key: None,
+        grant: None,
     }
 }

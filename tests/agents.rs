@@ -8,6 +8,8 @@ mod account;
 mod charge;
 #[path = "agents/page.rs"]
 mod page;
+#[path = "agents/passes.rs"]
+mod passes;
 #[path = "agents/rates.rs"]
 mod rates;
 #[path = "agents/rules.rs"]

@@ -97,7 +97,7 @@ fn what_the_commented_file_calls_a_default_is_the_default() {
     // A route sells one thing: its tool stands for the others.
     let without =
         |keys: &[&str]| keys.iter().fold(defaults.clone(), |text, key| text.replace(&format!("## {key}"), "#!"));
-    let one = without(&["prompt = ", "resource = ", "prepaid = "]);
+    let one = without(&["prompt = ", "resource = ", "prepaid = ", "pass = "]);
     let (before, rules) = one.split_once("## [[routes.agents]]").unwrap();
     let one = format!("{before}{}", rules.split_once("\n\n").unwrap().1);
     let examples = good(&uncommented(&one, "## "));

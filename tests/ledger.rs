@@ -33,6 +33,8 @@ mod home;
 mod model;
 #[path = "ledger/observed.rs"]
 mod observed;
+#[path = "ledger/passes.rs"]
+mod passes;
 #[path = "ledger/payments.rs"]
 mod payments;
 #[path = "ledger/postings.rs"]

@@ -21,6 +21,8 @@ mod home;
 mod model;
 #[path = "ledger/observed.rs"]
 mod observed;
+#[path = "ledger/passes.rs"]
+mod passes;
 #[path = "ledger/payments.rs"]
 mod payments;
 #[allow(dead_code, reason = "other tests need more of it")]

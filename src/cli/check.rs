@@ -5,6 +5,7 @@ use std::{fmt::Write, path::Path};
 use serde_json::{Value, json};
 
 use crate::config::{self, Account, AgentRule, Allowance, Charge, Config, Options, Period, Route, Scheme, Then};
+use crate::payment::pass::PassTerms;
 use crate::payment::token::Token;
 use crate::server::files;
 use crate::wire::amount::{Money, Units};
@@ -97,7 +98,8 @@ fn summary(path: &Path, config: &Config) -> String {
         let who = if route.charge == Charge::Agents { ", agents only" } else { "" };
         let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
         let observed = if route.observes() { ", ONLY OBSERVED: free for everybody" } else { "" };
-        line("route", format!("{methods} {place}  {price}{}{who}{observed}{to}", accepts(config, route)));
+        let pass = route.pass.as_ref().map_or_else(String::new, |pass| format!(", pass for {}", pass_text(pass)));
+        line("route", format!("{methods} {place}  {price}{}{pass}{who}{observed}{to}", accepts(config, route)));
         for rule in &route.agents {
             line("", format!("{}: {}", rule.name(), then(rule)));
         }
@@ -143,6 +145,11 @@ fn summary_json(config: &Config) -> Value {
                 "accept": accepts_json(config, route),
                 "agents": route.agents.iter().map(|rule| json!({ "who": rule.name(), "then": then(rule) })).collect::<Vec<_>>(),
                 "mode": route.price.map(|_| if route.observes() { "observe" } else { "enforce" }),
+                "pass": route.pass.as_ref().map(|pass| json!({
+                    "seconds": pass.good.seconds(),
+                    "requests": pass.good.requests().map(Units::get),
+                    "for": if pass.whole_route { "route" } else { "resource" },
+                })),
                 "charge": if route.charge == Charge::Agents { "agents" } else { "everyone" },
                 "origin": &*config.origins[route.origin].name,
             })
@@ -196,6 +203,11 @@ fn may_have(account: &Account) -> String {
         text += &format!(", {} requests a {period}{of}", requests.get());
     }
     text
+}
+
+/// `24h of the same resource`, `100 requests of this route`
+pub(super) fn pass_text(pass: &PassTerms) -> String {
+    format!("{} of {}", pass.good, if pass.whole_route { "this route" } else { "the same resource" })
 }
 
 /// `0.005 USD`, `free`

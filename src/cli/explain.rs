@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use http::{Request, Uri};
 
-use super::check::{accepts, price_text};
+use super::check::{accepts, pass_text, price_text};
 use crate::config::{Charge, Config, Route, Then, Who};
 use crate::pricing::{Found, RouteSpec, Site, Table};
 use crate::proxy::target::Target;
@@ -103,6 +103,9 @@ fn route(config: &Config, target: &Target, method: &str, index: usize) -> Vec<(&
             (who, Then::Block) => (kind(who), "are refused".to_owned()),
         };
         lines.push(("but", format!("{} ({whom}) {then}", rule.name())));
+    }
+    if let Some(pass) = &found.pass {
+        lines.push(("pass", format!("who has paid has {} without charge, by a signature", pass_text(pass))));
     }
     for account in &config.accounts {
         if let Some(units) = account.price(&found.name) {

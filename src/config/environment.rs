@@ -159,7 +159,8 @@ fn value(kind: &Kind, text: &str) -> Result<Value, Wrong> {
             "false" => false.into(),
             _ => return Err(wrong()),
         },
-        Kind::Count { min, max, .. } => {
+        Kind::TextOrCount { .. } if text.parse::<i64>().is_err() => text.into(),
+        Kind::Count { min, max, .. } | Kind::TextOrCount { min, max } => {
             let digits = text.bytes().all(|b| b.is_ascii_digit());
             match text.parse::<i64>().ok().filter(|n| digits && (min..=max).contains(&n)) {
                 Some(n) => n.into(),

@@ -44,6 +44,13 @@ pub enum Kind {
         /// None: decided at start.
         default: Option<i64>,
     },
+    /// Text or a whole number, without default.
+    TextOrCount {
+        /// Least number.
+        min: i64,
+        /// Greatest number.
+        max: i64,
+    },
     /// A list of texts, and its default.
     Texts(&'static [&'static str]),
     /// One of some words.
@@ -444,6 +451,7 @@ impl Kind {
             Kind::Text(_) => "text in quotes".to_owned(),
             Kind::Flag(_) => "`true` or `false`".to_owned(),
             Kind::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
+            Kind::TextOrCount { min, max, .. } => format!("text in quotes, or a whole number from {min} to {max}"),
             Kind::Texts(_) => "a list of texts".to_owned(),
             Kind::Choice { of, .. } => one_of(of),
             Kind::Statuses(_) => "a list of statuses such as `[\"2xx\"]` or `[200, 206]`".to_owned(),
@@ -465,7 +473,7 @@ impl Kind {
             Kind::Count { default, .. } => default.map(|n| n.to_string()),
             Kind::Texts(items) | Kind::Statuses(items) => Some(list(items)),
             Kind::Choice { default, .. } => Some(format!("\"{default}\"")),
-            Kind::Table(_) | Kind::Named(_) | Kind::List(_) => None,
+            Kind::TextOrCount { .. } | Kind::Table(_) | Kind::Named(_) | Kind::List(_) => None,
         }
     }
 }

@@ -78,7 +78,8 @@ impl Walk {
         match (kind, value.get_ref()) {
             (Kind::Text(_), DeValue::String(text)) => Some(text.as_ref().into()),
             (Kind::Flag(_), DeValue::Boolean(flag)) => Some((*flag).into()),
-            (Kind::Count { min, max, .. }, DeValue::Integer(number)) => {
+            (Kind::TextOrCount { .. }, DeValue::String(text)) => Some(text.as_ref().into()),
+            (Kind::Count { min, max, .. } | Kind::TextOrCount { min, max }, DeValue::Integer(number)) => {
                 let parsed = i64::from_str_radix(number.as_str(), number.radix()).ok();
                 match parsed.filter(|n| (min..=max).contains(&n)) {
                     Some(n) => Some(n.into()),

@@ -17,6 +17,7 @@ use super::{
     faults::Faults,
     file::{self, Head},
     observation, observed, outcomes,
+    passes::Granted,
     poster::Poster,
     postgres::{
         fence::{Fence, Pass},
@@ -277,7 +278,7 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
         post.in_bulk(&posting_keys(from.jobs, &reversals, &again)).map_err(sort)?;
     }
     let mut written = Written::default();
-    let mut new_keys: Vec<&KeyRecord> = Vec::new();
+    let (mut new_keys, mut granted): (Vec<&KeyRecord>, _) = (Vec::new(), Granted::default());
     let (mut voids, mut capped, mut pending) = (Vec::new(), Vec::new(), HashMap::<Arc<str>, u64>::new());
 
     for (((job, salt), (target_digest, evidence_digest)), target) in
@@ -319,6 +320,9 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
         })?;
         let owed = pass == Pass::Owed;
         let posted = settlements::follow(&mut post, job, posted, owed, fence.as_mut(), stamp)?;
+        if let Some(n) = posted {
+            granted.post(&mut post, (request, posting), n, stamp)?;
+        }
         written.receipts.push(match posted {
             Some(_) if owed => Posted::Withheld,
             Some(n) => Posted::Done(Receipt { n, at_ms: at_ms.unsigned_abs() }),

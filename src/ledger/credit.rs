@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::day;
+use super::{day, passes::is_of_pass};
 use crate::wire::amount::{Asset, Units};
 
 /// Who, of what, in which period.
@@ -24,13 +24,15 @@ struct Use {
 #[derive(Debug, Default)]
 pub(super) struct Credit {
     table: Mutex<HashMap<UseKey, Use>>,
+    /// When the passes are over whose requests are counted here, Unix ms, by the entries that bought them.
+    passes: Mutex<HashMap<i64, u64>>,
     /// A database that several gateways share keeps it.
     elsewhere: bool,
 }
 
 impl Credit {
     pub(super) fn new(elsewhere: bool) -> Credit {
-        Credit { table: Mutex::default(), elsewhere }
+        Credit { elsewhere, ..Credit::default() }
     }
 
     pub(super) fn is_elsewhere(&self) -> bool {
@@ -92,30 +94,49 @@ impl Credit {
         (!self.elsewhere).then(|| -self.lock().get(key).map_or(0, used))
     }
 
+    /// A pass was found in the ledger; until it is over, what is known of it here stands.
+    pub(super) fn know(&self, key: &UseKey, stored: i64, ends_ms: u64) {
+        if self.elsewhere {
+            return;
+        }
+        self.lock().entry(key.clone()).or_insert(Use { stored, claimed: 0 });
+        self.passes.lock().unwrap_or_else(PoisonError::into_inner).insert(key.2, ends_ms);
+    }
+
     /// Claimed and captured.
     pub(super) fn used(&self, key: &UseKey) -> Units {
         self.lock().get(key).map_or(Units::ZERO, |now| units(now.stored.saturating_add(now.claimed)))
     }
 
-    /// Sets what is stored to what the ledger says; claims stay.
+    /// Sets what is stored to what the ledger says; claims stay. Passes that nobody has asked for are left where they are.
     pub(super) fn load(&self, rows: Vec<(UseKey, i64)>) {
         let mut table = self.lock();
         table.values_mut().for_each(|now| now.stored = 0);
         for (key, stored) in rows {
-            table.entry(key).or_default().stored = stored;
+            if !is_of_pass(key.2) || table.contains_key(&key) {
+                table.entry(key).or_default().stored = stored;
+            }
         }
     }
 
-    /// Drops periods before these, `(day, month)`, that nothing claims any more.
-    pub(super) fn sweep(&self, oldest: (i64, i64)) {
-        self.lock().retain(|(_, _, period), now| now.claimed != 0 || !is_before(*period, oldest));
+    /// Drops periods before these, `(day, month)`, and passes that were over before this time, that nothing claims any more.
+    pub(super) fn sweep(&self, oldest: (i64, i64), passes_ms: u64) {
+        let mut table = self.lock();
+        let mut passes = self.passes.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_over = |period: i64| passes.get(&period).is_none_or(|ends_ms| *ends_ms < passes_ms);
+        table.retain(|(_, _, period), now| {
+            let is_past = if is_of_pass(*period) { is_over(*period) } else { is_before(*period, oldest) };
+            now.claimed != 0 || !is_past
+        });
+        passes.retain(|_, ends_ms| *ends_ms >= passes_ms);
     }
 
     fn change(&self, key: &UseKey, change: impl FnOnce(&mut Use)) {
         let mut table = self.lock();
         if let Entry::Occupied(mut occupied) = table.entry(key.clone()) {
             change(occupied.get_mut());
-            if *occupied.get() == Use::default() {
+            // What is known of a pass is not looked up again.
+            if *occupied.get() == Use::default() && !is_of_pass(key.2) {
                 occupied.remove();
             }
         }

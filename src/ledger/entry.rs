@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::payment::key::PaymentKey;
 
-/// The schemes that entries may name, as the wire spells them.
-const SCHEMES: [&str; 5] = ["deferred", "exact", "upto", "batch-settlement", "crawl"];
+/// The schemes that entries may name, as the wire spells them; what a pass gives without a payment has its name.
+const SCHEMES: [&str; 6] = ["deferred", "exact", "upto", "batch-settlement", "crawl", "pass"];
 
 /// The scheme of this name, `exact`, if there is one.
 pub fn scheme(name: &str) -> Option<&'static str> {
@@ -56,7 +56,8 @@ pub struct Entry<'a> {
     pub amount: i64,
     /// The price that was offered, of the currency whatever was charged.
     pub list_amount: Option<i64>,
-    /// Credit period, `20261124` or `202611`; of a balance [`super::day::BALANCE`].
+    /// Credit period, `20261124` or `202611`; of a balance [`super::day::BALANCE`], of a pass's request the entry that bought the
+    /// pass, and of a pass its seconds.
     pub period: i64,
     /// SHA-256 of the price table.
     pub table_hash: Option<&'a [u8]>,
@@ -103,6 +104,8 @@ pub enum Kind {
     Redelivered = 9,
     /// What is owed is not fetched any more: it is to be refunded.
     Lapsed = 10,
+    /// Bought with the capture before it: what repeats it without charge, see [`super::passes`].
+    Pass = 11,
 }
 
 impl Kind {
@@ -119,6 +122,7 @@ impl Kind {
             8 => Kind::Dispute,
             9 => Kind::Redelivered,
             10 => Kind::Lapsed,
+            11 => Kind::Pass,
             _ => return None,
         })
     }
@@ -141,6 +145,7 @@ impl Kind {
             Kind::Dispute => "dispute",
             Kind::Redelivered => "redelivered",
             Kind::Lapsed => "lapsed",
+            Kind::Pass => "pass",
         }
     }
 }
@@ -256,7 +261,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn posting_keys_read_back(kind in 1_i64..=10, payment_kind in 1_u8..=6, id in any::<[u8; 16]>(), number: u16) {
+        fn posting_keys_read_back(kind in 1_i64..=11, payment_kind in 1_u8..=7, id in any::<[u8; 16]>(), number: u16) {
             let kind = Kind::from_number(kind).unwrap();
             let mut payment = [payment_kind; 17];
             payment[1..].copy_from_slice(&id);

@@ -26,10 +26,11 @@ use super::{
     shared::Shared,
     statements::{Mark, MarkError},
     store::{
-        CaptureError, Claim, ClaimRequest, Health, Outcome, Outcomes, Posting, Receipt, Settling, StoreFuture,
+        CaptureError, Claim, ClaimRequest, Health, Held, Outcome, Outcomes, Posting, Receipt, Settling, StoreFuture,
         Unavailable,
     },
     top_up::{TopUp, TopUpError, ToppedUp},
+    views::Views,
 };
 use crate::payment::{gateway_key::GatewayKey, key::PaymentKey};
 
@@ -46,6 +47,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// The ledger, a file or a database. Owns the map of live and captured payments; its writer thread owns the connection.
 pub struct LedgerStore {
     pub(super) shared: Arc<Shared>,
+    pub(super) passes: Arc<Views<Held>>,
     path: PathBuf,
     ended: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -108,7 +110,8 @@ impl LedgerStore {
             }
         };
         let shared = Arc::new(Shared::new(&options, claims, desk));
-        let store = Arc::new(LedgerStore { shared: shared.clone(), path: path.clone(), ended: Arc::default() });
+        let passes = Views::new(options.place.clone(), options.clock.clone());
+        let store = Arc::new(LedgerStore { shared: shared.clone(), passes, path: path.clone(), ended: Arc::default() });
         // Without capacity: what is sent was received, or the sender is told that nobody waits any longer.
         let (first, told) = mpsc::sync_channel(0);
         let opening = Opening { options, faults, shared };

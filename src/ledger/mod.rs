@@ -37,6 +37,7 @@ mod opening;
 mod options;
 pub mod outcomes;
 pub mod owed;
+pub mod passes;
 mod place;
 
 pub mod ledger_store;

@@ -9,12 +9,13 @@ use super::{
     postgres::desk::Word,
     queue::{Act, Ask, Job, Redelivery, TurnEnd},
     store::{
-        Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Intent, Look,
-        Observation, Order, Outcome, Outcomes as _, OwedTurn, Posting, Purchase, Receipt, Released, Settling, Store,
-        StoreFuture, Terms, Unavailable, Unresolved,
+        Bought, CaptureError, Claim, ClaimError, ClaimRequest, CorrectResult, Delivery, Health, Held, HeldResult,
+        Intent, Look, Observation, Order, Outcome, Outcomes as _, OwedTurn, Posting, Purchase, Receipt, Released,
+        Settling, Store, StoreFuture, Terms, Unavailable, Unresolved,
     },
 };
 use crate::payment::key::PaymentKey;
+use crate::wire::amount::Asset;
 
 impl Store for LedgerStore {
     fn claim(&self, request: ClaimRequest) -> StoreFuture<Result<Claim, ClaimError>> {
@@ -136,6 +137,19 @@ impl Store for LedgerStore {
         let ticket = Ticket::new();
         self.shared.queue.ask(Ask::Find(key, ticket.clone()));
         Box::pin(Filled(ticket))
+    }
+
+    fn held(&self, held: Held) -> StoreFuture<HeldResult> {
+        let (shared, account) = (self.shared.clone(), held.account.clone());
+        let asked = self.passes.ask(held);
+        Box::pin(async move {
+            let pass = asked.await?;
+            if let Some(pass) = &pass {
+                let key = (account, Asset::Requests, pass.n);
+                shared.claims.credit.know(&key, pass.used, pass.ends_ms);
+            }
+            Ok(pass)
+        })
     }
 
     fn owe(&self, key: PaymentKey, receipt: Receipt) {

@@ -227,6 +227,7 @@ fn unresolved(key: PaymentKey, claim: &Row<'_>, row: &Row<'_>) -> SqlResult<Opti
         payer: None,
     };
     let posting = Posting {
+        grant: None,
         agent,
         agent_key: None,
         route: row.get(3)?,

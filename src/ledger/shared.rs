@@ -33,6 +33,8 @@ const TTL_FLOOR_MS: u64 = 300_000;
 const STALL_MS: u64 = 2000;
 /// Credit periods are remembered for this long after their start.
 const PERIODS_MS: u64 = 63 * 86_400_000;
+/// A request is permitted by a pass at most so long before it is claimed.
+const PASSES_MS: u64 = 3_600_000;
 /// How long the writer waits for work before it looks at the replay floor, and, on a server, renews its lease.
 const IDLE: Duration = Duration::from_secs(10);
 const RENEW_EVERY: Duration = Duration::from_secs(1);
@@ -331,6 +333,11 @@ impl Shared {
         let ttl_ms = self.ttl_max_ms.load(Ordering::Relaxed).max(TTL_FLOOR_MS);
         let floor_ms = now_ms.saturating_sub(ttl_ms).saturating_sub(2 * self.skew_ms);
         Times { now_ms, wall_ms: self.clock.wall_ms(), floor_ms }
+    }
+
+    /// Passes that were over before this are claimed by nobody any more, Unix ms.
+    pub(super) fn passes_over_ms(&self) -> u64 {
+        self.clock.now_ms().saturating_sub(PASSES_MS)
     }
 
     /// Day and month before which credit is no longer asked for.

@@ -13,8 +13,9 @@ use std::{future::Future, pin::Pin, sync::Arc};
 pub use super::correcting::{CorrectResult, Corrected};
 pub use super::correction::{By, CorrectError, Order, Signed, What};
 pub use super::observation::Observation;
+pub use super::passes::{Held, HeldResult, Pass};
 pub use super::settling::{Bought, Intent, Settling, Unresolved};
-pub use crate::payment::permit::KeyRecord;
+pub use crate::payment::{pass::Grant, permit::KeyRecord};
 use crate::{
     payment::key::PaymentKey,
     wire::amount::{Asset, Units},
@@ -88,6 +89,9 @@ pub trait Store: Outcomes {
 
     /// Takes an unresolved payment in hand, to end it; `None` when it is not unresolved, or somebody else has it.
     fn adopt(&self, key: PaymentKey) -> StoreFuture<Option<Settling>>;
+
+    /// The pass of an agent, if it has one that is good.
+    fn held(&self, held: Held) -> StoreFuture<HeldResult>;
 
     /// The capture of a payment, from the books.
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>>;
@@ -295,6 +299,8 @@ pub struct Posting {
     pub evidence: Vec<u8>,
     /// The public key behind `agent_key`, written once per (thumbprint, agent).
     pub key: Option<Arc<KeyRecord>>,
+    /// The pass that it buys besides.
+    pub grant: Option<Grant>,
 }
 
 /// The turn of serving what is owed.

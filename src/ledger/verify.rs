@@ -181,6 +181,14 @@ impl LedgerReader {
             checks.unproven("reference", format!("entry {ref_n}: it is in an archive, and not in the ledger any more"));
             return Ok(());
         }
+        if entry.kind == Kind::Pass {
+            let is_capture = |key: &[u8]| PostingKey::from_bytes(key).is_some_and(|key| key.kind() == Kind::Capture);
+            let holds = found
+                .is_some_and(|(key, _, account)| ref_n == entry.n - 1 && is_capture(&key) && account == entry.account);
+            let (ok, failed) = ("the capture before it, of the same account", "not the capture before it");
+            checks.test("reference", holds, format!("entry {ref_n}: {ok}"), format!("entry {ref_n}: {failed}"));
+            return Ok(());
+        }
         let capture = PostingKey::new(Kind::Capture, &entry.key.payment(), 0);
         let holds = found.is_some_and(|(key, amount, account)| {
             let amount_holds = if entry.kind == Kind::Refund { entry.amount <= amount } else { entry.amount == amount };

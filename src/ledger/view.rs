@@ -13,7 +13,7 @@ use super::{
     rows, settlements,
     sql::{Begin, Session, SqlResult, params},
     statements::{self, Statement},
-    steps,
+    steps, views,
 };
 
 /// Most entries of a page.
@@ -92,6 +92,14 @@ impl fmt::Display for Cursor {
     }
 }
 
+impl views::Question for Question {
+    type Answer = View;
+
+    fn look(&self, reader: &LedgerReader) -> Result<View, String> {
+        reader.view(self).map_err(|error| error.to_string())
+    }
+}
+
 impl LedgerReader {
     /// What an agent is shown, as it was at one moment.
     ///
@@ -101,7 +109,7 @@ impl LedgerReader {
         let transaction = self.connection.begin(Begin::Read)?;
         let used = "SELECT used FROM account_use WHERE account = ?1 AND asset = ?2 AND period = ?3";
         let used = question.periods.iter().map(|(asset, period)| {
-            let key = params![&question.account, asset, i64::from(*period)];
+            let key = params![&question.account, asset, *period];
             Ok(transaction.first(used, key, |row| row.get::<i64>(0))?.unwrap_or_default())
         });
         let used = used.collect::<SqlResult<_>>()?;

@@ -17,7 +17,6 @@ use super::{
     mailbox::{Filled, Ticket},
     read::LedgerReader,
     store::Unavailable,
-    view::{Question, View},
 };
 use crate::clock::Clock;
 
@@ -28,33 +27,45 @@ pub const PATIENCE: Duration = Duration::from_secs(3);
 /// The connection is given up when nobody has asked for so long.
 const IDLE: Duration = Duration::from_secs(60);
 
-type Answered = Result<View, Unavailable>;
+/// What is looked up in the books.
+pub trait Question: Send + 'static {
+    /// What it is answered with.
+    type Answer: Send + 'static;
 
-/// The way to the thread.
-pub struct Views {
-    location: Location,
-    clock: Clock,
-    thread: Mutex<Option<SyncSender<Asked>>>,
+    /// The answer.
+    ///
+    /// # Errors
+    /// Says what failed.
+    fn look(&self, reader: &LedgerReader) -> Result<Self::Answer, String>;
 }
 
-struct Asked {
-    question: Question,
+type Answered<Q> = Result<<Q as Question>::Answer, Unavailable>;
+
+/// The way to the thread.
+pub struct Views<Q: Question> {
+    location: Location,
+    clock: Clock,
+    thread: Mutex<Option<SyncSender<Asked<Q>>>>,
+}
+
+struct Asked<Q: Question> {
+    question: Q,
     until_ms: u64,
-    ticket: Answer,
+    ticket: Answer<Q>,
 }
 
 /// Dropped without a word (the thread panicked), it says unavailable.
-struct Answer(Option<Arc<Ticket<Answered>>>);
+struct Answer<Q: Question>(Option<Arc<Ticket<Answered<Q>>>>);
 
-impl Answer {
-    fn fill(mut self, answer: Answered) {
+impl<Q: Question> Answer<Q> {
+    fn fill(mut self, answer: Answered<Q>) {
         if let Some(ticket) = self.0.take() {
             ticket.fill(answer);
         }
     }
 }
 
-impl Drop for Answer {
+impl<Q: Question> Drop for Answer<Q> {
     fn drop(&mut self) {
         if let Some(ticket) = self.0.take() {
             ticket.fill(Err(Unavailable("nobody reads the books".into())));
@@ -62,9 +73,9 @@ impl Drop for Answer {
     }
 }
 
-impl Views {
+impl<Q: Question> Views<Q> {
     /// Of this ledger; nothing is opened before somebody asks.
-    pub fn new(location: Location, clock: Clock) -> Arc<Views> {
+    pub fn new(location: Location, clock: Clock) -> Arc<Views<Q>> {
         Arc::new(Views { location, clock, thread: Mutex::default() })
     }
 
@@ -72,20 +83,20 @@ impl Views {
     ///
     /// # Errors
     /// The books can't be read, or too many ask.
-    pub fn ask(&self, question: Question) -> impl Future<Output = Answered> + Send + use<> {
+    pub fn ask(&self, question: Q) -> impl Future<Output = Answered<Q>> + Send + use<Q> {
         let ticket = Ticket::new();
         let until_ms = self.clock.now_ms().saturating_add(PATIENCE.as_millis() as u64);
         self.send(Asked { question, until_ms, ticket: Answer(Some(ticket.clone())) });
         Filled(ticket)
     }
 
-    fn send(&self, asked: Asked) {
+    fn send(&self, asked: Asked<Q>) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = match &*thread {
             Some(sender) => match sender.try_send(asked) {
                 Ok(()) => return,
                 Err(TrySendError::Full(asked)) => {
-                    return asked.ticket.fill(Err(Unavailable("too many ask for their accounts".into())));
+                    return asked.ticket.fill(Err(Unavailable("too many ask the books".into())));
                 }
                 Err(TrySendError::Disconnected(asked)) => asked,
             },
@@ -101,7 +112,7 @@ impl Views {
     }
 }
 
-fn run(location: &Location, clock: &Clock, questions: &Receiver<Asked>) {
+fn run<Q: Question>(location: &Location, clock: &Clock, questions: &Receiver<Asked<Q>>) {
     let mut reader: Option<LedgerReader> = None;
     loop {
         let asked = match questions.recv_timeout(IDLE) {
@@ -128,7 +139,7 @@ fn run(location: &Location, clock: &Clock, questions: &Receiver<Asked>) {
     }
 }
 
-fn look(location: &Location, reader: &mut Option<LedgerReader>, question: &Question) -> Answered {
+fn look<Q: Question>(location: &Location, reader: &mut Option<LedgerReader>, question: &Q) -> Answered<Q> {
     let failed = |what: String| {
         tracing::warn!(what, "the books can't be read for an agent");
         Unavailable("the books can't be read now".into())
@@ -137,5 +148,5 @@ fn look(location: &Location, reader: &mut Option<LedgerReader>, question: &Quest
         Some(open) if !open.has_ended() => open,
         reader => reader.insert(LedgerReader::open(location.clone()).map_err(|error| failed(error.to_string()))?),
     };
-    open.view(question).map_err(|error| failed(error.to_string()))
+    question.look(open).map_err(failed)
 }

@@ -299,7 +299,7 @@ impl Writer {
     /// Nothing happened for a while: keys that were only claimed and released age too.
     fn idle(&mut self) -> Result<(), Broken> {
         let claims = &self.shared.claims;
-        claims.credit.sweep(self.shared.oldest_periods());
+        claims.credit.sweep(self.shared.oldest_periods(), self.shared.passes_over_ms());
         if claims.held() == 0 || (self.books.lease.is_some() && !self.shared.is_open()) {
             return Ok(());
         }

@@ -30,6 +30,8 @@ pub enum KeyKind {
     Svm = 5,
     /// A digest over account, asset and reference of what was paid in beforehand.
     TopUp = 6,
+    /// Whose pass, for what, and which of them.
+    Pass = 7,
 }
 
 impl PaymentKey {
@@ -70,6 +72,19 @@ impl PaymentKey {
         PaymentKey::from_parts(KeyKind::TopUp, &[account, asset, reference].map(str::as_bytes))
     }
 
+    /// The key of a pass: whose and for what, and which of these, so that the latest is the last.
+    pub fn from_pass(scope: &[u8; 12], which: u32) -> PaymentKey {
+        let mut key = [KeyKind::Pass as u8; 17];
+        key[1..13].copy_from_slice(scope);
+        key[13..].copy_from_slice(&which.to_be_bytes());
+        PaymentKey(key)
+    }
+
+    /// The last four bytes: of a pass, which it is.
+    pub fn which(&self) -> u32 {
+        u32::from_be_bytes([self.0[13], self.0[14], self.0[15], self.0[16]])
+    }
+
     /// A SHA-256 over the parts, each with its length before it (4 bytes, big-endian), cut to 16 bytes.
     fn from_parts(kind: KeyKind, parts: &[&[u8]]) -> PaymentKey {
         let mut hash = Sha256::new();
@@ -95,7 +110,7 @@ impl PaymentKey {
     /// Takes 17 bytes as the ledger keeps them; `None` for a kind that this version does not know.
     pub fn from_bytes(bytes: &[u8]) -> Option<PaymentKey> {
         let key: [u8; 17] = bytes.try_into().ok()?;
-        matches!(key[0], 1..=6).then_some(PaymentKey(key))
+        matches!(key[0], 1..=7).then_some(PaymentKey(key))
     }
 
     /// The bytes as the ledger keeps them.

@@ -16,6 +16,7 @@ pub mod key;
 pub mod offer;
 pub mod offer_receipt;
 pub mod page;
+pub mod pass;
 pub mod permit;
 pub mod pieces;
 pub mod presented;

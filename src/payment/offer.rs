@@ -71,6 +71,8 @@ pub struct Sold<'a> {
     pub bazaar: Option<(&'a Bazaar, Asked<'a>)>,
     /// Whether payments may be named.
     pub identifier: Mode,
+    /// What it is good for besides: `24h`.
+    pub pass: Option<&'a str>,
     /// Whose price it is, where it is not for everybody: `claimed:GPTBot`.
     pub class: Option<&'a str>,
 }
@@ -334,6 +336,9 @@ impl Draft<'_> {
             "class": self.sold.class.unwrap_or(PUBLIC), "ttl": self.ttl, "decimals": wire.decimals()});
         if !terms.terms_url.is_empty() {
             extras["termsUrl"] = json!(terms.terms_url);
+        }
+        if let Some(pass) = self.sold.pass {
+            extras["pass"] = json!(pass);
         }
         extras
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::crawl::Bid;
 use super::id::SealedId;
 use super::key::PaymentKey;
+use super::pass::Grant;
 use super::terms::Term;
 use super::token::Token;
 use super::{batch, crawl, deferred};
@@ -28,8 +29,10 @@ pub struct Permit {
     pub granted_ms: u64,
     /// What is charged.
     pub fund: Fund,
-    /// What is charged instead while the account has some of it left.
-    pub allowance: Option<Fund>,
+    /// What it is taken from instead while there is some of it: a pass, an allowance, in this order.
+    pub instead: Vec<Fund>,
+    /// The pass that it buys besides.
+    pub grant: Option<Grant>,
     /// The price that was offered, in ledger units of its currency or token.
     pub list_amount: Units,
     /// Who pays: `https://signer.example.com`, `eip155:8453:0x857b…` (CAIP-10).
@@ -78,7 +81,12 @@ pub enum Credit {
     Batch(String),
     /// Pay per crawl; with the bid where the origin names the price.
     Crawl(Option<Bid>),
+    /// Nothing is paid: a pass was bought before.
+    Pass,
 }
+
+/// As the books name what a pass gives without a payment.
+pub const PASS: &str = "pass";
 
 impl Credit {
     /// As the books name it.
@@ -87,6 +95,7 @@ impl Credit {
             Credit::Deferred(_) => deferred::SCHEME,
             Credit::Batch(_) => batch::SCHEME,
             Credit::Crawl(_) => crawl::SCHEME,
+            Credit::Pass => PASS,
         }
     }
 }

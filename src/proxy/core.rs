@@ -16,6 +16,7 @@ use crate::config::{AgentPattern, AgentRule, Config, Route, Scheme, Then};
 use crate::facilitator::Facilitators;
 use crate::identity::Keys;
 use crate::ledger::store::Store;
+use crate::ledger::view::Question;
 use crate::ledger::views::Views;
 use crate::payment::batch::BatchTerms;
 use crate::payment::catalogue::{Catalogue, Listing};
@@ -73,7 +74,7 @@ pub struct Shared {
     /// The books.
     pub store: Arc<dyn Store>,
     /// The books, read for agents.
-    pub views: Arc<Views>,
+    pub views: Arc<Views<Question>>,
     /// What agents have contested today.
     pub disputes: Arc<Disputes>,
     /// Answers to payments that their clients have named.
@@ -201,6 +202,7 @@ impl Shared {
         });
         let ways: Vec<Way> = ways.collect();
         let listing = listing(route, Vec::new());
+        let pass = route.pass.as_ref().map(|pass| pass.good.to_string());
         let takes_tokens = route.accept.iter().any(|scheme| scheme.is_token());
         let sold = Sold {
             description: route.description.as_deref(),
@@ -208,6 +210,7 @@ impl Shared {
             bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.asked())),
             // Calls are not looked up by name: their ids are their own.
             identifier: if takes_tokens && route.selector.is_none() { config.exact.identifier } else { Mode::Off },
+            pass: pass.as_deref(),
             class,
         };
         let forms = Forms { v1: config.exact.v1, signed: config.signing.offers };

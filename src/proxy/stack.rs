@@ -175,6 +175,21 @@ async fn answer(
             Err(_) => {}
         }
     }
+    if config.routes[index].pass.is_some() && matches!(presented, Ok(Presented::Nothing)) {
+        // Boxed, for the same reason as below.
+        match Box::pin(visit.repeats(request.headers())).await {
+            Ok(None) => {}
+            Ok(Some(permit)) => {
+                let outbound = outbound(&visit, client, request)?;
+                return Box::pin(buy(&visit, client, permit, outbound, None)).await;
+            }
+            Err(refusal) => {
+                let refused = visit.refuse(refusal);
+                drain::request_body(core, request).await;
+                return Err(refused);
+            }
+        }
+    }
     let refused = match presented {
         // Boxed, for the same reason as below.
         Ok(Presented::Nothing) if config.routes[index].origin_price => {
@@ -342,7 +357,7 @@ pub(super) async fn buy(
         ticket,
         named: Cell::default(),
         posted: Cell::default(),
-        without_charge: Cell::new(false),
+        without_charge: Cell::default(),
         payer: RefCell::default(),
     };
     let ended = exchange.run(outbound, core.clone(), client.clone()).await;

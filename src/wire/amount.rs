@@ -115,13 +115,13 @@ pub enum Asset {
     Requests,
 }
 
-/// As the books name [`Asset::Requests`].
-const REQUESTS: &str = "requests";
-
 impl Asset {
+    /// As the books name [`Asset::Requests`].
+    pub const REQUESTS: &'static str = "requests";
+
     /// Reads what the books hold; `None` for anything else.
     pub fn parse(text: &str) -> Option<Asset> {
-        if text == REQUESTS {
+        if text == Asset::REQUESTS {
             return Some(Asset::Requests);
         }
         if let Some(currency) = text.strip_prefix(Prepaid::PREFIX) {
@@ -139,7 +139,7 @@ impl Asset {
             Asset::Currency(currency) => currency.as_str(),
             Asset::Token(name) => name,
             Asset::Prepaid(prepaid) => prepaid.as_str(),
-            Asset::Requests => REQUESTS,
+            Asset::Requests => Asset::REQUESTS,
         }
     }
 

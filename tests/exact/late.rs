@@ -170,6 +170,7 @@ fn past(was: Was, facilitator: &Facilitator) -> Past {
             target: URL.into(),
             evidence: evidence(receipt).encode(),
             key: None,
+            grant: None,
         };
         let intent = Intent {
             posting: posting(""),

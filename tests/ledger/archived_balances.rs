@@ -1,11 +1,17 @@
-//! Balances whose transfers are archived, and books in which somebody has changed a transfer.
+//! Balances and passes whose postings are archived, and books in which somebody has changed a transfer.
 
-use tollgate::ledger::{archive::Drops, store::Delivery, top_up::TopUpError};
+use std::time::Duration;
+
+use tollgate::{
+    ledger::{archive::Drops, store::Delivery, top_up::TopUpError},
+    payment::pass::Good,
+};
 
 use crate::{
     archive::{let_go, make_until, whole},
     balances::pay_in,
     closing::{DAY_MS, TODAY, buy, key},
+    passes::{held, sell},
     rechain::rechain,
     references::check_in,
     support::*,
@@ -67,4 +73,30 @@ fn a_transfer_that_somebody_has_changed_is_found() {
     ledger.change("UPDATE account_use SET used = 10000");
     rechain(&ledger);
     assert!(ledger.audit().finding.is_some_and(|finding| finding.what == "what is used of a balance"));
+}
+
+/// Whoever has paid for a pass must find it, so the day on which it was bought stays until the pass is over.
+#[test]
+fn a_pass_that_is_good_keeps_its_day_out_of_an_archive_of_rows() {
+    let mut ledger = Ledger::new();
+    let sold = sell(ledger.store(), "a", Good::For(Duration::from_secs(5 * 86_400)), NOON).unwrap();
+    ledger.outcome(sold.n, Delivery::Complete, false);
+    ledger.reopen().unwrap();
+    ledger.clock.advance(3 * DAY_MS);
+    wait(ledger.store().close_days(TODAY + 3, Some(key()))).unwrap();
+    buy(&ledger, "other", "b", 500);
+    let until = TODAY + 3;
+    let (_, made, held_back) = make_until(&ledger, "a.jsonl", until, Drops::Rows).unwrap();
+    assert_eq!(made, None);
+    assert!(held_back.iter().any(|why| why.contains("a pass that it bought is good")), "{held_back:?}");
+    // Its evidence is not needed for it.
+    let (path, made, _) = make_until(&ledger, "b.jsonl", until, Drops::Evidence).unwrap();
+    assert!(made.is_some());
+    let_go(&ledger, &path, Drops::Evidence, 10);
+    assert!(held(&ledger).is_some());
+    ledger.clock.advance(3 * DAY_MS);
+    assert_eq!(held(&ledger), None);
+    let (path, ..) = make_until(&ledger, "c.jsonl", until, Drops::Rows).unwrap();
+    let_go(&ledger, &path, Drops::Rows, 10);
+    whole(&ledger, &[]);
 }

@@ -68,6 +68,7 @@ pub fn request(name: &str, amount: i64) -> ClaimRequest {
 
 pub fn posting(amount: Units) -> Posting {
     Posting {
+        grant: None,
         agent: "https://signer.example.com".into(),
         agent_key: Some("poqkLGiymh_W0uP6PZFw-dvez3QJT5SolqXBCW38r0U".into()),
         route: "articles".into(),

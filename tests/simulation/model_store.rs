@@ -242,6 +242,11 @@ impl Store for Handle {
         }))
     }
 
+    fn held(&self, _: tollgate::ledger::store::Held) -> StoreFuture<tollgate::ledger::store::HeldResult> {
+        // Its requests are payments like any other; who may make them is the gate's to say.
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>> {
         let reply = Reply::new();
         self.with(|replica| replica.asks.push_back(Ask::Find(key, reply.clone())));

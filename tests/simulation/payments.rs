@@ -129,6 +129,7 @@ impl Payment {
             target: "https://shop.example/a".into(),
             evidence: b"\x01 evidence".to_vec(),
             key: None,
+            grant: None,
         }
     }
 

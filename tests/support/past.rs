@@ -87,6 +87,7 @@ fn posting(route: &str, scheme: &'static str, units: i64) -> Posting {
         target: format!("https://shop.example/{route}").into(),
         evidence: Vec::new(),
         key: None,
+        grant: None,
     }
 }
 

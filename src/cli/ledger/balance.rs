@@ -7,6 +7,7 @@ use crate::cli::Exit;
 use crate::cli::output::say;
 use crate::config::Config;
 use crate::ledger::day::BALANCE;
+use crate::ledger::passes::is_of_pass;
 use crate::ledger::read::LedgerReader;
 use crate::ledger::standings::Standing;
 use crate::wire::amount::Asset;
@@ -16,13 +17,14 @@ use crate::wire::amount::Asset;
 #[command(after_help = "\
   credit      what was bought in the period, less what was given back; with -c also the limit
   allowance   requests that were not charged
+  pass        requests without charge, and as period the entry that bought them
   prepaid     what was paid in, less what was paid back, what was spent, and what is left
 
 Examples:
   tollgate ledger balance
   tollgate ledger balance example-crawler -c tollgate.toml --json
 
-With --json one object a line: account, kind (credit, allowance, prepaid), asset, period (202611, 20261124; none for prepaid), used and
+With --json one object a line: account, kind (credit, allowance, pass, prepaid), asset, period (202611, 20261124; none for prepaid), used and
 used_units; limit and left where -c names the account; for prepaid paid_in (less what was paid back), left and left_units.
 Of a ledger on a server what is being served counts as used.
 Exit codes: 0 listed; 5 no ledger.")]
@@ -60,7 +62,7 @@ fn limit(config: &Config, standing: &Standing) -> Option<i64> {
         Asset::Currency(currency) if !account.prepaid && currency == account.credit.currency => {
             Some(account.limit().get())
         }
-        Asset::Requests => Some(account.allowance.as_ref()?.requests.get()),
+        Asset::Requests if !is_of_pass(standing.period) => Some(account.allowance.as_ref()?.requests.get()),
         _ => None,
     }
 }
@@ -68,6 +70,7 @@ fn limit(config: &Config, standing: &Standing) -> Option<i64> {
 fn kind(standing: &Standing) -> &'static str {
     match Asset::parse(&standing.asset) {
         Some(Asset::Prepaid(_)) => "prepaid",
+        Some(Asset::Requests) if is_of_pass(standing.period) => "pass",
         Some(Asset::Requests) => "allowance",
         _ => "credit",
     }

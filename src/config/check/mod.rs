@@ -7,9 +7,11 @@ mod exact;
 mod listen;
 mod mcp;
 mod parts;
+mod passes;
 mod routes;
 mod rules;
 mod server;
+mod table_hash;
 mod urls;
 
 use std::path::Path;
@@ -58,7 +60,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     }
     let (origins, deferred, routes, exact) = (origins?, deferred?, routes?, exact?);
     let (batch_settlement, accounts) = (batch_settlement?, accounts?);
-    let table_hash = routes::hash(&routes, &origins, (&deferred, &batch_settlement, &exact), &accounts);
+    let table_hash = table_hash::hash(&routes, &origins, (&deferred, &batch_settlement, &exact), &accounts);
     Some(Config {
         server: server?,
         origins,

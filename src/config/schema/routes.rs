@@ -2,6 +2,7 @@
 
 use super::schemes::BAZAAR;
 use super::{Key, Kind, key, optional, required};
+use crate::payment::pass::REQUESTS_MAX;
 
 pub(super) const ROUTES_DOC: &str = "What costs what. The most specific host wins, then the most specific path (exact, then {name} \
                           segments, then the longest prefix). No route: free.";
@@ -87,6 +88,20 @@ pub(super) const ROUTE: &[Key] = &[
         Kind::Choice { of: &["on_head", "first", "after_body"], default: "on_head" },
         "When `exact` and `upto` are settled: once the origin has answered with a success, before it is asked, or once its whole answer \
          is here (exact.body_bytes of memory for each).",
+    ),
+    Key {
+        kind: Kind::TextOrCount { min: 1, max: REQUESTS_MAX },
+        ..optional(
+            "pass",
+            "\"24h\"",
+            "What a purchase on credit is good for besides: a time (\"24h\", \"7d\"), or so many requests (100), in which its \
+             agent has it again without charge.",
+        )
+    },
+    key(
+        "pass_for",
+        Kind::Choice { of: &["resource", "route"], default: "resource" },
+        "What it has again: the resource that it bought, or everything that this route sells.",
     ),
     optional("description", "\"An article\"", "What is sold, for offers; at most 500 bytes."),
     optional("mime_type", "\"text/html\"", "Of what is sold, for offers."),

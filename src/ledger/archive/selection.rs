@@ -9,6 +9,7 @@ use crate::ledger::{
     correction::State,
     entry::{EntryNumber, Kind, PostingKey},
     opening::SKEW_MAX_MS,
+    passes,
     report::{Days, ranges},
     sql::{Session, SqlResult, params},
 };
@@ -38,7 +39,8 @@ pub(super) fn select(
     let skew_ms = i64::try_from(SKEW_MAX_MS).unwrap_or(i64::MAX);
     let now_ms = i64::try_from(now_ms).unwrap_or(i64::MAX);
     let before_ms = floor_ms.saturating_sub(skew_ms).min(now_ms.saturating_sub(TOLD_MS));
-    let (needed, mut held) = needed(session, owed)?;
+    let good = if drops == Drops::Rows { passes::good(session, now_ms)? } else { Vec::new() };
+    let (needed, mut held) = needed(session, owed, &good)?;
     let kept = rows::all(session)?;
     let days: BTreeMap<i64, i64> = ranges(session, Days { since: i64::MIN, until })?
         .into_iter()
@@ -81,7 +83,7 @@ pub(super) fn select(
 }
 
 /// The first entry of each writer that something without an end is about, and what that is.
-fn needed(session: &Session, owed: &[i64]) -> SqlResult<(BTreeMap<i64, i64>, Vec<String>)> {
+fn needed(session: &Session, owed: &[i64], good: &[i64]) -> SqlResult<(BTreeMap<i64, i64>, Vec<String>)> {
     let mut first: BTreeMap<i64, (i64, &str)> = BTreeMap::new();
     let mut need = |n: i64, why: &'static str| {
         let slot = EntryNumber::from_n(n).slot;
@@ -92,6 +94,9 @@ fn needed(session: &Session, owed: &[i64]) -> SqlResult<(BTreeMap<i64, i64>, Vec
     };
     for n in owed {
         need(*n, "its answer is owed");
+    }
+    for n in good {
+        need(*n, "a pass that it bought is good");
     }
     let claimed = "SELECT key FROM claims WHERE state IN ('r', 's', 'u', 'o', 'v')";
     for key in session.all(claimed, &[], |row| row.get::<Vec<u8>>(0))? {

@@ -100,7 +100,7 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
         json!([of, a, b, hex(digest)])
     };
     let used = walked.used.iter().map(|((account, asset, period), units)| json!([account, asset, period, units]));
-    json!({
+    let mut state = json!({
         "slot": walked.slot,
         "batch": walked.batch_seq,
         "seq": walked.seq,
@@ -117,7 +117,12 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
         "refunded": walked.refunded.iter().collect::<Vec<_>>(),
         "signers": walked.signers,
         "witnesses": walked.witnesses.iter().map(witness).collect::<Vec<_>>(),
-    })
+    });
+    // Left out where there are none, so that what was noted before there could be any is the same.
+    if !walked.passes.is_empty() {
+        state["passes"] = json!(walked.passes.iter().collect::<Vec<_>>());
+    }
+    state
 }
 
 /// Reads [`to_json`]; `None` for any other shape.
@@ -163,6 +168,7 @@ pub(in crate::ledger) fn from_json(value: &Value) -> Option<Walked> {
         told: numbers(&value["told"])?,
         refunded: pairs(&value["refunded"])?,
         signers: signers?,
+        passes: value.get("passes").map_or_else(|| Some(BTreeMap::new()), pairs)?,
         witnesses: witnesses?,
     })
 }

@@ -66,6 +66,7 @@ pub(super) fn check(known: &Known<'_>, entry: &Entry<'_>) -> Result<(), Stop> {
         }
         Kind::Void => void(known, entry),
         Kind::Topup => topped_up(entry),
+        Kind::Pass => pass(entry),
         _ => Ok(()),
     }
 }
@@ -132,6 +133,13 @@ fn topped_up(entry: &Entry<'_>) -> Result<(), Stop> {
         return Err(finding(place(), "which way it went", "1 or 2", format!("{:?}", entry.status)));
     }
     if entry.amount < 1 { Err(finding(place(), "its amount", "at least 1", entry.amount)) } else { Ok(()) }
+}
+
+/// A pass is for a time, of requests.
+fn pass(entry: &Entry<'_>) -> Result<(), Stop> {
+    let place = || Place::Entry(entry.n);
+    same(place(), "its asset", Asset::REQUESTS, entry.asset)?;
+    if entry.period < 1 { Err(finding(place(), "its seconds", "at least 1", entry.period)) } else { Ok(()) }
 }
 
 /// A void names an earlier capture of its payment and gives back what that charged.

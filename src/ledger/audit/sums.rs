@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Audit, Place, Stop, finding, same};
+use crate::ledger::passes::is_of_pass;
 use crate::ledger::rollup::{RollupKey, Rollups, Sums};
 use crate::wire::amount::Asset;
 
@@ -81,6 +82,15 @@ impl Audit<'_> {
             same(place.clone(), "what is used", expected.remove(&key).unwrap_or_default(), found)?;
             if found > 0 && matches!(Asset::parse(&key.1), Some(Asset::Prepaid(_))) {
                 return Err(finding(place, "what is used of a balance", "at most what was paid in", found));
+            }
+            if is_of_pass(key.2) && found != 0 {
+                let pass = self.walked.iter().find_map(|walked| walked.passes.get(&key.2));
+                let Some(most) = pass else {
+                    return Err(finding(place, "the pass that its requests are of", "one", "none"));
+                };
+                if *most > 0 && found > *most {
+                    return Err(finding(place, "what is used of a pass", format!("at most {most}"), found));
+                }
             }
         }
         if connection.sqlite().is_none() {

@@ -50,6 +50,8 @@ pub struct Walked {
     pub(super) refunded: BTreeMap<i64, i64>,
     /// Who signed, and with which key.
     pub(super) signers: BTreeSet<(String, String)>,
+    /// How many requests each pass has, 0 for any number, by the entry that bought it.
+    pub(super) passes: BTreeMap<i64, i64>,
     /// Rows that are not its own, by their digests.
     pub(super) witnesses: BTreeMap<Subject, Hash>,
 }
@@ -98,6 +100,20 @@ impl Walked {
                 -entry.amount
             }
             Kind::Topup => top_up::change(entry),
+            Kind::Pass => {
+                let n = entry.n - 1;
+                if entry.ref_n != Some(n) || !self.open.contains(&n) {
+                    let expected = format!("entry {n}, the capture before it");
+                    return Err(finding(
+                        Place::Entry(entry.n),
+                        "what bought it",
+                        expected,
+                        format!("{:?}", entry.ref_n),
+                    ));
+                }
+                self.passes.insert(n, entry.amount);
+                0
+            }
             _ => 0,
         };
         if matches!(entry.kind, Kind::Void | Kind::Owed | Kind::Redelivered) {

@@ -43,6 +43,7 @@ const NOTHING: Sold<'_> = Sold {
     mime_type: None,
     bazaar: None,
     identifier: crate::payment::identifier::Mode::Off,
+    pass: None,
     class: None,
 };
 const SOLD: Sold<'_> =

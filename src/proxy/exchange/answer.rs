@@ -91,6 +91,8 @@ impl Exchange {
                 let value = charged.and_then(|v| HeaderValue::try_from(v).ok());
                 (CRAWLER_CHARGED, value, "Crawler-Exact-Price, Crawler-Max-Price, Signature-Agent")
             }
+            // It carries no payment, so there is nothing to confirm.
+            Means::Credit { by: Credit::Pass, .. } => (PAYMENT_RESPONSE, None, "Signature-Agent"),
             Means::Credit { by: Credit::Deferred(payment), .. } => {
                 let timestamp = (receipt.at_ms / 1000).cast_signed();
                 // Scheme, network and id were read from a structured field, so they fit into one.
@@ -112,7 +114,8 @@ impl Exchange {
             rescue::expose_with_origin(headers);
         }
         let posted = self.posted.get().unwrap_or(Units::ZERO);
-        let micros = if self.without_charge.get() { 0 } else { millionths(core, &self.permit.fund.asset, posted) };
+        let micros =
+            if self.fund().asset == Asset::Requests { 0 } else { millionths(core, &self.permit.fund.asset, posted) };
         let sold = Box::new(self.sold(receipt, posted));
         response.extensions_mut().insert(Charged { micros, sold });
         response

@@ -34,15 +34,18 @@ impl Exchange {
             payer: payer.clone(),
         };
         // A claim that is refused for its credit has taken nothing, so that another may follow.
-        let without_charge = match &permit.allowance {
-            Some(allowance) => match store.claim(of(allowance)).await {
-                Err(ClaimError::CreditExhausted { .. }) => None,
-                claimed => Some(claimed?),
-            },
-            None => None,
-        };
-        self.without_charge.set(without_charge.is_some());
-        let claim = match without_charge {
+        let mut claim = None;
+        for (which, fund) in permit.instead.iter().enumerate() {
+            match store.claim(of(fund)).await {
+                Err(ClaimError::CreditExhausted { .. }) => {}
+                claimed => {
+                    claim = Some(claimed?);
+                    self.without_charge.set(Some(which));
+                    break;
+                }
+            }
+        }
+        let claim = match claim {
             Some(claim) => claim,
             None => store.claim(of(&permit.fund)).await?,
         };
@@ -66,7 +69,7 @@ impl Exchange {
     pub(super) fn used(&self) -> Reason {
         match &self.permit.means {
             // Its 402s are about prices.
-            Means::Credit { by: Credit::Crawl(_), .. } => Reason::SignatureUsed,
+            Means::Credit { by: Credit::Crawl(_) | Credit::Pass, .. } => Reason::SignatureUsed,
             Means::Credit { .. } => Reason::AlreadyUsed,
             // Never a 402: clients pay again on it.
             Means::Exact(_) => Reason::PaymentAlreadyUsed,
@@ -96,6 +99,8 @@ impl Exchange {
             ClaimError::InFlight => Refusal::from(Reason::PaymentInFlight).retry_after(1),
             ClaimError::CreditExhausted { .. } => {
                 let reason = match &self.permit.means {
+                    // Of two for its last request the other one was first.
+                    Means::Credit { by: Credit::Pass, .. } => return Reason::PaymentRequired.into(),
                     Means::Credit { by: Credit::Batch(_) | Credit::Crawl(_), .. } => Reason::PaymentFailed,
                     _ => Reason::CreditExhausted,
                 };

@@ -105,7 +105,7 @@ impl Exchange {
         let network = match &self.permit.means {
             Means::Credit { by: Credit::Deferred(payment), .. } => &payment.network,
             Means::Credit { by: Credit::Batch(network), .. } => network,
-            Means::Credit { by: Credit::Crawl(_), .. } => "",
+            Means::Credit { by: Credit::Crawl(_) | Credit::Pass, .. } => "",
             Means::Exact(exact) => exact.requirements.network.as_str(),
         };
         let mut json = json!({"success": true, "transaction": receipt.n.to_string(), "network": network,

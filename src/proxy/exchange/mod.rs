@@ -48,6 +48,7 @@ use super::forward::{self, Outbound};
 use super::mcp::Call;
 use super::trace::Uncharged;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
+use crate::ledger::passes::is_of_pass;
 use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
 use crate::payment::permit::{Credit, Fund, Means, Permit, Proof};
@@ -102,8 +103,8 @@ pub struct Exchange {
     pub named: Cell<Option<Money>>,
     /// What was posted, in ledger units; none for an answer that is served again.
     pub posted: Cell<Option<Units>>,
-    /// It is taken from the account's allowance.
-    pub without_charge: Cell<bool>,
+    /// It is taken from a pass or an allowance: which of [`Permit::instead`].
+    pub without_charge: Cell<Option<usize>>,
     /// Who pays, once the facilitator has told it.
     pub payer: RefCell<Option<Arc<str>>>,
 }
@@ -169,7 +170,7 @@ impl Exchange {
         let mut posting = self.posting(&scene.core, response.status().as_u16(), None);
         if let Some(price) = self.named.get() {
             posting.list_amount = price.units;
-            if !self.without_charge.get() {
+            if self.without_charge.get().is_none() {
                 // The claim was for the bid; what is less goes back to the account.
                 posting.amount = price.units;
                 self.posted.set(Some(price.units));
@@ -273,14 +274,18 @@ impl Exchange {
 
     /// What this is taken from, once it is claimed.
     fn fund(&self) -> &Fund {
-        let allowance = self.permit.allowance.as_ref().filter(|_| self.without_charge.get());
-        allowance.unwrap_or(&self.permit.fund)
+        let instead = self.without_charge.get().and_then(|which| self.permit.instead.get(which));
+        instead.unwrap_or(&self.permit.fund)
     }
 
     /// What the payer is told that it cost, where that is money of a currency.
     fn charged_money(&self) -> Option<Money> {
         let price = self.named.get().or_else(|| self.permit.price());
-        if self.without_charge.get() { price.map(|price| Money { units: Units::ZERO, ..price }) } else { price }
+        if self.without_charge.get().is_some() {
+            price.map(|price| Money { units: Units::ZERO, ..price })
+        } else {
+            price
+        }
     }
 
     /// The posting of this payment; `wallet` is what there is as evidence of one that was settled.
@@ -320,6 +325,8 @@ impl Exchange {
             target: self.target.clone(),
             evidence,
             key: key.cloned(),
+            // What a pass gives buys no other.
+            grant: permit.grant.filter(|_| !is_of_pass(self.fund().period)),
         }
     }
 }

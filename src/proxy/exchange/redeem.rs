@@ -18,7 +18,7 @@ use super::claim::OwedGuard;
 use super::{Charged, Ear, Exchange, No, Scene};
 use crate::ledger::evidence::Evidence;
 use crate::ledger::store::{Bought, CaptureError, ClaimError};
-use crate::payment::permit::{Means, Proof};
+use crate::payment::permit::{Fund, Means, Proof};
 use crate::payment::reason::{Reason, Refusal};
 use crate::proxy::body::{AnswerBody, RequestBody};
 use crate::proxy::forward::{self, Outbound};
@@ -52,7 +52,8 @@ impl Exchange {
                 // What the origin takes by now is not what it took.
                 let _ = forward::price_of(&mut response, &scene.core.shared.config.routes[self.route]);
                 self.named.set(self.booked(&bought));
-                self.without_charge.set(bought.asset == Asset::Requests);
+                let is_free = |fund: &Fund| fund.asset == bought.asset && fund.asset == Asset::Requests;
+                self.without_charge.set(self.permit.instead.iter().position(is_free));
                 match turn.redelivered().await {
                     Ok(receipt) => {
                         let response = response.map(|body| AnswerBody::origin(body, None));

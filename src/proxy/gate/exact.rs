@@ -108,7 +108,8 @@ impl Visit<'_> {
                 granted_ms: now_ms,
                 account: Arc::from(WALLETS),
                 fund: Fund { asset: token.book.clone(), amount: units, limit: Units::MAX, period: 0, ends: None },
-                allowance: None,
+                instead: Vec::new(),
+                grant: None,
                 list_amount: units,
                 agent: match &payer_text {
                     Some(payer) => format!("{}:{payer}", token.network).into(),

@@ -1,6 +1,7 @@
 //! The gate of a priced route: no payment → an offer; a payment → the checks, cheap and local first; then a permit.
 
 mod exact;
+mod passes;
 pub mod rules;
 mod signed;
 

@@ -17,7 +17,8 @@ use crate::wire::signature::{LabelledSignature, field};
 use crate::wire::signature_agent::covered_agent;
 
 /// What a signature must cover that buys nothing.
-const COVER: Cover = Cover { field: signed::AGENT_FIELD, server: Server::Either, has_id: false, whole: false };
+pub(super) const COVER: Cover =
+    Cover { field: signed::AGENT_FIELD, server: Server::Either, has_id: false, whole: false };
 
 /// What follows from who a request claims to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ fn needs_agents(route: &Route) -> bool {
 }
 
 /// The agents that the signatures of a request name; nothing of it is proven.
-fn claimed_agents(headers: &HeaderMap) -> Vec<String> {
+pub(super) fn claimed_agents(headers: &HeaderMap) -> Vec<String> {
     let Ok(Some(named)) = field(headers, &HeaderName::from_static("signature-agent")) else { return Vec::new() };
     let signatures = LabelledSignature::parse_all(headers, true).unwrap_or_default();
     let agents = signatures.iter().filter_map(|signature| covered_agent(signature, &named).ok());

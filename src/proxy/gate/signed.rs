@@ -25,7 +25,7 @@ use crate::wire::deferred::Payment;
 use crate::wire::x402::payload::Payload;
 
 /// A request of an allowance.
-const ONE: Units = match Units::new(1) {
+pub(super) const ONE: Units = match Units::new(1) {
     Some(one) => one,
     None => Units::ZERO,
 };
@@ -69,7 +69,7 @@ impl Visit<'_> {
         let amount = self.due(&proven, list, &term.template.class)?;
         let by = Credit::Deferred(payment);
         let bought = Bought { amount, list, currency, quote: Some((term, id)), by };
-        self.on_credit(proven, bought, now_ms)
+        self.on_credit(proven, bought, now_ms).await
     }
 
     /// A commitment in `PAYMENT-SIGNATURE`, to one of our ids or to an offer as it stands now.
@@ -115,7 +115,7 @@ impl Visit<'_> {
         }
         let by = Credit::Batch(term.template.network.clone());
         let bought = Bought { amount: due, list: amount, currency, quote: id.map(|id| (term, id)), by };
-        self.on_credit(proven, bought, now_ms)
+        self.on_credit(proven, bought, now_ms).await
     }
 
     /// The price in a signed field, good for one crawl.
@@ -153,7 +153,7 @@ impl Visit<'_> {
         let by = Credit::Crawl(in_band.then_some(bid));
         let list = if in_band { due.units } else { price.units };
         let bought = Bought { amount: due.units, list, currency: due.currency, quote: None, by };
-        self.on_credit(proven, bought, now_ms)
+        self.on_credit(proven, bought, now_ms).await
     }
 
     /// The live terms: a priced request does not come here before they are known.
@@ -162,13 +162,27 @@ impl Visit<'_> {
     }
 
     /// The permit of a payment that the account will owe.
-    pub(super) fn on_credit(&self, proven: Proven<'_>, bought: Bought, now_ms: u64) -> Result<Permit, Refusal> {
-        let Proven { candidate, key, account } = proven;
-        let Bought { amount, list, currency, quote, by } = bought;
+    async fn on_credit(&self, proven: Proven<'_>, bought: Bought, now_ms: u64) -> Result<Permit, Refusal> {
+        let account = proven.account;
+        let currency = bought.currency;
         if currency != account.credit.currency {
             let detail = format!("this account owes {}, the payment is in {currency}", account.credit.currency);
             return Err(Refusal::new(Reason::PaymentFailed, detail));
         }
+        // What costs nothing takes nothing of a pass, and buys none.
+        let pass = if bought.amount > Units::ZERO { self.pass(&proven, now_ms).await? } else { None };
+        let mut permit = self.permit(proven, bought, now_ms);
+        if let Some((held, grant)) = pass {
+            permit.instead.splice(0..0, held);
+            permit.grant = Some(grant);
+        }
+        Ok(permit)
+    }
+
+    /// The permit of a proven agent, without passes.
+    pub(super) fn permit(&self, proven: Proven<'_>, bought: Bought, now_ms: u64) -> Permit {
+        let Proven { candidate, key, account } = proven;
+        let Bought { amount, list, currency, quote, by } = bought;
         let record = &key.record;
         let (single_use, paid_at_ms) = match &quote {
             Some((_, id)) => (PaymentKey::from_offer_id(id.as_bytes()), id.time_ms()),
@@ -194,13 +208,14 @@ impl Visit<'_> {
         // What costs nothing takes nothing of it.
         let allowance = account.allowance(&self.core.shared.config.routes[self.route].name);
         let allowance = allowance.filter(|_| amount > Units::ZERO);
-        Ok(Permit {
+        Permit {
             key: single_use,
             paid_at_ms,
             account: account.name.clone(),
             granted_ms: now_ms,
             fund,
-            allowance: allowance.map(|limit| in_period(Asset::Requests, ONE, limit)),
+            instead: allowance.map(|limit| in_period(Asset::Requests, ONE, limit)).into_iter().collect(),
+            grant: None,
             list_amount: list,
             agent: record.agent.clone(),
             quote,
@@ -214,7 +229,7 @@ impl Visit<'_> {
                     content: candidate.content,
                 },
             },
-        })
+        }
     }
 
     /// Tries the signatures; the first that verifies wins, and it alone says who pays.

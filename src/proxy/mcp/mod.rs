@@ -198,7 +198,7 @@ async fn buy(
         ticket: RefCell::default(),
         named: Cell::default(),
         posted: Cell::default(),
-        without_charge: Cell::new(false),
+        without_charge: Cell::default(),
         payer: RefCell::default(),
     };
     exchange.run(outbound, core.clone(), client.clone()).await.map_err(|no| visit.refuse_ended(no))

@@ -1,0 +1,89 @@
+//! Passes at the gate: who has paid for something before gets it again without charge, with a payment or without one.
+
+use http::header::HeaderMap;
+
+use super::Visit;
+use super::rules::{COVER, claimed_agents};
+use super::signed::{Bought, ONE, Proven};
+use crate::ledger::store::Held;
+use crate::payment::pass::{Grant, Scope};
+use crate::payment::permit::{Credit, Fund, Permit};
+use crate::payment::reason::{Reason, Refusal};
+use crate::payment::signed;
+use crate::wire::agent_url::AgentUrl;
+use crate::wire::amount::{Asset, Units};
+
+impl Visit<'_> {
+    /// The permit of a signed request without a payment, if its agent has a pass. A signature that does not hold proves no pass,
+    /// and is no reason to refuse what others are offered.
+    ///
+    /// # Errors
+    /// [`Reason::RateLimited`], or the books can't be asked.
+    pub async fn repeats(&self, headers: &HeaderMap) -> Result<Option<Permit>, Refusal> {
+        let shared = &*self.core.shared;
+        let is_known =
+            |agent: &String| AgentUrl::parse(agent).is_ok_and(|agent| shared.accounts.find(&agent).is_some());
+        if !claimed_agents(headers).iter().any(is_known) {
+            return Ok(None);
+        }
+        let now_ms = shared.clock.now_ms();
+        self.has_patience()?;
+        let Ok(candidates) = signed::candidates(&self.view(headers), &COVER, &shared.rules, now_ms) else {
+            return Ok(None);
+        };
+        let proven = match self.prove(candidates, now_ms).await {
+            Ok(proven) => proven,
+            Err(refusal) if refusal.reason == Reason::RateLimited => return Err(refusal),
+            Err(refusal) => {
+                self.noted(refusal);
+                return Ok(None);
+            }
+        };
+        let Some((fund, _)) = self.pass(&proven, now_ms).await? else { return Ok(None) };
+        let Some(fund) = fund else { return Ok(None) };
+        let bought = Bought {
+            amount: Units::ZERO,
+            list: self.offer.price.units,
+            currency: proven.account.credit.currency,
+            quote: None,
+            by: Credit::Pass,
+        };
+        let permit = self.permit(proven, bought, now_ms);
+        Ok(Some(Permit { fund, ..permit }))
+    }
+
+    /// What a pass of this agent for this request has, and the one that a purchase would buy; `None` where there are none.
+    ///
+    /// # Errors
+    /// The books can't be asked.
+    pub(super) async fn pass(
+        &self,
+        proven: &Proven<'_>,
+        now_ms: u64,
+    ) -> Result<Option<(Option<Fund>, Grant)>, Refusal> {
+        let shared = &*self.core.shared;
+        let route = &shared.config.routes[self.route];
+        let Some(terms) = &route.pass else { return Ok(None) };
+        let (account, agent) = (&proven.account.name, &proven.key.record.agent);
+        let scope = if terms.whole_route {
+            Scope::new(account, agent, &["route", &route.name])
+        } else {
+            let resource = self.resource();
+            let what = ["resource", resource.priced_method(), resource.authority, resource.path, resource.query];
+            Scope::new(account, agent, &what)
+        };
+        let held = shared.store.held(Held { account: account.clone(), scope, at_ms: now_ms }).await;
+        let held = held.map_err(|why| {
+            tracing::warn!(%why, "a pass could not be looked up");
+            Refusal::from(Reason::LedgerUnavailable).retry_after(5)
+        })?;
+        let fund = held.map(|pass| Fund {
+            asset: Asset::Requests,
+            amount: ONE,
+            limit: pass.requests.unwrap_or(Units::MAX),
+            period: pass.n,
+            ends: Some(pass.ends_ms / 1000),
+        });
+        Ok(Some((fund, Grant { scope, good: terms.good })))
+    }
+}
