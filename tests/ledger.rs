@@ -3,6 +3,8 @@
 
 #[path = "ledger/archive.rs"]
 mod archive;
+#[path = "ledger/archived_terms.rs"]
+mod archived_terms;
 #[path = "ledger/audit.rs"]
 mod audit;
 #[path = "ledger/checkpoints.rs"]
@@ -47,6 +49,8 @@ mod standing;
 mod support;
 #[path = "ledger/targets.rs"]
 mod targets;
+#[path = "ledger/terms.rs"]
+mod terms;
 #[path = "ledger/turns.rs"]
 mod turns;
 #[path = "ledger/void_cap.rs"]

@@ -43,6 +43,8 @@ their archives said that they add up to stands in the ledger, and the audit says
 A chain also says which days were closed, which steps were taken with each statement (sent, paid, disputed), why and when, and
 which archives were made to drop something: what was changed there or taken out is named, the latest close as any other.
 
+Keys and the terms of offers must be there for whatever was sold with them.
+
 What no audit can prove: when keys were seen and terms were loaded, and what was only observed. Nothing covers them; it is looked
 at whether they can be. Nor, from the books alone, that nothing was cut off from their very end: that a chain was once longer
 shows in a checkpoint (--resume), and in the statements that were sent, which have its head.

@@ -99,8 +99,9 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
         let (of, a, b) = of.code();
         json!([of, a, b, hex(digest)])
     };
+    let template = |(digest, n): (&Hash, &i64)| json!([hex(digest), n]);
     let used = walked.used.iter().map(|((account, asset, period), units)| json!([account, asset, period, units]));
-    json!({
+    let mut object = json!({
         "slot": walked.slot,
         "batch": walked.batch_seq,
         "seq": walked.seq,
@@ -117,7 +118,12 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
         "refunded": walked.refunded.iter().collect::<Vec<_>>(),
         "signers": walked.signers,
         "witnesses": walked.witnesses.iter().map(witness).collect::<Vec<_>>(),
-    })
+    });
+    // Left out where there are none: what earlier versions wrote stays as it was.
+    if !walked.templates.is_empty() {
+        object["templates"] = walked.templates.iter().map(template).collect();
+    }
+    object
 }
 
 /// Reads [`to_json`]; `None` for any other shape.
@@ -141,6 +147,9 @@ pub(in crate::ledger) fn from_json(value: &Value) -> Option<Walked> {
     let none = Vec::new();
     let witnesses = value.get("witnesses").map_or(Some(&none), Value::as_array)?;
     let witnesses: Option<BTreeMap<_, _>> = witnesses.iter().map(witness).collect();
+    let templates = value.get("templates").map_or(Some(&none), Value::as_array)?;
+    let template = |row: &Value| Some((row[0].as_str().and_then(unhex)?, row[1].as_i64()?));
+    let templates: Option<BTreeMap<_, _>> = templates.iter().map(template).collect();
     let charge = |(asset, units): (&String, &Value)| Some((asset.clone(), units.as_i64()?));
     let charged: Option<BTreeMap<_, _>> = value["charged"].as_object()?.iter().map(charge).collect();
     let counts = &value["counts"];
@@ -163,6 +172,7 @@ pub(in crate::ledger) fn from_json(value: &Value) -> Option<Walked> {
         told: numbers(&value["told"])?,
         refunded: pairs(&value["refunded"])?,
         signers: signers?,
+        templates: templates?,
         witnesses: witnesses?,
     })
 }

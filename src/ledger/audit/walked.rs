@@ -6,7 +6,7 @@ use super::{Place, Stop, finding, hex};
 use crate::ledger::{
     chain::{Batch, Hash},
     entry::{Entry, Kind},
-    outcomes,
+    evidence, outcomes,
     rollup::{self, RollupKey, Rollups},
     witness::{self, Subject},
 };
@@ -49,6 +49,8 @@ pub struct Walked {
     pub(super) refunded: BTreeMap<i64, i64>,
     /// Who signed, and with which key.
     pub(super) signers: BTreeSet<(String, String)>,
+    /// Templates that something was sold under, by digest, each with the first such entry.
+    pub(super) templates: BTreeMap<Hash, i64>,
     /// Rows that are not its own, by their digests.
     pub(super) witnesses: BTreeMap<Subject, Hash>,
 }
@@ -69,6 +71,14 @@ impl Walked {
         self.rollups.iter().map(|(key, _)| key.book_day).max()
     }
 
+    /// Whether an archive that says `other` of the same entries is right: earlier versions did not note the templates.
+    pub(in crate::ledger) fn is_as_noted(&self, other: &Walked) -> bool {
+        if !other.templates.is_empty() {
+            return self == other;
+        }
+        Walked { templates: BTreeMap::new(), ..self.clone() } == *other
+    }
+
     /// Adds an entry.
     pub(in crate::ledger) fn count(&mut self, entry: &Entry<'_>) -> Result<(), Stop> {
         self.entries += 1;
@@ -78,6 +88,9 @@ impl Walked {
             || dropped(entry.evidence, entry.evidence_digest)
         {
             self.dropped += 1;
+        }
+        if let Some(digest) = entry.evidence.and_then(evidence::template_digest) {
+            self.templates.entry(digest).or_insert(entry.n);
         }
         let change = match entry.kind {
             Kind::Capture => {
