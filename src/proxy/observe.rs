@@ -33,7 +33,7 @@ use super::target::Target;
 use super::{rates, stack, trace};
 use crate::ledger::observation::{OTHER, Observation, Observed, UNKNOWN, Would};
 use crate::payment::permit::{Credit, Means, Permit};
-use crate::payment::presented::{Presented, Words, presented};
+use crate::payment::presented::{Presented, Words};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::{batch, crawl, deferred, upto};
 use crate::pricing::Crawlers;
@@ -115,7 +115,7 @@ pub fn page<B>(
         return None;
     }
     seen.price = stack::offer_to(core, route, claim)?.0.price;
-    let presented = presented(headers);
+    let presented = gate::read(core, rates::network(client.ip).as_ref(), headers);
     // Who may have proven to be one that has it free.
     let may_be_admitted = headers.contains_key("signature") && config.routes[route].admitted().next().is_some();
     if let (Ok(Presented::Nothing), false) = (&presented, may_be_admitted) {
@@ -291,6 +291,7 @@ async fn ask(
                 signs: false,
                 words: Words::Ours,
                 is_browser: false,
+                is_long: gate::is_long(headers),
                 call: None,
             })
         }
@@ -306,7 +307,7 @@ async fn ask(
     let presented = match presented {
         Ok(Presented::Nothing) => return Judged::Asked,
         Ok(presented) => presented,
-        Err(refusal) => return Judged::Not(refusal),
+        Err(refusal) => return Judged::Not(visit.noted(refusal)),
     };
     if let (Of::Page { .. }, Presented::X402(payload)) = (of, &presented)
         && let Err(refusal) = config.exact.identifier.named(payload)
