@@ -13,6 +13,7 @@
 //! charged would have earned anything. Where the origin may name the price, the route's stands for it.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -121,14 +122,14 @@ pub fn page<B>(
     if let (Ok(Presented::Nothing), false) = (&presented, may_be_admitted) {
         return Some(seen.known(presented, Ok(None)));
     }
-    let of = Of::Page {
+    let page = Page {
         claim,
         scheme: client.scheme(core),
         target: target.clone(),
         method: request.method().clone(),
         network: rates::network(client.ip),
     };
-    Some(seen.judged(of, presented, headers))
+    Some(seen.judged(Of::Page(Box::new(page)), presented, headers))
 }
 
 /// A call of an MCP server.
@@ -162,8 +163,16 @@ struct Seen {
 
 /// What the gate is asked about.
 enum Of {
-    Page { claim: Claim, scheme: &'static str, target: Target, method: Method, network: Option<std::net::IpAddr> },
+    Page(Box<Page>),
     Call(Rc<Call>),
+}
+
+struct Page {
+    claim: Claim,
+    scheme: &'static str,
+    target: Target,
+    method: Method,
+    network: Option<IpAddr>,
 }
 
 impl Seen {
@@ -278,26 +287,24 @@ async fn ask(
     let config = &*core.shared.config;
     let visit = match of {
         Of::Call(call) => call.visit(core),
-        Of::Page { claim, scheme, target, method, network } => {
-            stack::offer_to(core, route, *claim).map(|(offer, key)| Visit {
-                core,
-                scheme: *scheme,
-                target,
-                route,
-                offer,
-                key,
-                method,
-                network: *network,
-                signs: false,
-                words: Words::Ours,
-                is_browser: false,
-                is_long: gate::is_long(headers),
-                call: None,
-            })
-        }
+        Of::Page(page) => stack::offer_to(core, route, page.claim).map(|(offer, key)| Visit {
+            core,
+            scheme: page.scheme,
+            target: &page.target,
+            route,
+            offer,
+            key,
+            method: &page.method,
+            network: page.network,
+            signs: false,
+            words: Words::Ours,
+            is_browser: false,
+            is_long: gate::is_long(headers),
+            call: None,
+        }),
     };
     let Some(visit) = visit else { return Judged::Not(Reason::Internal.into()) };
-    if let (Of::Page { .. }, Some(admitted)) = (of, visit.admits(headers).await) {
+    if let (Of::Page(_), Some(admitted)) = (of, visit.admits(headers).await) {
         match admitted {
             Ok(()) => return Judged::Free,
             Err(refusal) if matches!(presented, Ok(Presented::Nothing)) => return Judged::Not(refusal),
@@ -309,7 +316,7 @@ async fn ask(
         Ok(presented) => presented,
         Err(refusal) => return Judged::Not(visit.noted(refusal)),
     };
-    if let (Of::Page { .. }, Presented::X402(payload)) = (of, &presented)
+    if let (Of::Page(_), Presented::X402(payload)) = (of, &presented)
         && let Err(refusal) = config.exact.identifier.named(payload)
     {
         return Judged::Not(refusal);
