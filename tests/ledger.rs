@@ -5,6 +5,8 @@
 mod archive;
 #[path = "ledger/archived_balances.rs"]
 mod archived_balances;
+#[path = "ledger/archived_terms.rs"]
+mod archived_terms;
 #[path = "ledger/audit.rs"]
 mod audit;
 #[path = "ledger/balances.rs"]
@@ -53,6 +55,8 @@ mod standing;
 mod support;
 #[path = "ledger/targets.rs"]
 mod targets;
+#[path = "ledger/terms.rs"]
+mod terms;
 #[path = "ledger/turns.rs"]
 mod turns;
 #[path = "ledger/view.rs"]

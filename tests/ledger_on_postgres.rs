@@ -40,6 +40,8 @@ mod settlement;
 mod skipped;
 #[path = "ledger/support.rs"]
 mod support;
+#[path = "ledger/terms.rs"]
+mod terms;
 #[path = "ledger/turns.rs"]
 mod turns;
 #[path = "ledger/view.rs"]

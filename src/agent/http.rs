@@ -114,7 +114,7 @@ impl HttpClient {
         let unreachable = |reason| ClientError::Unreachable { origin: target.origin().to_string(), reason };
         let stream = match timeout(self.deadlines.connect, self.connect(target.origin())).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(unreachable(error.to_string())),
+            Ok(Err(error)) => return Err(unreachable(plain_text(&error))),
             Err(_) => return Err(unreachable("no connection in time".to_owned())),
         };
         let broken = |error: hyper::Error| ClientError::Broken(full_text(&error));
@@ -191,6 +191,38 @@ impl Body for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
     }
+}
+
+/// Why there is no connection, in words for people: of some reasons the TLS library has none.
+fn plain_text(error: &io::Error) -> String {
+    use rustls::{CertificateError as Certificate, Error as Tls};
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Tls>()) else { return error.to_string() };
+    let is_authority = |other: &rustls::OtherError| {
+        matches!(other.0.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
+    };
+    let text = match tls {
+        Tls::InvalidMessage(_) => "it does not speak TLS there",
+        Tls::InvalidCertificate(Certificate::UnknownIssuer) => {
+            "its certificate is of no authority that is trusted here"
+        }
+        Tls::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
+            "its certificate has expired"
+        }
+        Tls::InvalidCertificate(Certificate::NotValidYet | Certificate::NotValidYetContext { .. }) => {
+            "its certificate is not valid yet"
+        }
+        Tls::InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => {
+            "its certificate is for another name"
+        }
+        Tls::InvalidCertificate(Certificate::Other(other)) if is_authority(other) => {
+            "its certificate is an authority's own (a CA), which can't stand for a server"
+        }
+        Tls::InvalidCertificate(Certificate::Other(other)) => {
+            return format!("its certificate can't be used: {}", other.0);
+        }
+        _ => return error.to_string(),
+    };
+    text.to_owned()
 }
 
 /// An error with its causes: hyper's own text alone says little.

@@ -4,10 +4,13 @@ use std::{fmt::Write, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::config::{self, Account, AgentRule, Allowance, Charge, Config, Options, Period, Route, Scheme, Then};
+use crate::config::{
+    self, Access, Account, AgentRule, Allowance, Charge, Config, ForwardedFields, Options, Period, Route, Scheme, Then,
+};
 use crate::payment::pass::PassTerms;
 use crate::payment::token::Token;
 use crate::server::files;
+use crate::telemetry::access::{Format, Sink};
 use crate::wire::amount::{Money, Units};
 
 /// Exit code of a configuration that cannot be used.
@@ -80,11 +83,29 @@ fn summary(path: &Path, config: &Config) -> String {
     if let Some(text) = observing(config) {
         line("OBSERVE", text);
     }
-    for address in config.server.places() {
+    let trust = &config.server.trust;
+    let has_header = if trust.proxy_protocol { ", PROXY protocol from who is trusted" } else { "" };
+    let plain = config.server.listen.iter().map(|place| (place, ""));
+    let secure = config.server.tls.iter().flat_map(|tls| tls.listen.iter().map(|place| (place, " by TLS")));
+    for (address, by) in plain.chain(secure) {
         let public = config.server.public_url.as_ref().map_or_else(String::new, |url| {
             format!(", known as {}://{}", if url.https { "https" } else { "http" }, url.authority)
         });
-        line("listen", format!("{address}{public}"));
+        line("listen", format!("{address}{by}{has_header}{public}"));
+    }
+    if !trust.named().is_empty() {
+        let fields = match trust.fields {
+            ForwardedFields::XForwarded => "X-Forwarded-For, -Proto and -Host",
+            ForwardedFields::Forwarded => "Forwarded",
+        };
+        line("trusts", format!("{}: {fields}", trust.named().join(", ")));
+    }
+    for place in &config.admin.listen {
+        let token = if config.admin.token_file.is_some() { ", with a token" } else { "" };
+        line("admin", format!("{place}{token}"));
+    }
+    if let Some(access) = &config.telemetry.access {
+        line("access", access_log(access));
     }
     for origin in &config.origins {
         line("origin", format!("{} = {}", origin.name, origin_url(origin)));
@@ -117,6 +138,23 @@ fn summary(path: &Path, config: &Config) -> String {
     }
     line("ledger", config.ledger.location.shown().display().to_string());
     out
+}
+
+/// `stdout`, `/var/log/tollgate/access.log`
+fn sink(access: &Access) -> String {
+    match &access.sink {
+        Sink::Stdout => "stdout".to_owned(),
+        Sink::Stderr => "stderr".to_owned(),
+        Sink::File(path) => path.display().to_string(),
+    }
+}
+
+fn access_log(access: &Access) -> String {
+    let format = match access.format {
+        Format::Json => "JSON",
+        Format::Logfmt => "logfmt",
+    };
+    format!("a line for each request to {}, as {format}", sink(access))
 }
 
 /// What a configuration must be said to do that asks nobody for some of its prices.
@@ -181,6 +219,10 @@ fn summary_json(config: &Config) -> Value {
         config.origins.iter().map(|origin| json!({ "name": &*origin.name, "url": origin_url(origin) })).collect();
     json!({
         "listen": config.server.places().map(ToString::to_string).collect::<Vec<_>>(),
+        "proxy_protocol": config.server.trust.proxy_protocol,
+        "trusted_proxies": config.server.trust.named(),
+        "admin": config.admin.listen.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "access_log": config.telemetry.access.as_ref().map(sink),
         "origins": origins,
         "routes": routes,
         "sandbox": config.exact.sandbox,
@@ -349,6 +391,34 @@ mod tests {
         let value: Value = serde_json::from_str(&shown).unwrap();
         assert_eq!((code, &value["ok"], &value["problems"][0]["level"]), (0, &json!(true), &json!("warning")));
         assert_eq!(value["summary"]["routes"][1]["price"], "0.001 EUR");
+    }
+
+    #[test]
+    fn says_who_comes_in_and_who_is_believed() {
+        let open = GOOD.replace(
+            "public_url = \"https://example.com\"",
+            "listen = [\"127.0.0.1:1\", \"unix:/run/t.sock\"]\ntrusted_proxies = [\"10.0.0.0/8\", \"unix\", \"::/0\"]\n\
+             proxy_protocol = true\nforwarded_fields = \"forwarded\"\n[admin]\nlisten = [\"127.0.0.1:2\"]\n[telemetry]\n\
+             access_log = \"stdout\"\naccess_format = \"logfmt\"\n",
+        );
+        let (shown, code) = run(&open, false);
+        assert_eq!(code, 0, "{shown}");
+        let warning = "warning: server.trusted_proxies[2]: `::/0` is everybody: each client is believed about its address, host and \
+                       scheme";
+        assert!(shown.contains(warning), "{shown}");
+        let expect = "
+  listen   127.0.0.1:1, PROXY protocol from who is trusted
+  listen   unix:/run/t.sock, PROXY protocol from who is trusted
+  trusts   10.0.0.0/8, ::/0, unix: Forwarded
+  admin    127.0.0.1:2
+  access   a line for each request to stdout, as logfmt
+";
+        assert!(shown.contains(expect), "{shown}");
+        let value: Value = serde_json::from_str(&run(&open, true).0).unwrap();
+        let summary = &value["summary"];
+        assert_eq!(summary["trusted_proxies"], json!(["10.0.0.0/8", "::/0", "unix"]));
+        assert_eq!((&summary["proxy_protocol"], &summary["admin"]), (&json!(true), &json!(["127.0.0.1:2"])));
+        assert_eq!(summary["access_log"], "stdout");
     }
 
     #[test]

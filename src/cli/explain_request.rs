@@ -100,6 +100,10 @@ impl ExplainRequest {
 fn keys(text: &str) -> Result<Vec<PublicKey>, String> {
     let expected = "expected a public JWK or a key directory";
     if let Ok(jwk) = serde_json::from_str::<Jwk>(text) {
+        if jwk.d.is_some() {
+            let help = "print its public half with `tollgate directory --key FILE --print`";
+            return Err(format!("this is a private key, which nobody else should see; {help}"));
+        }
         return Ok(vec![jwk.public_key(true).map_err(|e| e.to_string())?]);
     }
     let directory =

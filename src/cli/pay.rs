@@ -358,8 +358,20 @@ fn read_data(data: &str) -> Result<Bytes, String> {
     Ok(bytes.into())
 }
 
+/// A URL as it is typed, with what is not ASCII percent-encoded as UTF-8 (RFC 3987 §3.1); the host must be ASCII.
+pub(super) fn encoded(text: &str) -> Result<String, String> {
+    let host_ends = text.find("://").map_or(0, |at| at + 3);
+    let host_ends = text[host_ends..].find(['/', '?', '#']).map_or(text.len(), |at| host_ends + at);
+    let (host, rest) = text.split_at(host_ends);
+    if !host.is_ascii() {
+        return Err("the host must be in ASCII: write a name with other letters as `xn--…`".to_owned());
+    }
+    let rest = rest.bytes().map(|b| if b.is_ascii() { char::from(b).to_string() } else { format!("%{b:02X}") });
+    Ok(host.to_owned() + &rest.collect::<String>())
+}
+
 pub(super) fn url(text: &str) -> Result<Uri, String> {
-    let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+    let uri: Uri = encoded(text)?.parse().map_err(|error| format!("{error}"))?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
         return Err("it must start with `https://` or `http://`".to_owned());
     }

@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 
 use super::Exit;
 use super::output::{error, say};
+use super::pay::encoded;
 use crate::agent::http::{ClientError, Deadlines, HttpClient};
 use crate::agent::offer::{self, Offer, OfferError, Way};
 use crate::clock::Clock;
@@ -84,7 +85,14 @@ impl Probe {
                 return Exit::Failed;
             }
         };
-        match runtime.block_on(look(client, &self.url)) {
+        let url = match encoded(&self.url) {
+            Ok(url) => url,
+            Err(reason) => {
+                error(format_args!("`{}`: {reason}", self.url));
+                return Exit::Unusable;
+            }
+        };
+        match runtime.block_on(look(client, &url)) {
             Ok(checks) => {
                 let bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
                 say(&if self.json { as_json(&self.url, &checks) } else { as_text(&self.url, &checks) });

@@ -72,6 +72,12 @@ pub enum ForwardedFields {
 }
 
 impl Trust {
+    /// Whom it names, as the configuration does: `10.0.0.0/8`, `unix`.
+    pub fn named(&self) -> Vec<String> {
+        let nets = self.nets.iter().map(ToString::to_string);
+        nets.chain(self.unix.then(|| "unix".to_owned())).collect()
+    }
+
     /// Whether the peer at an address is believed; none stands for a Unix socket.
     pub fn includes(&self, peer: Option<IpAddr>) -> bool {
         match peer {

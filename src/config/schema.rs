@@ -244,7 +244,7 @@ const LIMITS: &[Key] = &[
         60,
         0,
         1_000_000,
-        "Payments and signatures that do not verify, from one network (IPv4 /24, IPv6 /56; not from this machine); its next are \
+        "Payments and signatures that do not verify, and refused payments of 4 KiB and more, from one network (IPv4 /24, IPv6 /56; not from this machine); its next are \
          answered with 429 before they are looked at. 0 for any number.",
     ),
     count("failures_burst", 120, 1, 1_000_000, "So many at once."),

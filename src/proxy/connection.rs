@@ -20,8 +20,9 @@ use super::io::{ClientIo, ClientStream, Sniffed};
 use super::meter::{Expired, Meter};
 use super::socket::Socket;
 use super::upgrade::{self, Waiting};
-use super::{proxy_header, stack};
+use super::{proxy_header, stack, trace};
 use crate::config::Limits;
+use crate::payment::reason::Reason;
 
 /// The client end of a connection.
 pub struct Client {
@@ -77,6 +78,7 @@ const FIRST_BYTES: Duration = Duration::from_secs(1);
 pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
     let limits = &core.shared.config.server.limits.clone();
     let thread = &core.thread.clone();
+    let is_https = tls.is_some();
     let meter = Meter::new(&thread.ticker, limits);
     let opened = {
         // Silence before the first byte counts against the head's deadline, too.
@@ -96,6 +98,7 @@ pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
     }
     let io = TokioIo::new(stream);
     let multiplexed = client.multiplexed;
+    let ip = client.ip;
     let client = Rc::new(client);
     let waiting = client.tunnel.clone();
     let service = {
@@ -108,7 +111,13 @@ pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
     } else {
         let mut connection = http1_builder(limits).serve_connection(io, service);
         let ended = drive(thread, &meter, Pin::new(&mut connection), |c| c.graceful_shutdown()).await;
-        if ended && let Some(origin) = waiting.take() {
+        match (&ended, thread.core()) {
+            (Err(Some(error)), Some(core)) if error.is_parse() => trace::unread(&core, ip, is_https, reason_of(error)),
+            _ => {}
+        }
+        if ended.is_ok()
+            && let Some(origin) = waiting.take()
+        {
             let http1::Parts { io, read_buf, .. } = connection.into_parts();
             // Boxed: other connections do not carry what it needs.
             Box::pin(upgrade::tunnel(thread, limits, io.into_inner(), read_buf, origin)).await;
@@ -171,14 +180,23 @@ fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
     builder
 }
 
-/// Runs a connection to its end or its deadline; when the gateway drains, it ends after its answers. True when it came to an
-/// end by itself.
+/// Why the HTTP layer answered a request by itself, which it could not read: with 400, 414 or 431.
+fn reason_of(error: &hyper::Error) -> Reason {
+    if !error.is_parse_too_large() {
+        return Reason::BadRequest;
+    }
+    // Only its text tells these two apart; a test holds on to it.
+    if error.to_string().starts_with("URI") { Reason::UrlTooLong } else { Reason::HeadersTooLarge }
+}
+
+/// Runs a connection to its end or its deadline; when the gateway drains, it ends after its answers. An error where it did not
+/// come to an end by itself: the HTTP layer's, or none where a deadline passed.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     thread: &Thread,
     meter: &Meter,
     mut connection: Pin<&mut C>,
     shutdown: impl Fn(Pin<&mut C>),
-) -> bool {
+) -> Result<(), Option<hyper::Error>> {
     let mut drain = pin!(thread.drain.notified());
     let mut draining = false;
     std::future::poll_fn(|cx| {
@@ -197,7 +215,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
         }
         if let Poll::Ready(ended) = polled {
             let ended = ended.inspect_err(|error| tracing::debug!(%error, "client connection ended"));
-            return Poll::Ready(ended.is_ok());
+            return Poll::Ready(ended.map_err(Some));
         }
         match std::task::ready!(meter.poll_expired(cx)) {
             Expired::Idle if !draining => {
@@ -207,7 +225,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            Expired::Idle | Expired::Stuck => Poll::Ready(false),
+            Expired::Idle | Expired::Stuck => Poll::Ready(Err(None)),
         }
     })
     .await

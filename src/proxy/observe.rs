@@ -13,6 +13,7 @@
 //! charged would have earned anything. Where the origin may name the price, the route's stands for it.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +34,7 @@ use super::target::Target;
 use super::{rates, stack, trace};
 use crate::ledger::observation::{OTHER, Observation, Observed, UNKNOWN, Would};
 use crate::payment::permit::{Credit, Means, Permit};
-use crate::payment::presented::{Presented, Words, presented};
+use crate::payment::presented::{Presented, Words};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::{batch, crawl, deferred, upto};
 use crate::pricing::Crawlers;
@@ -115,20 +116,20 @@ pub fn page<B>(
         return None;
     }
     seen.price = stack::offer_to(core, route, claim)?.0.price;
-    let presented = presented(headers);
+    let presented = gate::read(core, rates::network(client.ip).as_ref(), headers);
     // Who may have proven to be one that has it free.
     let may_be_admitted = headers.contains_key("signature") && config.routes[route].admitted().next().is_some();
     if let (Ok(Presented::Nothing), false) = (&presented, may_be_admitted) {
         return Some(seen.known(presented, Ok(None)));
     }
-    let of = Of::Page {
+    let page = Page {
         claim,
         scheme: client.scheme(core),
         target: target.clone(),
         method: request.method().clone(),
         network: rates::network(client.ip),
     };
-    Some(seen.judged(of, presented, headers))
+    Some(seen.judged(Of::Page(Box::new(page)), presented, headers))
 }
 
 /// A call of an MCP server.
@@ -162,8 +163,16 @@ struct Seen {
 
 /// What the gate is asked about.
 enum Of {
-    Page { claim: Claim, scheme: &'static str, target: Target, method: Method, network: Option<std::net::IpAddr> },
+    Page(Box<Page>),
     Call(Rc<Call>),
+}
+
+struct Page {
+    claim: Claim,
+    scheme: &'static str,
+    target: Target,
+    method: Method,
+    network: Option<IpAddr>,
 }
 
 impl Seen {
@@ -279,25 +288,24 @@ async fn ask(
     let config = &*core.shared.config;
     let visit = match of {
         Of::Call(call) => call.visit(core),
-        Of::Page { claim, scheme, target, method, network } => {
-            stack::offer_to(core, route, *claim).map(|(offer, key)| Visit {
-                core,
-                scheme: *scheme,
-                target,
-                route,
-                offer,
-                key,
-                method,
-                network: *network,
-                signs: false,
-                words: Words::Ours,
-                is_browser: false,
-                call: None,
-            })
-        }
+        Of::Page(page) => stack::offer_to(core, route, page.claim).map(|(offer, key)| Visit {
+            core,
+            scheme: page.scheme,
+            target: &page.target,
+            route,
+            offer,
+            key,
+            method: &page.method,
+            network: page.network,
+            signs: false,
+            words: Words::Ours,
+            is_browser: false,
+            is_long: gate::is_long(headers),
+            call: None,
+        }),
     };
     let Some(visit) = visit else { return Judged::Not(Reason::Internal.into()) };
-    if let (Of::Page { .. }, Some(admitted)) = (of, visit.admits(headers).await) {
+    if let (Of::Page(_), Some(admitted)) = (of, visit.admits(headers).await) {
         match admitted {
             Ok(()) => return Judged::Free,
             Err(refusal) if matches!(presented, Ok(Presented::Nothing)) => return Judged::Not(refusal),
@@ -307,9 +315,9 @@ async fn ask(
     let presented = match presented {
         Ok(Presented::Nothing) => return Judged::Asked,
         Ok(presented) => presented,
-        Err(refusal) => return Judged::Not(refusal),
+        Err(refusal) => return Judged::Not(visit.noted(refusal)),
     };
-    if let (Of::Page { .. }, Presented::X402(payload)) = (of, &presented)
+    if let (Of::Page(_), Presented::X402(payload)) = (of, &presented)
         && let Err(refusal) = config.exact.identifier.named(payload)
     {
         return Judged::Not(refusal);

@@ -29,7 +29,7 @@ use crate::config::{Charge, Config, Discovery, Route};
 use crate::payment::crawl;
 use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
-use crate::payment::presented::{Presented, Words, presented};
+use crate::payment::presented::{Presented, Words};
 use crate::payment::quoted::RouteKey;
 use crate::payment::reason::{Reason, Refusal};
 use crate::pricing::Found;
@@ -140,7 +140,8 @@ async fn answer(
     }
     let method = request.method().clone();
     let signs = gate::signs(request.headers());
-    let presented = presented(request.headers());
+    let network = rates::network(client.ip);
+    let presented = gate::read(core, network.as_ref(), request.headers());
     let words = Words::of_request(request.headers(), &presented);
     let scheme = client.scheme(core);
     let is_browser = config.offers.html && agents::is_browser(request.headers(), &config.identity.crawlers);
@@ -152,10 +153,11 @@ async fn answer(
         offer,
         key,
         method: &method,
-        network: rates::network(client.ip),
+        network,
         signs,
         words,
         is_browser,
+        is_long: gate::is_long(request.headers()),
         call: None,
     };
     if !config.routes[index].agents.is_empty()
@@ -198,7 +200,7 @@ async fn answer(
         Ok(Presented::Nothing) => visit.refuse(Reason::PaymentRequired.into()),
         // Boxed: what a payment needs must not make the future of a free request larger.
         Ok(presented) => return Box::pin(paid(visit, client, presented, request)).await,
-        Err(refusal) => visit.refuse(refusal),
+        Err(refusal) => visit.refuse(visit.noted(refusal)),
     };
     drain::request_body(core, request).await;
     Err(refused)

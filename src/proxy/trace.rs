@@ -1,9 +1,10 @@
 //! What is counted of a request, and its line in the access log.
 
 use std::cell::Cell;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response, StatusCode, Version, header};
 
@@ -21,6 +22,39 @@ pub struct Trace {
     /// The route that was found.
     pub route: Cell<Option<usize>>,
     line: Option<Box<Line>>,
+}
+
+fn empty_line(core: &Core) -> Box<Line> {
+    Box::new(Line {
+        time: time(core.shared.clock.now_ms()),
+        client: None,
+        method: String::new(),
+        scheme: "http",
+        host: String::new(),
+        path: String::new(),
+        http: "1.1",
+        status: 0,
+        route: Arc::from(""),
+        verdict: "",
+        reason: "",
+        sold: None,
+        bytes: 0,
+        head_ms: 0.0,
+        total_ms: 0.0,
+    })
+}
+
+/// A request of which nothing is known but who sent it: the HTTP layer could not read it, and has answered it with the status of
+/// this reason.
+pub fn unread(core: &Core, client: Option<IpAddr>, is_https: bool, reason: Reason) {
+    core.tally.refused(reason);
+    core.tally.answered(None, Verdict::Refused, Duration::ZERO);
+    if let Some(access) = core.shared.telemetry.access() {
+        let mut line = empty_line(core);
+        (line.client, line.scheme) = (client, if is_https { "https" } else { "http" });
+        line.end(reason.status(), Arc::from(""), Verdict::Refused, Some(reason));
+        access.take(line);
+    }
 }
 
 /// With what is not ASCII percent-encoded: some of it moves cursors or breaks lines where people read.
@@ -52,25 +86,7 @@ pub struct Observed;
 impl Trace {
     /// A request that came just now.
     pub fn begin(core: &Core, came: Instant) -> Trace {
-        let line = core.shared.telemetry.access().map(|_| {
-            Box::new(Line {
-                time: time(core.shared.clock.now_ms()),
-                client: None,
-                method: String::new(),
-                scheme: "http",
-                host: String::new(),
-                path: String::new(),
-                http: "1.1",
-                status: 0,
-                route: Arc::from(""),
-                verdict: "",
-                reason: "",
-                sold: None,
-                bytes: 0,
-                head_ms: 0.0,
-                total_ms: 0.0,
-            })
-        });
+        let line = core.shared.telemetry.access().map(|_| empty_line(core));
         Trace { came, route: Cell::new(None), line }
     }
 

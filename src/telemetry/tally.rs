@@ -218,6 +218,9 @@ struct Kept {
     cores: Vec<Gauges>,
 }
 
+/// Route, currency, and one of [`Would::NAMES`].
+pub type Observed = (Arc<str>, Arc<str>, &'static str);
+
 /// Sums over cores and configurations.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
@@ -230,7 +233,7 @@ pub struct Totals {
     /// By route and currency, in millionths.
     pub charged: BTreeMap<(Arc<str>, Arc<str>), u64>,
     /// By route, currency and [`Would::NAMES`]: how many were observed, and millionths.
-    pub observed: BTreeMap<(Arc<str>, Arc<str>, &'static str), [u64; 2]>,
+    pub observed: BTreeMap<Observed, [u64; 2]>,
     /// By the reason's code: observed requests that would have been refused.
     pub observed_reasons: BTreeMap<&'static str, u64>,
     /// Open connections, requests and exchanges.

@@ -43,6 +43,38 @@ fn a_network_whose_payments_fail_is_not_looked_at_for_a_while() {
 }
 
 #[test]
+fn payments_that_are_dear_to_read_count_and_cheap_ones_do_not() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = limited(&origin, &agent, "failures_per_minute = 1\nfailures_burst = 3", "");
+    let send = |from: &str, field: &str, value: &str| {
+        let host = gateway.addr;
+        let head = format!("GET /paid/a HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {from}\r\n{field}: {value}\r\n");
+        exchange(host, head + "Connection: close\r\n\r\n")
+    };
+    let members: String = (0..400).map(|i| format!("\"k{i}\":{i},")).collect();
+    let junk = STANDARD.encode(format!("{{\"x402Version\":2,{members}\"z\":1}}"));
+    assert!((4096..16384).contains(&junk.len()), "{}", junk.len());
+    // What is refused at a look costs about as much as counting it.
+    for _ in 0..5 {
+        for (field, value) in
+            [("X-PAYMENT", "e30="), ("PAYMENT-SIGNATURE", &*"A".repeat(20_000)), ("Payment", "nonsense")]
+        {
+            assert_eq!(send("192.0.2.1", field, value).reason(), "invalid_payment");
+        }
+    }
+    for host in 1..=3 {
+        assert_eq!(send(&format!("192.0.2.{host}"), "PAYMENT-SIGNATURE", &junk).reason(), "invalid_payment");
+    }
+    let refused = send("192.0.2.4", "X-PAYMENT", &junk);
+    assert_eq!((refused.status, refused.reason()), (429, "rate_limited"));
+    assert_eq!(send("192.0.3.1", "X-PAYMENT", &junk).reason(), "invalid_payment");
+    // Short ones are read as ever, and no further.
+    assert_eq!(send("192.0.2.1", "X-PAYMENT", "e30=").reason(), "invalid_payment");
+    assert_eq!(buy(&gateway, &agent, "192.0.2.1", &agent).reason(), "rate_limited");
+}
+
+#[test]
 fn a_proxy_on_this_machine_that_is_not_trusted_does_not_lock_everybody_out() {
     let (origin, agent, other) = (Origin::start(), Agent::start(), Agent::start());
     let toml = site_toml(&origin, &agent, "").replacen("[origin]", "[server.limits]\nfailures_burst = 1\n[origin]", 1);

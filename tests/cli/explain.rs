@@ -123,6 +123,25 @@ fn a_signature_that_holds_is_shown_with_what_was_signed() {
 }
 
 #[test]
+fn a_private_key_is_not_taken_and_its_public_half_can_be_printed() {
+    let agent = Agent::start();
+    let (dir, _, _) = captured(&agent, |head| head);
+    std::fs::write(dir.path().join("agent.jwk"), tollgate::wire::jwk::signing_key_json(&agent.key)).unwrap();
+    let explain =
+        |key: &str| tollgate(dir.path(), &["explain-request", "request.txt", "--scheme", "http", "--key", key]);
+    let (code, out, err) = explain("agent.jwk");
+    assert_eq!((code, out.as_str()), (2, ""));
+    let expect = "error: agent.jwk: this is a private key, which nobody else should see; print its public half with `tollgate \
+                  directory --key FILE --print`\n";
+    assert_eq!(err, expect);
+    let (code, public, err) = tollgate(dir.path(), &["directory", "--key", "agent.jwk", "--print"]);
+    assert_eq!(code, 0, "{err}");
+    std::fs::write(dir.path().join("public.json"), public).unwrap();
+    let (code, out, err) = explain("public.json");
+    assert!(code == 0 && out.contains("holds (ed25519)"), "{out}{err}");
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let agent = Agent::start();
     for (from, to, part) in [

@@ -288,3 +288,22 @@ fn a_request_that_may_not_take_longer_ends_and_says_what_is_open() {
     assert_eq!(code, 1);
     assert!(err.contains("no end within 1 s; 0.01 USD may have been charged"), "{err}");
 }
+
+#[test]
+fn letters_outside_ascii_are_encoded_in_a_path_and_refused_in_a_host() {
+    let shop = Shop::open("");
+    let (code, out, err) = shop.pay(&[], "/paid/größe?q=日&x=%20");
+    let path = "/paid/gr%C3%B6%C3%9Fe?q=%E6%97%A5&x=%20";
+    assert_eq!((code, out.as_str()), (0, &*format!("content of {path}")), "{err}");
+    assert_eq!(shop.origin.last().path(), path);
+    let probe = format!("http://{}/paid/größe", shop.gateway.addr);
+    let (_, out, err) = tollgate(shop.gateway.dir.path(), &["probe", &probe]);
+    assert!(out.contains("402") && err.is_empty(), "{out}{err}");
+    for command in ["pay", "probe"] {
+        let (code, _, err) = tollgate(shop.gateway.dir.path(), &[command, "https://größe.example/a"]);
+        assert!(
+            code == 2 && err.contains("the host must be in ASCII: write a name with other letters as `xn--…`"),
+            "{err}"
+        );
+    }
+}

@@ -145,6 +145,13 @@ fn a_running_gateway_settles_while_it_sells_and_signs_what_it_closed() {
         let (code, _, err) = audit(&["--key", file]);
         assert!(code == 2 && err.contains(file), "{err}");
     }
+    // As a gateway's directory has it, beside another; one that holds no usable key is said so.
+    let (_, keys, err) = tollgate(dir.path(), &["directory", "--key", "gateway.jwk", "--key", "other.jwk", "--print"]);
+    std::fs::write(dir.path().join("keys.json"), keys).unwrap();
+    ok(&["--key", "keys.json"], "1 signed and verified");
+    std::fs::write(dir.path().join("empty.json"), "{\"keys\":[]}").unwrap();
+    let (code, _, said) = audit(&["--key", "empty.json"]);
+    assert_eq!((code, said.as_str()), (2, "error: empty.json: no key of it can be used\n"), "{err}");
     // A private key in the wrong form is not shown.
     std::fs::write(dir.path().join("text.jwk"), "\"B0ndyoR9V4baVmEI\"").unwrap();
     let (code, _, err) = audit(&["--key", "text.jwk"]);

@@ -14,15 +14,21 @@ use crate::support::origin::read_request;
 /// A server with a certificate of its own for `names`, whose PEM goes into `ca.pem`.
 fn start(dir: &Path, names: &[&str]) -> SocketAddr {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let made = rcgen::generate_simple_self_signed(names).unwrap();
-    std::fs::write(dir.join("ca.pem"), made.cert.pem()).unwrap();
+    serve(dir, rcgen::CertificateParams::new(names).unwrap())
+}
+
+/// The same with a certificate that is made so.
+fn serve(dir: &Path, made: rcgen::CertificateParams) -> SocketAddr {
+    let signing_key = rcgen::KeyPair::generate().unwrap();
+    let cert = made.self_signed(&signing_key).unwrap();
+    std::fs::write(dir.join("ca.pem"), cert.pem()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
+        .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
     let (config, listener) = (Arc::new(config), TcpListener::bind("127.0.0.1:0").unwrap());
     let addr = listener.local_addr().unwrap();
@@ -55,4 +61,40 @@ fn a_certificate_is_checked_against_the_roots_and_the_name() {
     let url = format!("https://localhost:{}/", other.port());
     let (code, _, err) = tollgate(dir.path(), &["pay", "--ca-file", "ca.pem", &url]);
     assert!(code == 3 && err.contains("certificate"), "{err}");
+}
+
+#[test]
+fn what_is_wrong_with_a_certificate_is_said_in_plain_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let made = || rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let said = |addr: SocketAddr, roots: &[&str]| {
+        let url = format!("https://localhost:{}/", addr.port());
+        let (code, out, err) = tollgate(dir.path(), &[&["pay"], roots, &[&url]].concat());
+        assert_eq!((code, out.as_str()), (3, ""), "{err}");
+        let reason =
+            err.trim_end().strip_prefix(&format!("error: https://localhost:{} can't be reached: ", addr.port()));
+        reason.unwrap_or_else(|| panic!("{err}")).to_owned()
+    };
+    let known = &["--ca-file", "ca.pem"][..];
+    let mut authority = made();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let addr = serve(dir.path(), authority);
+    assert_eq!(said(addr, known), "its certificate is an authority's own (a CA), which can't stand for a server");
+    assert_eq!(said(serve(dir.path(), made()), &[]), "its certificate is of no authority that is trusted here");
+    let mut old = made();
+    (old.not_before, old.not_after) = (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    assert_eq!(said(serve(dir.path(), old), known), "its certificate has expired");
+    let mut early = made();
+    (early.not_before, early.not_after) = (rcgen::date_time_ymd(4000, 1, 1), rcgen::date_time_ymd(4001, 1, 1));
+    assert_eq!(said(serve(dir.path(), early), known), "its certificate is not valid yet");
+    assert_eq!(said(start(dir.path(), &["other.example"]), known), "its certificate is for another name");
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = plain.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut socket = plain.accept().unwrap().0;
+        let _ = socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        // Open until the client has seen enough.
+        let _ = std::io::copy(&mut socket, &mut std::io::sink());
+    });
+    assert_eq!(said(addr, known), "it does not speak TLS there");
 }

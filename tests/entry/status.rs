@@ -70,6 +70,48 @@ fn what_was_served_is_counted() {
 }
 
 #[test]
+fn what_the_http_layer_refuses_by_itself_is_counted_and_has_a_line() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let toml =
+        site_toml(&origin, &agent, "[admin]\nlisten = [\"127.0.0.1:0\"]\n[telemetry]\naccess_log = \"access.log\"\n");
+    let gateway = Gateway::start(&toml.replacen("[origin]", "[server.limits]\nheader_bytes = 100000\n[origin]", 1));
+    let host = format!("Host: {}\r\n", gateway.addr);
+    let refused = [
+        ("nonsense\r\n\r\n".to_owned(), 400, "bad_request"),
+        (format!("GET /\u{1} HTTP/1.1\r\n{host}\r\n"), 400, "bad_request"),
+        (format!("GET /{} HTTP/1.1\r\n{host}\r\n", "a".repeat(66_000)), 414, "url_too_long"),
+        (format!("GET / HTTP/1.1\r\n{host}A: {}\r\n\r\n", "a".repeat(400_000)), 431, "headers_too_large"),
+        (format!("GET / HTTP/1.1\r\n{host}{}\r\n", "A: a\r\n".repeat(200)), 431, "headers_too_large"),
+    ];
+    for (head, status, _) in &refused {
+        assert_eq!(exchange(gateway.addr, head).status, *status, "{}", &head[..40.min(head.len())]);
+    }
+    // A client that goes away in the middle of a head was not answered.
+    drop(crate::support::client::Connection::open(gateway.addr).socket.try_clone());
+    wait_for(|| {
+        let count = metric(&gateway, "tollgate_requests_total{route=\"\",verdict=\"refused\"}");
+        (count == Some(refused.len() as u64)).then_some(())
+    });
+    for (reason, count) in [("bad_request", 2), ("url_too_long", 1), ("headers_too_large", 2)] {
+        assert_eq!(
+            metric(&gateway, &format!("tollgate_refusals_total{{reason=\"{reason}\"}}")),
+            Some(count),
+            "{reason}"
+        );
+    }
+    let (_, dir) = gateway.stop();
+    let log = std::fs::read_to_string(dir.path().join("access.log")).unwrap();
+    let lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let told: Vec<_> =
+        lines.iter().map(|line| (line["status"].as_u64().unwrap(), line["reason"].as_str().unwrap())).collect();
+    let expect: Vec<_> = refused.iter().map(|(_, status, reason)| (*status as u64, *reason)).collect();
+    assert_eq!(told, expect);
+    assert!(
+        lines.iter().all(|line| line["client"] == "127.0.0.1" && line["path"] == "" && line["verdict"] == "refused")
+    );
+}
+
+#[test]
 fn readiness_says_what_is_wrong() {
     let (origin, agent) = (Origin::start(), Agent::start());
     let gateway = site(&origin, &agent, "");

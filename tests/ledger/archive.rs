@@ -72,7 +72,7 @@ pub fn make_until(
     Ok((path, made.summary, made.held))
 }
 
-fn make(ledger: &Ledger, name: &str, drops: Drops) -> (PathBuf, Summary) {
+pub fn make(ledger: &Ledger, name: &str, drops: Drops) -> (PathBuf, Summary) {
     let (path, summary, _) = make_until(ledger, name, TODAY + 1, drops).unwrap();
     (path, summary.unwrap())
 }
@@ -89,7 +89,7 @@ pub fn let_go(ledger: &Ledger, path: &Path, drops: Drops, most: i64) -> u64 {
     }
 }
 
-fn audit_with(ledger: &Ledger, archives: &[PathBuf]) -> AuditReport {
+pub fn audit_with(ledger: &Ledger, archives: &[PathBuf]) -> AuditReport {
     let keys = [key().public_jwk().public_key(false).unwrap()];
     let options = AuditOptions { keys: &keys, archives, ..AuditOptions::default() };
     reader(ledger).audit_from(&options, |_| ()).unwrap().0

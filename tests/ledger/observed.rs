@@ -52,8 +52,7 @@ fn it_is_counted_with_a_batch_or_without_one_and_outlives_the_process() {
     ledger.store().observed(seen("GPTBot", Would::Ask, 0));
     // Nothing is sold: it goes by itself.
     written(&ledger);
-    let asked = (TODAY, "GPTBot".to_owned(), String::new(), 2, 10_000);
-    assert_eq!(observed(&ledger), [asked.clone()]);
+    assert_eq!(observed(&ledger), [(TODAY, "GPTBot".to_owned(), String::new(), 2, 10_000)]);
     let refused = Would::Refuse { scheme: "crawl", reason: "invalid_signature" };
     ledger.store().observed(seen("other", refused, 0));
     ledger.store().observed(seen("https://a.example", Would::Pay("crawl"), 7));

@@ -1,5 +1,6 @@
 //! What the origin and the client get: exactly what any free request gets, whatever is down.
 
+use std::io::Write as _;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 
@@ -127,7 +128,6 @@ fn a_preflight_is_the_origins_to_answer() {
 
 #[test]
 fn only_what_would_have_been_charged_would_have_earned() {
-    use std::io::Write as _;
     let origin = Origin::scripted(|seen, socket| {
         let status = if seen.path().ends_with("none") { "404 Not Found" } else { "200 OK" };
         write!(socket, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").is_ok()
@@ -200,4 +200,36 @@ fn books_that_are_out_of_reach_hold_nobody_up_and_get_it_later() {
     assert!(status.success());
     // A bid needs no books to be judged.
     assert_eq!(short(&observed_in(&disk, "scheme")), ["1 0 0 0.00 0.01 {}", "crawl 0 1 0 0.01 0.00 {}"]);
+}
+
+#[test]
+fn verdicts_that_are_under_way_are_bounded_and_what_has_none_is_counted_as_such() {
+    // In one piece: many small ones are acknowledged slowly.
+    let origin =
+        Origin::scripted(|_, socket| socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").is_ok());
+    let agent = Agent::start();
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let slow = Origin::scripted(move |_, _| {
+        let _ = held.lock().unwrap().recv();
+        false
+    });
+    let slow_url = format!("http://{}", slow.addr);
+    let account = format!("[[accounts]]\nname = \"slow\"\nagents = [\"{slow_url}\"]\ncredit = \"1 USD\"\n");
+    let toml = site_toml(&origin, &agent, &(MODE.to_owned() + "fetch_seconds = 60\n" + &account));
+    let gateway =
+        Gateway::start(&toml.replace("cores = 2", "cores = 1").replace("drain_seconds = 2", "drain_seconds = 9"));
+    let request = crawl(&agent, &gateway, "/paid/a").with(|r| r.agent = format!("sig1=\"{slow_url}\""));
+    let mut connection = client::Connection::open(gateway.addr);
+    for _ in 0..300 {
+        assert_eq!(connection.send(request.head_with("")).unwrap().status, 200);
+    }
+    drop(release);
+    drop(connection);
+    let rows = observed(gateway, "scheme");
+    assert_eq!(
+        (&rows[0]["requests"], &rows[0]["refused"], &rows[0]["unjudged"]),
+        (&300.into(), &256.into(), &44.into())
+    );
+    assert_eq!(rows[0]["refusals"]["directory_unavailable"], 256);
 }

@@ -13,7 +13,7 @@ fn site(origin: &Origin, agent: &Agent) -> String {
         origin,
         agent,
         "name = \"pages\"\nmode = \"observe\"\naccept = [\"crawl\"]\n[[routes]]\nname = \"sold\"\npath = \"/sold\"\n\
-         price = \"1 USD\"\n[admin]\nlisten = [\"127.0.0.1:0\"]\n[telemetry]\naccess_log = \"access.log\"\n",
+         price = \"1 USD\"\n[discovery]\nserve = \"always\"\n[admin]\nlisten = [\"127.0.0.1:0\"]\n[telemetry]\naccess_log = \"access.log\"\n",
     )
 }
 
@@ -40,11 +40,12 @@ fn a_gateway_that_observes_says_so_loudly() {
     reload(&gateway, &all, 1);
     assert!(gateway.log().contains("ON for every priced route: nobody pays, nobody is refused"), "{}", gateway.log());
     assert_eq!(get(gateway.addr, "/sold").status, 200);
+    // What costs nothing yet is not advertised with a price.
+    let listed = || get(gateway.addr, "/discovery/resources").text();
+    assert!(listed().contains("\"items\"") && !listed().contains("/sold"), "{}", listed());
     reload(&gateway, &all.replace("name = \"sold\"\n", "name = \"sold\"\nmode = \"enforce\"\n"), 2);
     assert_eq!((get(gateway.addr, "/sold").status, get(gateway.addr, "/paid/a").status), (402, 200));
-    // What costs nothing yet is not advertised with a price.
-    let listed = get(gateway.addr, "/discovery/resources");
-    assert!(!listed.text().contains("/paid/"), "{}", listed.text());
+    assert!(listed().contains("/sold"), "{}", listed());
     // And the other way round: it is sold from one request to the next.
     let enforcing = toml.replace("mode = \"observe\"\n", "");
     reload(&gateway, &enforcing, 3);

@@ -13,7 +13,11 @@ use crate::clock::Clock;
 use crate::ledger::audit::{AuditOptions, AuditReport};
 use crate::ledger::ledger_store::OpenError;
 use crate::ledger::read::ReadError;
+use crate::wire::directory::Directory;
 use crate::wire::jwk::{Jwk, PublicKey, signing_key};
+
+/// Keys of one file.
+const KEYS_MAX: usize = 1000;
 
 /// Prove the books: every link of the chain, every sum, recomputed from the file alone.
 #[derive(Debug, clap::Args)]
@@ -29,7 +33,7 @@ Examples:
   tollgate ledger audit --archive october.jsonl --archive november.jsonl
 
 Closes are signed with the gateway's key: their signatures are checked with the keys that are named, private or public halves
-as JWK, and the one of the configuration; one of another key is wrong then. Without any they are counted.
+as JWK or lists of public ones (JWKS), and the one of the configuration; one of another key is wrong then. Without any they are counted.
 
 With --resume the audit writes where it is to FILE every few seconds. Interrupted, the same command goes on from there. After an
 audit that found nothing wrong, the next one begins at its end: the chain must still pass through it, so that history that was
@@ -42,6 +46,8 @@ their archives said that they add up to stands in the ledger, and the audit says
 
 A chain also says which days were closed, which steps were taken with each statement (sent, paid, disputed), why and when, and
 which archives were made to drop something: what was changed there or taken out is named, the latest close as any other.
+
+Keys and the terms of offers must be there for whatever was sold with them.
 
 What no audit can prove: when keys were seen and terms were loaded, and what was only observed. Nothing covers them; it is looked
 at whether they can be. Nor, from the books alone, that nothing was cut off from their very end: that a chain was once longer
@@ -58,7 +64,7 @@ With --json one object:
 pub struct Audit {
     #[command(flatten)]
     place: Where,
-    /// A key that closes may be signed with; may be repeated.
+    /// A key that closes may be signed with, or several as JWKS; may be repeated.
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
     /// Go on from where FILE says that an earlier audit was, and write there how far this one is.
@@ -90,8 +96,8 @@ impl Audit {
         let configured = config.as_ref().and_then(|config| config.signing.key_file.clone());
         // A gateway that has not run yet has no key, and has signed nothing.
         let files = self.keys.into_iter().chain(configured.filter(|path| path.exists()));
-        let keys = match files.map(|path| public_key(&path)).collect::<Result<Vec<_>, _>>() {
-            Ok(keys) => keys,
+        let keys = match files.map(|path| public_keys(&path)).collect::<Result<Vec<_>, _>>() {
+            Ok(keys) => keys.concat(),
             Err(reason) => {
                 error(reason);
                 return Ok(Exit::Unusable);
@@ -205,21 +211,25 @@ pub(super) fn to_text(report: &AuditReport) -> String {
     text
 }
 
-/// A key's public half.
-fn public_key(path: &Path) -> Result<PublicKey, String> {
+/// A key's public half, or the keys of a directory.
+fn public_keys(path: &Path) -> Result<Vec<PublicKey>, String> {
     let failed = |reason: String| format!("{}: {reason}", path.display());
     let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    if let Ok(directory) = Directory::parse(text.as_bytes(), KEYS_MAX, true, |_, _| ()) {
+        let keys: Vec<PublicKey> = directory.into_iter().map(|key| key.public).collect();
+        return if keys.is_empty() { Err(failed("no key of it can be used".to_owned())) } else { Ok(keys) };
+    }
     // What serde says may quote a private key.
     let jwk: Jwk = serde_json::from_str(&text).map_err(|e| {
         let place = format!("line {}, column {}", e.line(), e.column());
-        failed(format!("not a JWK: expected a JSON object with kty, crv and x, found something else at {place}"))
+        failed(format!("not a JWK or a list of them (JWKS): expected a JSON object with kty, crv and x, found something else at {place}"))
     })?;
     let key = match jwk.d {
         // A private half must be whole.
         Some(_) => signing_key(&text).map(|key| Jwk::from_public(&key.verifying_key())).map_err(failed)?,
         None => jwk,
     };
-    key.public_key(true).map_err(|e| failed(e.to_string()))
+    Ok(vec![key.public_key(true).map_err(|e| failed(e.to_string()))?])
 }
 
 pub(super) fn to_json(report: &AuditReport) -> Value {

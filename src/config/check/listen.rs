@@ -173,7 +173,14 @@ pub(super) fn trust(section: &Section<'_>) -> Option<Trust> {
             continue;
         }
         match network(section, &path, text, ", or `unix`") {
-            Some(net) => trust.nets.push(net),
+            Some(net) => {
+                if net.prefix_len() == 0 {
+                    let message =
+                        format!("`{net}` is everybody: each client is believed about its address, host and scheme");
+                    section.layers.warn(&path, message, "name the addresses of the proxies in front of the gateway");
+                }
+                trust.nets.push(net);
+            }
             None => whole = false,
         }
     }

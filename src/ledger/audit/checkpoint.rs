@@ -99,6 +99,7 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
         let (of, a, b) = of.code();
         json!([of, a, b, hex(digest)])
     };
+    let template = |(digest, n): (&Hash, &i64)| json!([hex(digest), n]);
     let used = walked.used.iter().map(|((account, asset, period), units)| json!([account, asset, period, units]));
     let mut state = json!({
         "slot": walked.slot,
@@ -118,9 +119,12 @@ pub(in crate::ledger) fn to_json(walked: &Walked) -> Value {
         "signers": walked.signers,
         "witnesses": walked.witnesses.iter().map(witness).collect::<Vec<_>>(),
     });
-    // Left out where there are none, so that what was noted before there could be any is the same.
+    // Left out where there are none: what earlier versions wrote stays as it was.
     if !walked.passes.is_empty() {
         state["passes"] = json!(walked.passes.iter().collect::<Vec<_>>());
+    }
+    if !walked.templates.is_empty() {
+        state["templates"] = walked.templates.iter().map(template).collect();
     }
     state
 }
@@ -146,6 +150,9 @@ pub(in crate::ledger) fn from_json(value: &Value) -> Option<Walked> {
     let none = Vec::new();
     let witnesses = value.get("witnesses").map_or(Some(&none), Value::as_array)?;
     let witnesses: Option<BTreeMap<_, _>> = witnesses.iter().map(witness).collect();
+    let templates = value.get("templates").map_or(Some(&none), Value::as_array)?;
+    let template = |row: &Value| Some((row[0].as_str().and_then(unhex)?, row[1].as_i64()?));
+    let templates: Option<BTreeMap<_, _>> = templates.iter().map(template).collect();
     let charge = |(asset, units): (&String, &Value)| Some((asset.clone(), units.as_i64()?));
     let charged: Option<BTreeMap<_, _>> = value["charged"].as_object()?.iter().map(charge).collect();
     let counts = &value["counts"];
@@ -169,6 +176,7 @@ pub(in crate::ledger) fn from_json(value: &Value) -> Option<Walked> {
         refunded: pairs(&value["refunded"])?,
         signers: signers?,
         passes: value.get("passes").map_or_else(|| Some(BTreeMap::new()), pairs)?,
+        templates: templates?,
         witnesses: witnesses?,
     })
 }

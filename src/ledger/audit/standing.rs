@@ -1,7 +1,10 @@
 //! Rows that no chain covers: the book's, the writers', keys, terms. What can be recomputed is; of the rest it is looked at
 //! whether it can be.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use super::{Audit, Place, Stop, finding, hex, same, same_hash};
 use crate::ledger::{chain, day::BookZone, file, postgres::lease, postgres::schema, sql::SqlError, verify::public_key};
@@ -121,8 +124,15 @@ impl Audit<'_> {
         }
     }
 
+    /// Each template is the one of its digest, and everything that was sold under one has it.
     fn terms(&mut self) -> Result<(), Stop> {
         let connection = self.connection;
+        // Of entries whose evidence is dropped, what was noted before that.
+        let noted = self.gone.kept.iter().map(|kept| &kept.part.state);
+        let mut sold: BTreeMap<&[u8], i64> = BTreeMap::new();
+        for (digest, n) in self.walked.iter().chain(noted).flat_map(|walked| &walked.templates) {
+            sold.entry(digest).or_insert(*n);
+        }
         let mut statement = connection.prepare("SELECT digest, bytes, loaded_ms FROM terms")?;
         let mut rows = statement.query(&[])?;
         self.place = Place::Terms("first".to_owned());
@@ -132,8 +142,15 @@ impl Audit<'_> {
             self.place = place.clone();
             same_hash(place.clone(), "the digest of its bytes", digest, &chain::evidence_digest(row.get(1)?))?;
             self.time(place, "when it was loaded", row.get(2)?)?;
+            sold.remove(digest);
         }
-        Ok(())
+        match sold.first_key_value() {
+            None => Ok(()),
+            Some((digest, n)) => {
+                let expected = format!("one, for entry {n} was sold under it");
+                Err(finding(Place::Terms(hex(digest)), "the row", expected, "none"))
+            }
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{Place, Stop, finding, hex};
 use crate::ledger::{
     chain::{Batch, Hash},
     entry::{Entry, Kind},
-    outcomes,
+    evidence, outcomes,
     rollup::{self, RollupKey, Rollups},
     top_up,
     witness::{self, Subject},
@@ -52,6 +52,8 @@ pub struct Walked {
     pub(super) signers: BTreeSet<(String, String)>,
     /// How many requests each pass has, 0 for any number, by the entry that bought it.
     pub(super) passes: BTreeMap<i64, i64>,
+    /// Templates that something was sold under, by digest, each with the first such entry.
+    pub(super) templates: BTreeMap<Hash, i64>,
     /// Rows that are not its own, by their digests.
     pub(super) witnesses: BTreeMap<Subject, Hash>,
 }
@@ -72,6 +74,14 @@ impl Walked {
         self.rollups.iter().map(|(key, _)| key.book_day).max()
     }
 
+    /// Whether an archive that says `other` of the same entries is right: earlier versions did not note the templates.
+    pub(in crate::ledger) fn is_as_noted(&self, other: &Walked) -> bool {
+        if !other.templates.is_empty() {
+            return self == other;
+        }
+        Walked { templates: BTreeMap::new(), ..self.clone() } == *other
+    }
+
     /// Adds an entry.
     pub(in crate::ledger) fn count(&mut self, entry: &Entry<'_>) -> Result<(), Stop> {
         self.entries += 1;
@@ -81,6 +91,9 @@ impl Walked {
             || dropped(entry.evidence, entry.evidence_digest)
         {
             self.dropped += 1;
+        }
+        if let Some(digest) = entry.evidence.and_then(evidence::template_digest) {
+            self.templates.entry(digest).or_insert(entry.n);
         }
         let change = match entry.kind {
             Kind::Capture => {

@@ -78,6 +78,17 @@ impl Proof {
     }
 }
 
+/// The digest of the template that a payment was sold under, from a blob of any version that has one: id and digest stand first in
+/// all of them. `None` where there is none, or none can be read.
+pub fn template_digest(bytes: &[u8]) -> Option<[u8; 32]> {
+    let (version, mut rest) = bytes.split_first()?;
+    if !matches!(*version, VERSION | WALLET_VERSION | WALLET_BODY_VERSION) {
+        return None;
+    }
+    take(&mut rest, "sealed_id").ok()?;
+    take(&mut rest, "template_digest").ok()??.try_into().ok()
+}
+
 impl Evidence {
     /// The blob.
     pub fn encode(&self) -> Vec<u8> {
@@ -172,7 +183,7 @@ pub enum EvidenceError {
 mod tests {
     use proptest::{collection::vec, option, prelude::*};
 
-    use super::*;
+    use super::{template_digest as template_digest_of, *};
 
     #[test]
     fn a_cut_or_longer_blob_is_refused_with_the_field() {
@@ -210,12 +221,14 @@ mod tests {
                 sealed_id, template_digest, signature_base, signature, thumbprint, directory_digest, verified_ms,
                 method, target, origin_status,
             };
+            prop_assert_eq!(template_digest_of(&evidence.encode()), evidence.template_digest);
             prop_assert_eq!(Evidence::decode(&evidence.encode()), Ok(evidence));
         }
 
         #[test]
         fn no_bytes_panic(tail in vec(any::<u8>(), 0..200)) {
             let _ = Evidence::decode(&tail);
+            let _ = template_digest_of(&[&[VERSION][..], &tail].concat());
             let _ = Evidence::decode(&[&[VERSION][..], &tail].concat());
         }
     }

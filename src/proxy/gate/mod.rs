@@ -23,13 +23,13 @@ use crate::payment::id::{Resource, SealedId};
 use crate::payment::offer::PreparedOffer;
 use crate::payment::permit::Permit;
 use crate::payment::pieces::Filling;
-use crate::payment::presented::{Presented, Words};
+use crate::payment::presented::{Presented, Words, presented};
 use crate::payment::quoted::RouteKey;
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::{batch, crawl, page};
 use crate::wire::amount::Money;
 use crate::wire::signature::RequestView;
-use crate::wire::x402::payload::Payload;
+use crate::wire::x402::payload::{FIELD_BYTES_MAX, Payload};
 
 /// A request at the gate: what offers and refusals are made from.
 pub struct Visit<'a> {
@@ -55,8 +55,31 @@ pub struct Visit<'a> {
     pub words: Words,
     /// A browser wants a page to show.
     pub is_browser: bool,
+    /// Its payment was dear to read.
+    pub is_long: bool,
     /// What it calls, at an MCP server.
     pub call: Option<&'a Call>,
+}
+
+/// A payment field that is longer costs about as much to read as a signature to verify, or more: 50 to 400 µs of JSON.
+const LONG_BYTES: usize = 4096;
+
+/// Whether reading a request's payment is dear.
+pub fn is_long(headers: &HeaderMap) -> bool {
+    let fields = ["payment-signature", "x-payment"].into_iter();
+    // What is over the limit is refused unread.
+    fields.flat_map(|name| headers.get_all(name)).any(|value| (LONG_BYTES..=FIELD_BYTES_MAX).contains(&value.len()))
+}
+
+/// The payment of a request; one that is dear to read is not read for a network that has failed too often.
+///
+/// # Errors
+/// As [`presented`]; 429.
+pub fn read(core: &Core, network: Option<&IpAddr>, headers: &HeaderMap) -> Result<Presented, Refusal> {
+    if let Some(network) = network.filter(|_| is_long(headers)) {
+        core.shared.failures.has(network, core.shared.clock.now_ms()).map_err(too_often)?;
+    }
+    presented(headers)
 }
 
 /// Decides about a request to a priced route that carries a payment.
@@ -127,7 +150,12 @@ impl<'s> Asker<'s> {
     pub fn noted(&self, refusal: Refusal) -> Refusal {
         use Reason::{DirectoryUnavailable, InvalidSignature, KeyUnknown, PaymentRefused};
         let is_costly = matches!(refusal.reason, InvalidSignature | KeyUnknown | DirectoryUnavailable | PaymentRefused);
-        if let Some(network) = self.network.as_ref().filter(|_| is_costly) {
+        if is_costly { self.counted(refusal) } else { refusal }
+    }
+
+    /// Notes a refusal against the network.
+    fn counted(&self, refusal: Refusal) -> Refusal {
+        if let Some(network) = self.network.as_ref() {
             // What is over the limit by now was looked at already.
             _ = self.shared.failures.take(network, self.shared.clock.now_ms());
         }
@@ -208,9 +236,9 @@ impl Visit<'_> {
         self.asker().has_patience()
     }
 
-    /// Notes a refusal against the network if it took curve work or a fetch to find.
-    fn noted(&self, refusal: Refusal) -> Refusal {
-        self.asker().noted(refusal)
+    /// Notes a refusal against the network if it took curve work, a fetch or much reading to find.
+    pub fn noted(&self, refusal: Refusal) -> Refusal {
+        if self.is_long { self.asker().counted(refusal) } else { self.asker().noted(refusal) }
     }
 
     /// The refusal of an exchange, likewise.

@@ -118,6 +118,8 @@ impl Call {
             signs: self.signs,
             words: self.words,
             is_browser: false,
+            // The body that it may stand in is read anyway.
+            is_long: false,
             call: Some(self),
         })
     }
