@@ -27,6 +27,8 @@ mod golden;
 mod home;
 #[path = "ledger/model.rs"]
 mod model;
+#[path = "ledger/open_accounts.rs"]
+mod open_accounts;
 #[path = "ledger/payments.rs"]
 mod payments;
 #[path = "ledger/postings.rs"]

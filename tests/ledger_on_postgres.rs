@@ -17,6 +17,8 @@ mod crash;
 mod home;
 #[path = "ledger/model.rs"]
 mod model;
+#[path = "ledger/open_accounts.rs"]
+mod open_accounts;
 #[path = "ledger/payments.rs"]
 mod payments;
 #[allow(dead_code, reason = "other tests need more of it")]

@@ -26,6 +26,8 @@ pub struct Permit {
     pub account: Arc<str>,
     /// The most that the account may owe.
     pub limit: Units,
+    /// The most that all open accounts together may owe in the period, where it is one of them.
+    pub within: Option<Units>,
     /// The credit period, `202611` or `20261124`; 0 where there is no credit.
     pub period: u32,
     /// When the period ends, Unix seconds.

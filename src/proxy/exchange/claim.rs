@@ -25,6 +25,7 @@ impl Exchange {
             amount: permit.amount,
             asset: permit.asset.clone(),
             limit: permit.limit,
+            within: permit.within,
             period: permit.period,
             purchase,
             payer: match &permit.means {

@@ -108,6 +108,7 @@ impl Visit<'_> {
                 granted_ms: now_ms,
                 account: Arc::from(WALLETS),
                 limit: Units::MAX,
+                within: None,
                 period: 0,
                 period_ends: 0,
                 amount: units,

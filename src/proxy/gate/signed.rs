@@ -168,6 +168,7 @@ impl Visit<'_> {
             paid_at_ms,
             account: account.name.clone(),
             limit: account.limit(),
+            within: None,
             period: day::credit_period(period, now_ms),
             period_ends: day::credit_period_end_s(period, now_ms),
             granted_ms: now_ms,
