@@ -6,6 +6,8 @@ mod support;
 mod account;
 #[path = "agents/charge.rs"]
 mod charge;
+#[path = "agents/open.rs"]
+mod open;
 #[path = "agents/page.rs"]
 mod page;
 #[path = "agents/rates.rs"]

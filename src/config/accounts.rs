@@ -97,6 +97,20 @@ pub struct Account {
     pub address: Option<String>,
 }
 
+/// `[open_accounts]`: agents that `identity.allow` admits and no account names have one of their own, for each registrable
+/// domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenAccounts {
+    /// `credit`: of each, with its currency: `"5 USD"`.
+    pub credit: Money,
+    /// `total`: of all of them together in a period, in the same currency.
+    pub total: Money,
+    /// `period` (`"month"`).
+    pub period: Period,
+    /// `new_per_day` (20): accounts that are opened in a day, UTC, by each process.
+    pub new_per_day: u32,
+}
+
 /// `[operator]`: who sells, for statements.
 #[derive(Clone, Debug, Default)]
 pub struct Operator {

@@ -21,7 +21,7 @@ use std::{borrow::Cow, ops::Range, path::Path};
 
 use toml::de::DeTable;
 
-pub use accounts::{Account, AgentPattern, Identity, Operator, Period, Pin};
+pub use accounts::{Account, AgentPattern, Identity, OpenAccounts, Operator, Period, Pin};
 pub use environment::Options;
 pub use listen::{Certificate, ForwardedFields, Listen, ServerTls, Trust};
 pub use model::*;

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Account, AgentPattern, AgentRule, ConfigErrors, Identity, Listen, Operator, ServerTls, Then, Trust, Who};
+use super::{
+    Account, AgentPattern, AgentRule, ConfigErrors, Identity, Listen, OpenAccounts, Operator, ServerTls, Then, Trust,
+    Who,
+};
 use crate::{
     ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
@@ -33,6 +36,8 @@ pub struct Config {
     pub identity: Identity,
     /// `[[accounts]]`
     pub accounts: Vec<Account>,
+    /// `[open_accounts]`; off unless it has `credit` and `total`.
+    pub open_accounts: Option<OpenAccounts>,
     /// `[[routes]]`
     pub routes: Vec<Route>,
     /// `[operator]`

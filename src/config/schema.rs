@@ -96,6 +96,12 @@ pub const ROOT: &[Key] = &[
     key("facilitators", Kind::Named(FACILITATOR), "Who verifies and settles `exact`; the first that can is asked."),
     key("identity", Kind::Table(IDENTITY), "Whose signatures count."),
     key("accounts", Kind::List(ACCOUNT), "Who owes what is bought. A section for each account."),
+    key(
+        "open_accounts",
+        Kind::Table(OPEN_ACCOUNTS),
+        "Off unless credit and total are set: each verified agent that identity.allow admits and no account names has an account of \
+         its own, one for each registrable domain (`open:example.com`).",
+    ),
     key("routes", Kind::List(ROUTE), ROUTES_DOC),
     key("operator", Kind::Table(OPERATOR), "Who sells, for statements."),
     key("signing", Kind::Table(SIGNING), "The gateway's own key, and what it signs."),
@@ -351,6 +357,21 @@ const ACCOUNT: &[Key] = &[
     ),
     key("blocked", Kind::Flag(false), "Refuse its agents at once."),
     optional("address", "\"Example Inc.\\n2 Side St\\nLondon\"", "For its statements, lines apart by \\n."),
+];
+
+const OPEN_ACCOUNTS: &[Key] = &[
+    optional("credit", "\"5 USD\"", "The most that each of them may owe in a period."),
+    optional(
+        "total",
+        "\"500 USD\"",
+        "The most that all of them together may owe in a period, whatever gateways share the books.",
+    ),
+    key(
+        "period",
+        Kind::Choice { of: &["day", "month"], default: "month" },
+        "How often credit and total start anew, at midnight UTC.",
+    ),
+    count("new_per_day", 20, 1, 1_000_000, "Accounts that are opened in a day, UTC; each gateway counts by itself."),
 ];
 
 const OPERATOR: &[Key] = &[

@@ -93,6 +93,15 @@ impl fmt::Display for Cursor {
 }
 
 impl LedgerReader {
+    /// Whether an account has ever used anything.
+    ///
+    /// # Errors
+    /// [`ReadError::Sql`].
+    pub fn has_used(&self, account: &str) -> Result<bool, ReadError> {
+        let used = "SELECT 1 FROM account_use WHERE account = ?1 LIMIT 1";
+        Ok(self.connection.first(used, params![account], |_| Ok(()))?.is_some())
+    }
+
     /// What an agent is shown, as it was at one moment.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! asks is told that the books can't be read now, whatever failed.
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, SyncSender, TrySendError},
@@ -15,7 +16,7 @@ use std::{
 use super::{
     location::Location,
     mailbox::{Filled, Ticket},
-    read::LedgerReader,
+    read::{LedgerReader, ReadError},
     store::Unavailable,
     view::{Question, View},
 };
@@ -25,10 +26,14 @@ use crate::clock::Clock;
 const QUESTIONS_MAX: usize = 32;
 /// How long whoever asks waits.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// What agents are told, whatever failed.
+const UNREADABLE: &str = "the books can't be read now";
 /// The connection is given up when nobody has asked for so long.
 const IDLE: Duration = Duration::from_secs(60);
 
-type Answered = Result<View, Unavailable>;
+/// Reads, and leaves the answer where it is waited for; false where the reader is of no more use. Dropped, it says that nobody
+/// reads.
+type Job = Box<dyn FnOnce(Result<&LedgerReader, &'static str>) -> bool + Send>;
 
 /// The way to the thread.
 pub struct Views {
@@ -38,23 +43,22 @@ pub struct Views {
 }
 
 struct Asked {
-    question: Question,
     until_ms: u64,
-    ticket: Answer,
+    job: Job,
 }
 
 /// Dropped without a word (the thread panicked), it says unavailable.
-struct Answer(Option<Arc<Ticket<Answered>>>);
+struct Answer<T>(Option<Arc<Ticket<Result<T, Unavailable>>>>);
 
-impl Answer {
-    fn fill(mut self, answer: Answered) {
+impl<T> Answer<T> {
+    fn fill(mut self, answer: Result<T, Unavailable>) {
         if let Some(ticket) = self.0.take() {
             ticket.fill(answer);
         }
     }
 }
 
-impl Drop for Answer {
+impl<T> Drop for Answer<T> {
     fn drop(&mut self) {
         if let Some(ticket) = self.0.take() {
             ticket.fill(Err(Unavailable("nobody reads the books".into())));
@@ -68,14 +72,35 @@ impl Views {
         Arc::new(Views { location, clock, thread: Mutex::default() })
     }
 
-    /// Asks; the future resolves within [`PATIENCE`] or a little later, and may be dropped.
+    /// What an agent is shown.
+    ///
+    /// # Errors
+    /// As [`Views::read`].
+    pub fn ask(&self, question: Question) -> impl Future<Output = Result<View, Unavailable>> + Send + use<> {
+        self.read(move |reader| reader.view(&question))
+    }
+
+    /// Reads; the future resolves within [`PATIENCE`] or a little later, and may be dropped.
     ///
     /// # Errors
     /// The books can't be read, or too many ask.
-    pub fn ask(&self, question: Question) -> impl Future<Output = Answered> + Send + use<> {
+    pub fn read<T: Send + 'static, R: FnOnce(&LedgerReader) -> Result<T, ReadError> + Send + 'static>(
+        &self,
+        read: R,
+    ) -> impl Future<Output = Result<T, Unavailable>> + Send + use<T, R> {
         let ticket = Ticket::new();
+        let answer = Answer(Some(ticket.clone()));
+        let job = move |reader: Result<&LedgerReader, &'static str>| {
+            let found = match reader {
+                Ok(reader) => read(reader).map_err(|error| unreadable(&error)),
+                Err(why) => Err(Unavailable(why.into())),
+            };
+            let is_well = found.is_ok();
+            answer.fill(found);
+            is_well
+        };
         let until_ms = self.clock.now_ms().saturating_add(PATIENCE.as_millis() as u64);
-        self.send(Asked { question, until_ms, ticket: Answer(Some(ticket.clone())) });
+        self.send(Asked { until_ms, job: Box::new(job) });
         Filled(ticket)
     }
 
@@ -85,7 +110,8 @@ impl Views {
             Some(sender) => match sender.try_send(asked) {
                 Ok(()) => return,
                 Err(TrySendError::Full(asked)) => {
-                    return asked.ticket.fill(Err(Unavailable("too many ask for their accounts".into())));
+                    (asked.job)(Err("too many ask for their accounts"));
+                    return;
                 }
                 Err(TrySendError::Disconnected(asked)) => asked,
             },
@@ -114,28 +140,32 @@ fn run(location: &Location, clock: &Clock, questions: &Receiver<Asked>) {
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         };
-        let Asked { question, until_ms, ticket } = asked;
-        if clock.now_ms() > until_ms {
-            ticket.fill(Err(Unavailable("reading the books takes too long".into())));
+        if clock.now_ms() > asked.until_ms {
+            (asked.job)(Err("reading the books takes too long"));
             continue;
         }
-        let answer = look(location, &mut reader, &question);
-        if answer.is_err() {
+        if !look(location, &mut reader, asked.job) {
             // The file may be another one by now, the connection over.
             reader = None;
         }
-        ticket.fill(answer);
     }
 }
 
-fn look(location: &Location, reader: &mut Option<LedgerReader>, question: &Question) -> Answered {
-    let failed = |what: String| {
-        tracing::warn!(what, "the books can't be read for an agent");
-        Unavailable("the books can't be read now".into())
-    };
+fn look(location: &Location, reader: &mut Option<LedgerReader>, job: Job) -> bool {
     let open = match reader {
         Some(open) if !open.has_ended() => open,
-        reader => reader.insert(LedgerReader::open(location.clone()).map_err(|error| failed(error.to_string()))?),
+        reader => match LedgerReader::open(location.clone()) {
+            Ok(open) => reader.insert(open),
+            Err(error) => {
+                unreadable(&error);
+                return job(Err(UNREADABLE));
+            }
+        },
     };
-    open.view(question).map_err(|error| failed(error.to_string()))
+    job(Ok(open))
+}
+
+fn unreadable(error: &impl fmt::Display) -> Unavailable {
+    tracing::warn!(%error, "the books can't be read for an agent");
+    Unavailable(UNREADABLE.into())
 }

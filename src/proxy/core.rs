@@ -7,13 +7,14 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::account::Disputes;
 use super::answers::Answers;
+use super::gate::Opened;
 use super::origin::OriginPool;
 use super::rates::Buckets;
 use super::ticker::Ticker;
 use crate::clock::Clock;
 use crate::config::{AgentPattern, AgentRule, Config, Route, Scheme, Then};
 use crate::facilitator::Facilitators;
-use crate::identity::Keys;
+use crate::identity::{Keys, guard::Policy};
 use crate::ledger::store::Store;
 use crate::ledger::views::Views;
 use crate::payment::batch::BatchTerms;
@@ -59,6 +60,10 @@ pub struct Shared {
     pub rules: Rules,
     /// Which account an agent belongs to.
     pub accounts: Accounts,
+    /// Who else may open an account of its own.
+    pub may_open: Policy,
+    /// Those that have.
+    pub opened: Arc<Opened>,
     /// The keys of agents.
     pub keys: Keys,
     /// What did not verify, by network.

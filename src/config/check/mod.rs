@@ -5,6 +5,7 @@ mod discovery;
 mod exact;
 mod listen;
 mod mcp;
+mod open_accounts;
 mod parts;
 mod routes;
 mod rules;
@@ -27,6 +28,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let facilitators = exact::facilitators(&root, base);
     let identity = accounts::identity(&root.section("identity"), base);
     let accounts = accounts::accounts(&root);
+    let open_accounts =
+        open_accounts::open_accounts(&root.section("open_accounts"), identity.as_ref(), accounts.as_deref());
     let operator = accounts::operator(&root.section("operator"));
     let ledger = parts::ledger(&root.section("ledger"), base);
     let signing = discovery::signing(&root.section("signing"), base);
@@ -35,7 +38,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let admin = listen::admin(&root.section("admin"), server.as_ref(), base);
     let routes = routes::routes(&root, origins.as_deref());
     if let (Some(accounts), Some(routes)) = (&accounts, &routes) {
-        routes::payable(&root, routes, accounts);
+        let open = open_accounts.flatten().map(|open| open_accounts::as_account(&open));
+        routes::payable(&root, routes, &accounts.iter().cloned().chain(open).collect::<Vec<_>>());
         routes::currencies(&root, routes, accounts);
     }
     if let (Some(deferred), Some(routes)) = (&deferred, &routes) {
@@ -67,6 +71,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         facilitators: facilitators?,
         identity: identity?,
         accounts: accounts?,
+        open_accounts: open_accounts?,
         routes,
         operator: operator?,
         signing: signing?,

@@ -1,5 +1,6 @@
 //! Payments that an account owes: a message signature proves who commits to them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -28,7 +29,8 @@ use crate::wire::x402::payload::Payload;
 pub(super) struct Proven<'s> {
     pub(super) candidate: Candidate,
     pub(super) key: Arc<AgentKey>,
-    account: &'s Account,
+    /// Owned where no configuration has it: an open one.
+    account: Cow<'s, Account>,
 }
 
 /// What is bought.
@@ -168,7 +170,10 @@ impl Visit<'_> {
             paid_at_ms,
             account: account.name.clone(),
             limit: account.limit(),
-            within: None,
+            within: match (&account, &self.core.shared.config.open_accounts) {
+                (Cow::Owned(_), Some(open)) => Some(open.total.units),
+                _ => None,
+            },
             period: day::credit_period(period, now_ms),
             period_ends: day::credit_period_end_s(period, now_ms),
             granted_ms: now_ms,
@@ -196,6 +201,9 @@ impl Visit<'_> {
             match self.prove_one(&candidate, now_ms).await {
                 Ok((key, account)) => {
                     self.asker().meet(&key.record.agent)?;
+                    if let Cow::Owned(open) = &account {
+                        self.admit(&open.name).await?;
+                    }
                     return Ok(Proven { candidate, key, account });
                 }
                 Err(error) => _ = refusal.get_or_insert(error),
@@ -205,7 +213,11 @@ impl Visit<'_> {
         Err(refusal.unwrap_or_else(|| Reason::InvalidSignature.into()))
     }
 
-    async fn prove_one(&self, candidate: &Candidate, now_ms: u64) -> Result<(Arc<AgentKey>, &Account), Refusal> {
+    async fn prove_one(
+        &self,
+        candidate: &Candidate,
+        now_ms: u64,
+    ) -> Result<(Arc<AgentKey>, Cow<'_, Account>), Refusal> {
         let invalid = |detail: String| Refusal::new(Reason::InvalidSignature, detail);
         // Before any origin call: what the books can't hold can't be sold.
         limits::fits(self.method.as_str(), &self.booked(), &candidate.base).map_err(invalid)?;
@@ -228,7 +240,7 @@ impl<'s> Asker<'s> {
         &self,
         candidates: Vec<Candidate>,
         now_ms: u64,
-    ) -> Result<(Candidate, Arc<AgentKey>, &'s Account), Refusal> {
+    ) -> Result<(Candidate, Arc<AgentKey>, Cow<'s, Account>), Refusal> {
         let mut refusal = None;
         for candidate in candidates {
             let known = match AgentUrl::parse(&candidate.agent) {
@@ -270,11 +282,11 @@ impl<'s> Asker<'s> {
         }
     }
 
-    /// The account that an agent belongs to.
-    fn account(&self, agent: &AgentUrl) -> Result<&'s Account, Refusal> {
-        let unknown = || Refusal::from(Reason::SignatureAgentUnknown);
-        let index = self.shared.accounts.find(agent).ok_or_else(unknown)?;
-        self.shared.config.accounts.get(index).ok_or_else(unknown)
+    /// The account that an agent belongs to: one of the configuration before one of its own.
+    fn account(&self, agent: &AgentUrl) -> Result<Cow<'s, Account>, Refusal> {
+        let known = self.shared.accounts.find(agent).and_then(|index| self.shared.config.accounts.get(index));
+        let open = || self.open_account(agent).map(Cow::Owned);
+        known.map(Cow::Borrowed).or_else(open).ok_or_else(|| Reason::SignatureAgentUnknown.into())
     }
 }
 
