@@ -3,9 +3,11 @@
 //! The file is walked against these tables, the environment is looked up in them, defaults are read from them, and
 //! `config/tollgate.toml` is printed from them.
 
+mod parties;
 mod routes;
 mod schemes;
 
+use self::parties::{OPEN_ACCOUNTS, OPERATOR};
 use self::routes::{ROUTE, ROUTES_DOC};
 use self::schemes::{BATCH, DEFERRED, DISCOVERY, EXACT, FACILITATOR, MCP, SIGNING};
 
@@ -347,7 +349,8 @@ const ACCOUNT: &[Key] = &[
         "agents",
         Kind::Texts(&[]),
         "[\"https://signer.example.com\"]",
-        "Its agents, also as \"https://*.example.com\" or \"any\"; the most specific account wins.",
+        "Its agents, also as \"https://*.example.com\" or \"any\"; the most specific account wins. The URL of a key set, \
+         \"https://www.example.com/bot/jwks.json\", is an agent of its own, which only its own name stands for.",
     ),
     required("credit", Kind::Text(None), "\"100 USD\"", "The most that it may owe in a period, in its currency."),
     key(
@@ -357,27 +360,6 @@ const ACCOUNT: &[Key] = &[
     ),
     key("blocked", Kind::Flag(false), "Refuse its agents at once."),
     optional("address", "\"Example Inc.\\n2 Side St\\nLondon\"", "For its statements, lines apart by \\n."),
-];
-
-const OPEN_ACCOUNTS: &[Key] = &[
-    optional("credit", "\"5 USD\"", "The most that each of them may owe in a period."),
-    optional(
-        "total",
-        "\"500 USD\"",
-        "The most that all of them together may owe in a period, whatever gateways share the books.",
-    ),
-    key(
-        "period",
-        Kind::Choice { of: &["day", "month"], default: "month" },
-        "How often credit and total start anew, at midnight UTC.",
-    ),
-    count("new_per_day", 20, 1, 1_000_000, "Accounts that are opened in a day, UTC; each gateway counts by itself."),
-];
-
-const OPERATOR: &[Key] = &[
-    optional("name", "\"Example GmbH\"", "As statements print it. Default: the host of server.public_url."),
-    optional("address", "\"1 Main St\\n10115 Berlin\"", "For statements, lines apart by \\n; also a tax number."),
-    optional("email", "\"billing@example.com\"", "For questions about a statement."),
 ];
 
 const LEDGER: &[Key] = &[

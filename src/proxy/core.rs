@@ -283,8 +283,8 @@ impl Accounts {
         if let Some(account) = self.exact.get(&text) {
             return Some(*account);
         }
-        // Patterns admit https only; plain HTTP is for origins that are listed one by one.
-        let host = text.strip_prefix("https://")?;
+        // Patterns admit https only, and whole hosts; plain HTTP and key sets are for accounts that list them one by one.
+        let host = text.strip_prefix("https://").filter(|_| agent.key_set().is_none())?;
         let below = self.below.iter().find(|(suffix, _)| host.ends_with(suffix.as_str()));
         below.map(|(_, account)| *account).or(self.any)
     }
@@ -344,5 +344,30 @@ impl Thread {
         random.bytes[used..used + N].fill(0);
         random.used += N;
         Some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_set_belongs_to_the_account_that_lists_it_alone() {
+        let accounts = Accounts {
+            exact: [("https://a.example.com".to_owned(), 0), ("https://a.example.com/keys".to_owned(), 1)].into(),
+            below: vec![(".example.com".to_owned(), 2)],
+            any: Some(3),
+        };
+        for (agent, account) in [
+            ("https://a.example.com", Some(0)),
+            ("https://a.example.com/keys", Some(1)),
+            ("https://a.example.com/other", None),
+            ("https://b.example.com", Some(2)),
+            ("https://b.example.com/keys", None),
+            ("https://elsewhere.example/b.example.com", None),
+            ("https://elsewhere.example", Some(3)),
+        ] {
+            assert_eq!(accounts.find(&AgentUrl::parse_agent(agent).unwrap()), account, "{agent}");
+        }
     }
 }

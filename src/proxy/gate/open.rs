@@ -62,7 +62,8 @@ impl Opened {
 impl Asker<'_> {
     /// The account that an agent without one in the configuration has, if agents such as it may open one.
     pub(super) fn open_account(&self, agent: &AgentUrl) -> Option<Account> {
-        let open = self.shared.config.open_accounts.as_ref()?;
+        // Whoever may write a file on a host does not speak for its domain.
+        let open = self.shared.config.open_accounts.as_ref().filter(|_| agent.key_set().is_none())?;
         self.shared.may_open.admits(agent)?;
         Some(account(open, agent))
     }

@@ -11,7 +11,6 @@ use crate::payment::signed::{self, Cover, Server};
 use crate::payment::terms::PUBLIC;
 use crate::pricing::crawlers;
 use crate::proxy::connection::Client;
-use crate::wire::agent_url::AgentUrl;
 use crate::wire::amount::Units;
 use crate::wire::signature::{LabelledSignature, field};
 use crate::wire::signature_agent::covered_agent;
@@ -72,7 +71,7 @@ fn claimed_agents(headers: &HeaderMap) -> Vec<String> {
     let Ok(Some(named)) = field(headers, &HeaderName::from_static("signature-agent")) else { return Vec::new() };
     let signatures = LabelledSignature::parse_all(headers, true).unwrap_or_default();
     let agents = signatures.iter().filter_map(|signature| covered_agent(signature, &named).ok());
-    agents.filter_map(|agent| Some(AgentUrl::parse(&agent).ok()?.to_string())).collect()
+    agents.map(|agent| agent.to_string()).collect()
 }
 
 impl Visit<'_> {
@@ -98,7 +97,7 @@ impl Visit<'_> {
         };
         let mut refused = None;
         for candidate in candidates {
-            let Ok(agent) = AgentUrl::parse(&candidate.agent) else { continue };
+            let agent = candidate.agent.clone();
             if !is_free(&agent.to_string()) {
                 continue;
             }

@@ -221,7 +221,7 @@ impl Visit<'_> {
         let invalid = |detail: String| Refusal::new(Reason::InvalidSignature, detail);
         // Before any origin call: what the books can't hold can't be sold.
         limits::fits(self.method.as_str(), &self.booked(), &candidate.base).map_err(invalid)?;
-        let agent = AgentUrl::parse(&candidate.agent).map_err(|e| invalid(format!("`Signature-Agent`: {e}")))?;
+        let agent = candidate.agent.clone();
         // Before any fetch: only agents that may owe make us connect anywhere.
         let account = self.asker().account(&agent)?;
         if account.blocked {
@@ -243,12 +243,9 @@ impl<'s> Asker<'s> {
     ) -> Result<(Candidate, Arc<AgentKey>, Cow<'s, Account>), Refusal> {
         let mut refusal = None;
         for candidate in candidates {
-            let known = match AgentUrl::parse(&candidate.agent) {
-                Ok(agent) => self.account(&agent).map(|account| (agent, account)),
-                Err(e) => Err(Refusal::new(Reason::InvalidSignature, format!("`Signature-Agent`: {e}"))),
-            };
-            let key = match known {
-                Ok((agent, account)) => self.key_of(&candidate, agent, now_ms).await.map(|key| (key, account)),
+            let agent = candidate.agent.clone();
+            let key = match self.account(&agent) {
+                Ok(account) => self.key_of(&candidate, agent, now_ms).await.map(|key| (key, account)),
                 Err(refusal) => Err(refusal),
             };
             match key {
