@@ -103,7 +103,7 @@ fn the_client_pays_as_a_key_set() {
     let (origin, agent, bot) = (Origin::start(), Agent::start(), Agent::start());
     let host = host(&bot);
     let set = format!("http://{}{SET}", host.addr);
-    let gateway = Gateway::start(&toml(&origin, &agent, &[set.clone()]));
+    let gateway = Gateway::start(&toml(&origin, &agent, std::slice::from_ref(&set)));
     fs::write(gateway.dir.path().join("agent.jwk"), signing_key_json(&bot.key)).unwrap();
     let page = format!("http://{}/paid/page", gateway.addr);
     let run =
