@@ -1,7 +1,7 @@
 //! What an agent is shown of the books: its own entries a page at a time, what its account has used, its latest statements.
 //!
-//! There is no index by agent, which every capture would pay for. So a page looks at [`WINDOW`] numbers of each writer and some
-//! windows more while nothing is found, and says where the next one goes on: a page may be empty and not be the last.
+//! There is no index by agent, which every capture would pay for. So a page looks at some thousand numbers of each writer, at
+//! some thousand more while nothing is found, and says where the next one goes on: a page may be empty and not be the last.
 
 use std::fmt;
 
@@ -280,6 +280,15 @@ fn batch_of(connection: &Session, slot: i64, n: i64) -> SqlResult<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics_and_what_is_read_is_written_as_it_was(text in "[0-9.-]{0,40}|\\PC{0,20}") {
+            if let Some(cursor) = Cursor::parse(&text) {
+                proptest::prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
 
     #[test]
     fn a_cursor_reads_back_and_nothing_else_is_one() {
