@@ -254,6 +254,7 @@ fn size_of(path: &Path) -> u64 {
 
 fn request(number: u64) -> ClaimRequest {
     ClaimRequest {
+        within: None,
         key: PaymentKey::from_signature(&[&number.to_be_bytes()]),
         paid_at_ms: u64::MAX,
         account: format!("account-{}", number % 20).into(),

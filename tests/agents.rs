@@ -6,6 +6,10 @@ mod support;
 mod account;
 #[path = "agents/charge.rs"]
 mod charge;
+#[path = "agents/key_sets.rs"]
+mod key_sets;
+#[path = "agents/open.rs"]
+mod open;
 #[path = "agents/page.rs"]
 mod page;
 #[path = "agents/passes.rs"]

@@ -35,6 +35,8 @@ mod home;
 mod model;
 #[path = "ledger/observed.rs"]
 mod observed;
+#[path = "ledger/open_accounts.rs"]
+mod open_accounts;
 #[path = "ledger/passes.rs"]
 mod passes;
 #[path = "ledger/payments.rs"]

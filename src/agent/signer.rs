@@ -146,7 +146,8 @@ impl Agent {
         (now, expires): (i64, i64),
         nonce: Option<&str>,
     ) -> Result<(Vec<(HeaderName, HeaderValue)>, String), SignError> {
-        let agent_value = value(format!("{LABEL}=\"{}\"", self.url))?;
+        let kind = if self.url.key_set().is_some() { ";type=jwks_uri" } else { "" };
+        let agent_value = value(format!("{LABEL}=\"{}\"{kind}", self.url))?;
         let agent_name = HeaderName::from_static("signature-agent");
         let mut headers: HeaderMap = carried.iter().cloned().collect();
         headers.insert(agent_name.clone(), agent_value.clone());

@@ -49,8 +49,8 @@ pub struct Account {
     /// The agent's private key, as `tollgate keygen` writes it.
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
-    /// The agent's origin, whose directory has the key.
-    #[arg(long, value_name = "URL", value_parser = AgentUrl::parse)]
+    /// The agent's origin, whose directory has the key; or the URL of its key set.
+    #[arg(long, value_name = "URL", value_parser = AgentUrl::parse_agent)]
     agent: AgentUrl,
     /// At most so many entries, latest first.
     #[arg(long, value_name = "COUNT", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=100_000))]

@@ -136,6 +136,12 @@ fn summary(path: &Path, config: &Config) -> String {
             line("", format!("{}: {}", agreed.routes.join(", "), price_text(agreed.price)));
         }
     }
+    if let Some(open) = &config.open_accounts {
+        let (credit, total, period) = (open.credit, open.total, period(open.period));
+        let who: Vec<String> = config.identity.allow.iter().map(ToString::to_string).collect();
+        let new = open.new_per_day;
+        line("open", format!("{credit} a {period} each, {total} together, {new} new a day: {}", who.join(", ")));
+    }
     line("ledger", config.ledger.location.shown().display().to_string());
     out
 }
@@ -227,6 +233,12 @@ fn summary_json(config: &Config) -> Value {
         "routes": routes,
         "sandbox": config.exact.sandbox,
         "accounts": accounts,
+        "open_accounts": config.open_accounts.map(|open| json!({
+            "credit": open.credit.to_string(),
+            "total": open.total.to_string(),
+            "period": period(open.period),
+            "new_per_day": open.new_per_day,
+        })),
         "ledger": config.ledger.location.shown().display().to_string(),
         "table_hash": config.table_hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
     })

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::{Request, Uri};
 
 use super::check::{accepts, pass_text, price_text};
-use crate::config::{Charge, Config, Route, Then, Who};
+use crate::config::{Charge, Config, Period, Route, Then, Who};
 use crate::pricing::{Found, RouteSpec, Site, Table};
 use crate::proxy::target::Target;
 use crate::wire::amount::Money;
@@ -90,6 +90,19 @@ fn route(config: &Config, target: &Target, method: &str, index: usize) -> Vec<(&
     if found.observes() {
         let what = "OBSERVE: everybody passes free; what would have followed is counted (`tollgate ledger observed`)";
         lines.push(("mode", what.to_owned()));
+    }
+    if let Some(open) = config.open_accounts.filter(|_| found.accept.iter().any(|scheme| !scheme.is_token())) {
+        let each = match open.period {
+            Period::Day => "day",
+            Period::Month => "month",
+        };
+        lines.push((
+            "on credit",
+            format!(
+                "accounts of the configuration; any other agent that identity.allow admits, up to {} a {each} and {} together",
+                open.credit, open.total
+            ),
+        ));
     }
     if found.charge == Charge::Agents {
         let who = "agents: whoever pays or signs, has a crawler's User-Agent, or none; people pass free";

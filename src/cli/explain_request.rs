@@ -254,7 +254,9 @@ fn one(signature: &LabelledSignature, view: &RequestView<'_>, keys: &[PublicKey]
         match agent {
             Err(why) => Err(why.to_string()),
             Ok(None) => Err("`Signature-Agent` is missing".to_owned()),
-            Ok(Some(value)) => covered_agent(signature, &value).map_err(|why| why.to_string()),
+            Ok(Some(value)) => {
+                covered_agent(signature, &value).map(|agent| agent.to_string()).map_err(|why| why.to_string())
+            }
         },
     );
     let keyid = params.keyid.as_deref();

@@ -71,8 +71,8 @@ pub struct Pay {
     /// The agent's private key, as `tollgate keygen` writes it.
     #[arg(long, value_name = "FILE", requires = "agent")]
     key: Option<PathBuf>,
-    /// The agent's origin, whose directory has the key.
-    #[arg(long, value_name = "URL", requires = "key", value_parser = AgentUrl::parse)]
+    /// The agent's origin, whose directory has the key; or the URL of its key set.
+    #[arg(long, value_name = "URL", requires = "key", value_parser = AgentUrl::parse_agent)]
     agent: Option<AgentUrl>,
     /// A wallet's private key: hex, or JSON with `privateKey`; `tollgate keygen --wallet` makes one.
     #[arg(long, value_name = "FILE")]

@@ -41,7 +41,7 @@ pub enum AgentPattern {
     /// Every `https` agent at a public address.
     Any,
     /// Exactly this origin, normalised: `https://signer.example.com`, `http://127.0.0.1:9000`. Only this form may be plain
-    /// HTTP or at a private address.
+    /// HTTP or at a private address, or the URL of a key set: `https://www.example.com/bot/jwks.json`.
     Exact(String),
     /// `https://*.example.com`: any host below; holds `.example.com`.
     Below(String),
@@ -51,7 +51,8 @@ impl AgentPattern {
     /// How closely it names an agent, if it does; an origin as it stands beats any pattern, and a longer one a shorter.
     pub fn closeness(&self, agent: &str) -> Option<usize> {
         // Patterns admit https only; plain HTTP is for origins that are listed one by one.
-        let host = agent.strip_prefix("https://");
+        // Of a key set, the host that it is on: whoever blocks a host means all of it, and nobody is let in by this alone.
+        let host = agent.strip_prefix("https://").and_then(|rest| rest.split('/').next());
         match self {
             AgentPattern::Exact(origin) => (origin == agent).then_some(usize::MAX),
             AgentPattern::Below(suffix) => host.filter(|host| host.ends_with(suffix.as_str())).map(|_| suffix.len()),
@@ -119,6 +120,20 @@ pub struct AgreedPrice {
     pub routes: Vec<Arc<str>>,
     /// At most the price of each.
     pub price: Money,
+}
+
+/// `[open_accounts]`: agents that `identity.allow` admits and no account names have one of their own, for each registrable
+/// domain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenAccounts {
+    /// `credit`: of each, with its currency: `"5 USD"`.
+    pub credit: Money,
+    /// `total`: of all of them together in a period, in the same currency.
+    pub total: Money,
+    /// `period` (`"month"`).
+    pub period: Period,
+    /// `new_per_day` (20): accounts that are opened in a day, UTC, by each process.
+    pub new_per_day: u32,
 }
 
 /// `[operator]`: who sells, for statements.

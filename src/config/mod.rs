@@ -22,7 +22,7 @@ use std::{borrow::Cow, ops::Range, path::Path};
 
 use toml::de::DeTable;
 
-pub use accounts::{Account, AgentPattern, AgreedPrice, Allowance, Identity, Operator, Period, Pin};
+pub use accounts::{Account, AgentPattern, AgreedPrice, Allowance, Identity, OpenAccounts, Operator, Period, Pin};
 pub use charging::{Charge, ChargeOn, Charging, Scheme, Settle};
 pub use environment::Options;
 pub use listen::{Certificate, ForwardedFields, Listen, ServerTls, Trust};

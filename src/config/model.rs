@@ -3,8 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    Account, AgentPattern, AgentRule, Charge, ChargeOn, Charging, ConfigErrors, Identity, Listen, Operator, Scheme,
-    ServerTls, Settle, Then, Trust, Who,
+    Account, AgentPattern, AgentRule, Charge, ChargeOn, Charging, ConfigErrors, Identity, Listen, OpenAccounts,
+    Operator, Scheme, ServerTls, Settle, Then, Trust, Who,
 };
 use crate::payment::pass::PassTerms;
 use crate::{
@@ -37,6 +37,8 @@ pub struct Config {
     pub identity: Identity,
     /// `[[accounts]]`
     pub accounts: Vec<Account>,
+    /// `[open_accounts]`; off unless it has `credit` and `total`.
+    pub open_accounts: Option<OpenAccounts>,
     /// `[[routes]]`
     pub routes: Vec<Route>,
     /// `[operator]`

@@ -80,6 +80,11 @@ mod tests {
         check("https://c.b.example.com", Some(Then::Block));
         check("https://example.com", Some(Then::Block));
         check("http://c.example.com", None);
+        // Of a key set its host counts, not how its path ends.
+        check("https://c.example.com/keys", Some(Then::Allow));
+        check("https://a.example.com/keys", Some(Then::Allow));
+        check("https://elsewhere.example/x.b.example.com", Some(Then::Block));
+        assert_eq!(of_agent(&rules[1..], "https://elsewhere.example/a.example.com"), None);
         assert_eq!(of_agent(&rules[1..], "https://elsewhere.example"), None);
     }
 }

@@ -3,11 +3,11 @@
 //! The file is walked against these tables, the environment is looked up in them, defaults are read from them, and
 //! `config/tollgate.toml` is printed from them.
 
-mod accounts;
+mod parties;
 mod routes;
 mod schemes;
 
-use self::accounts::{ACCOUNT, OPERATOR};
+use self::parties::{ACCOUNT, OPEN_ACCOUNTS, OPERATOR};
 use self::routes::{ROUTE, ROUTES_DOC};
 use self::schemes::{BATCH, DEFERRED, DISCOVERY, EXACT, FACILITATOR, MCP, SIGNING};
 
@@ -107,6 +107,12 @@ pub const ROOT: &[Key] = &[
     key("facilitators", Kind::Named(FACILITATOR), "Who verifies and settles `exact`; the first that can is asked."),
     key("identity", Kind::Table(IDENTITY), "Whose signatures count."),
     key("accounts", Kind::List(ACCOUNT), "Who owes what is bought. A section for each account."),
+    key(
+        "open_accounts",
+        Kind::Table(OPEN_ACCOUNTS),
+        "Off unless credit and total are set: each verified agent that identity.allow admits and no account names has an account of \
+         its own, one for each registrable domain (`open:example.com`).",
+    ),
     key("routes", Kind::List(ROUTE), ROUTES_DOC),
     key("operator", Kind::Table(OPERATOR), "Who sells, for statements."),
     key("signing", Kind::Table(SIGNING), "The gateway's own key, and what it signs."),

@@ -43,6 +43,9 @@ use crate::{
 
 /// Media types of a directory; the plain ones in leniency.
 const MEDIA_TYPES: [&str; 3] = [MEDIA_TYPE, "application/json", "application/jwk-set+json"];
+/// What is asked for where the agent is a key set, which may be there for others, too.
+const KEY_SET_TYPES: &str =
+    "application/jwk-set+json, application/http-message-signatures-directory+json, application/json";
 const USER_AGENT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"));
 /// Bytes and fields of the head of an answer; more ends the fetch.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -161,9 +164,9 @@ impl Fetcher {
         agent: &AgentUrl,
         stream: impl AsyncRead + AsyncWrite + Unpin,
     ) -> Result<(HeaderMap, Vec<u8>), FetchError> {
-        let request = Request::get(WELL_KNOWN)
+        let request = Request::get(agent.key_set().unwrap_or(WELL_KNOWN))
             .header(header::HOST, agent.authority())
-            .header(header::ACCEPT, MEDIA_TYPE)
+            .header(header::ACCEPT, if agent.key_set().is_some() { KEY_SET_TYPES } else { MEDIA_TYPE })
             .header(header::ACCEPT_ENCODING, "identity")
             .header(header::USER_AGENT, USER_AGENT)
             .header(header::CONNECTION, "close")

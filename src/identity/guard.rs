@@ -46,12 +46,12 @@ impl Policy {
         policy
     }
 
-    /// `None`: no connection is made for this agent. Patterns and `any` admit only `https` at port 443.
+    /// `None`: no connection is made for this agent. Patterns and `any` admit only `https` at port 443, and no key sets.
     pub fn admits(&self, agent: &AgentUrl) -> Option<Admission> {
         if self.exact.contains(&agent.to_string()) {
             return Some(Admission { private_ok: true });
         }
-        let usual = agent.https() && agent.port() == 443;
+        let usual = agent.https() && agent.port() == 443 && agent.key_set().is_none();
         let listed = self.any || self.below.iter().any(|suffix| agent.host().ends_with(suffix.as_str()));
         (usual && listed).then_some(Admission { private_ok: false })
     }
@@ -269,7 +269,8 @@ mod tests {
     #[test]
     fn only_listed_origins_may_be_plain_private_or_at_another_port() {
         let admits = |patterns: &[AgentPattern], agent: &str| {
-            let admission = Policy::new(patterns, &[], std::iter::empty()).admits(&AgentUrl::parse(agent).unwrap());
+            let admission =
+                Policy::new(patterns, &[], std::iter::empty()).admits(&AgentUrl::parse_agent(agent).unwrap());
             admission.map(|admission| admission.private_ok)
         };
         let any = [AgentPattern::Any];
@@ -277,6 +278,7 @@ mod tests {
         let exact = [
             AgentPattern::Exact("http://127.0.0.1:9000".into()),
             AgentPattern::Exact("https://signer.example.com:8443".into()),
+            AgentPattern::Exact("https://www.example.com/bot/jwks.json".into()),
         ];
         for (patterns, agent, expect) in [
             (&any[..], "https://signer.example", Some(false)),
@@ -295,6 +297,13 @@ mod tests {
             (&below, "http://a.example.com", None),
             (&exact, "http://127.0.0.1:9000", Some(true)),
             (&exact, "http://127.0.0.1:9001", None),
+            (&any, "https://www.example.com/bot/jwks.json", None),
+            (&below, "https://www.example.com/bot/jwks.json", None),
+            (&below, "https://evil.test/x.example.com", None),
+            (&exact, "https://www.example.com/bot/jwks.json", Some(true)),
+            (&exact, "https://www.example.com/other.json", None),
+            (&exact, "https://www.example.com", None),
+            (&exact, "http://127.0.0.1:9000/jwks.json", None),
             (&exact, "https://127.0.0.1:9000", None),
             (&exact, "http://127.0.0.1", None),
             (&exact, "https://signer.example.com:8443", Some(true)),

@@ -453,8 +453,8 @@ impl Claims {
 
     fn take_credit(&self, request: &ClaimRequest) -> Result<(), ClaimError> {
         self.credit
-            .take(&use_key(request), request.amount, request.limit)
-            .map_err(|used| ClaimError::CreditExhausted { used: units(used), limit: request.limit })
+            .take(&use_key(request), request.amount, request.limit, request.within)
+            .map_err(|(used, limit)| ClaimError::CreditExhausted { used: units(used), limit })
     }
 
     /// Ends the claim if it is the live one; `end` says how and how much of it is stored now.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{day, passes::is_of_pass};
+use super::{day, open_accounts::total_of, passes::is_of_pass};
 use crate::wire::amount::{Asset, Units};
 
 /// Who, of what, in which period.
@@ -39,30 +39,41 @@ impl Credit {
         self.elsewhere
     }
 
-    /// Takes `amount`, or says what is used already: less than nothing of a balance.
-    pub(super) fn take(&self, key: &UseKey, amount: Units, limit: Units) -> Result<(), i64> {
+    /// Takes `amount`, or says what is used already, of which limit; nothing of a balance. An open account also takes it `within` the total of all of
+    /// them.
+    pub(super) fn take(
+        &self,
+        key: &UseKey,
+        amount: Units,
+        limit: Units,
+        within: Option<Units>,
+    ) -> Result<(), (i64, Units)> {
         if self.elsewhere {
             return Ok(());
         }
         let mut table = self.lock();
-        let entry = table.entry(key.clone());
-        let now = match &entry {
-            Entry::Occupied(occupied) => *occupied.get(),
-            Entry::Vacant(_) => Use::default(),
-        };
-        let used = now.stored.saturating_add(now.claimed);
-        if used.checked_add(amount.get()).is_none_or(|sum| sum > limit.get()) {
-            return Err(used);
+        let limits = [Some(limit), within];
+        for (key, limit) in counted(key).zip(limits).filter_map(|(key, limit)| Some((key, limit?))) {
+            let now = table.get(&key).copied().unwrap_or_default();
+            let used = now.stored.saturating_add(now.claimed);
+            if used.checked_add(amount.get()).is_none_or(|sum| sum > limit.get()) {
+                return Err((used, limit));
+            }
         }
-        *entry.or_default() = Use { claimed: now.claimed + amount.get(), ..now };
+        for key in counted(key) {
+            let now = table.entry(key).or_default();
+            now.claimed = now.claimed.saturating_add(amount.get());
+        }
         Ok(())
     }
 
     /// A claim of an earlier process that has not ended.
     pub(super) fn claim_again(&self, key: &UseKey, amount: Units) {
         let mut table = self.lock();
-        let now = table.entry(key.clone()).or_default();
-        now.claimed = now.claimed.saturating_add(amount.get());
+        for key in counted(key) {
+            let now = table.entry(key).or_default();
+            now.claimed = now.claimed.saturating_add(amount.get());
+        }
     }
 
     /// A claim ended and `captured` of it is stored now; zero for a release.
@@ -131,13 +142,15 @@ impl Credit {
         passes.retain(|_, ends_ms| *ends_ms >= passes_ms);
     }
 
-    fn change(&self, key: &UseKey, change: impl FnOnce(&mut Use)) {
+    fn change(&self, key: &UseKey, change: impl Fn(&mut Use)) {
         let mut table = self.lock();
-        if let Entry::Occupied(mut occupied) = table.entry(key.clone()) {
-            change(occupied.get_mut());
-            // What is known of a pass is not looked up again.
-            if *occupied.get() == Use::default() && !is_of_pass(key.2) {
-                occupied.remove();
+        for key in counted(key) {
+            if let Entry::Occupied(mut occupied) = table.entry(key) {
+                change(occupied.get_mut());
+                // What is known of a pass is not looked up again.
+                if *occupied.get() == Use::default() && !is_of_pass(occupied.key().2) {
+                    occupied.remove();
+                }
             }
         }
     }
@@ -145,6 +158,12 @@ impl Credit {
     fn lock(&self) -> MutexGuard<'_, HashMap<UseKey, Use>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a change counts: for the account, and for all open ones if it is one of them.
+fn counted(key: &UseKey) -> impl Iterator<Item = UseKey> + use<> {
+    let total = total_of(&key.0).map(|total| (Arc::from(total), key.1.clone(), key.2));
+    [key.clone()].into_iter().chain(total)
 }
 
 /// Whether a period, `20261124` or `202611`, lies before `(day, month)` of its form.

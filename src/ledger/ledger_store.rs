@@ -26,7 +26,7 @@ use super::{
     shared::Shared,
     statements::{Mark, MarkError},
     store::{
-        CaptureError, Claim, ClaimRequest, Health, Held, Outcome, Outcomes, Posting, Receipt, Settling, StoreFuture,
+        CaptureError, Claim, ClaimRequest, Health, Outcome, Outcomes, Posting, Receipt, Settling, StoreFuture,
         Unavailable,
     },
     top_up::{TopUp, TopUpError, ToppedUp},
@@ -47,7 +47,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// The ledger, a file or a database. Owns the map of live and captured payments; its writer thread owns the connection.
 pub struct LedgerStore {
     pub(super) shared: Arc<Shared>,
-    pub(super) passes: Arc<Views<Held>>,
+    pub(super) passes: Arc<Views>,
     path: PathBuf,
     ended: Arc<(Mutex<bool>, Condvar)>,
 }

@@ -1,6 +1,6 @@
 //! The books: claims on payments not yet captured, and a durable, chained row for each payment that was.
 //!
-//! Pure: [`entry`], [`correction`], [`chain`], [`close`], [`outcomes`], [`witness`], [`evidence`], [`day`], [`rollup`], [`observation`], [`clock_rule`], [`limits`]. The port is
+//! Pure: [`entry`], [`correction`], [`chain`], [`close`], [`outcomes`], [`witness`], [`evidence`], [`day`], [`rollup`], [`observation`], [`clock_rule`], [`limits`], [`open_accounts`]. The port is
 //! [`store`], with [`settling`] for payments that move money at once. [`ledger_store`] implements it, made of `claims` (memory),
 //! `queue`, `opening`, `writer` (one thread, one transaction a batch), `place` (is the file still there?) and [`mailbox`]
 //! (one wake a core and batch), over [`sql`]: a file, or a server that several gateways share ([`postgres`]). [`read`],
@@ -33,6 +33,7 @@ pub mod location;
 pub mod mailbox;
 pub mod observation;
 pub mod observed;
+pub mod open_accounts;
 mod opening;
 mod options;
 pub mod outcomes;

@@ -24,10 +24,9 @@ use super::{
     batch::{BatchError, Stamp, sort},
     entry::{Entry, Kind, PostingKey},
     poster::Poster,
-    read::LedgerReader,
+    read::{LedgerReader, ReadError},
     sql::{Session, SqlResult, params},
     store::{ClaimRequest, Posting, Unavailable},
-    views::Question,
 };
 use crate::{
     payment::{
@@ -74,15 +73,16 @@ pub struct Held {
     pub at_ms: u64,
 }
 
-impl Question for Held {
-    type Answer = Option<Pass>;
-
-    fn look(&self, reader: &LedgerReader) -> Result<Option<Pass>, String> {
-        held(&reader.connection, self).map_err(|error| error.to_string())
+impl LedgerReader {
+    /// The latest pass of a scope, unless its time is over or its purchase was voided.
+    ///
+    /// # Errors
+    /// [`ReadError::Sql`].
+    pub fn held(&self, asked: &Held) -> Result<Option<Pass>, ReadError> {
+        Ok(held(&self.connection, asked)?)
     }
 }
 
-/// The latest pass of a scope, unless its time is over or its purchase was voided.
 fn held(session: &Session, asked: &Held) -> SqlResult<Option<Pass>> {
     let (first, last) = (key(asked.scope, 0), key(asked.scope, u32::MAX));
     let latest =

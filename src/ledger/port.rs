@@ -141,7 +141,7 @@ impl Store for LedgerStore {
 
     fn held(&self, held: Held) -> StoreFuture<HeldResult> {
         let (shared, account) = (self.shared.clone(), held.account.clone());
-        let asked = self.passes.ask(held);
+        let asked = self.passes.read(move |reader| reader.held(&held));
         Box::pin(async move {
             let pass = asked.await?;
             if let Some(pass) = &pass {

@@ -7,6 +7,7 @@ use super::{
     chain::{self, Hash},
     entry::{Entry, EntryNumber, Kind, PostingKey},
     file::Head,
+    open_accounts::total_of,
     postgres::{self, bulk},
     rollup::{self, RollupKey, Rollups},
     rows,
@@ -118,7 +119,14 @@ impl<'t, 'e> Poster<'t, 'e> {
             bulk::entries(self.transaction, &bulk.rows)?;
             return bulk::rollups(self.transaction, &self.rollups);
         }
+        let mut used = self.used.clone();
         for ((account, asset, period), change) in &self.used {
+            if let Some(total) = total_of(account) {
+                let sum = used.entry((total, asset, *period)).or_default();
+                *sum = sum.saturating_add(*change);
+            }
+        }
+        for ((account, asset, period), change) in &used {
             self.transaction.execute(
                 "INSERT INTO account_use VALUES (?1, ?2, ?3, ?4) \
                  ON CONFLICT (account, asset, period) DO UPDATE SET used = account_use.used + excluded.used",

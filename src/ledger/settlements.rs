@@ -216,6 +216,7 @@ fn unresolved(key: PaymentKey, claim: &Row<'_>, row: &Row<'_>) -> SqlResult<Opti
     let method: Arc<str> = row.get::<Option<Arc<str>>>(8)?.unwrap_or_default();
     let target: Arc<str> = targets::whole(row.get(9)?, row.get(10)?).unwrap_or_default().into();
     let request = ClaimRequest {
+        within: None,
         key,
         paid_at_ms: row.get::<i64>(1)?.unsigned_abs(),
         account: claim.get(1)?,

@@ -147,6 +147,9 @@ pub struct ClaimRequest {
     pub asset: Asset,
     /// The most that the account may owe in the period.
     pub limit: Units,
+    /// The most that all open accounts together may owe in the period, where this is one of them
+    /// ([`super::open_accounts`]).
+    pub within: Option<Units>,
     /// The credit period that the claim falls into, fixed now: `20261124` for a day, `202611` for a month; 0 where there is
     /// no credit.
     pub period: i64,
@@ -233,7 +236,7 @@ pub enum ClaimError {
     CreditExhausted {
         /// Claimed and captured in this period.
         used: Units,
-        /// The limit.
+        /// The limit: the account's, or that of all open accounts together.
         limit: Units,
     },
     /// Older than the replay floor: whether it was used can no longer be told.

@@ -31,6 +31,7 @@ use super::{
     entry::{Entry, EntryNumber, Kind, PostingKey},
     evidence::Note,
     mailbox::Ticket,
+    open_accounts,
     poster::Poster,
     sql::{Begin, Session, SqlResult, params},
     store::Unavailable,
@@ -124,6 +125,9 @@ pub enum TopUpError {
     /// The reason is not what is kept.
     #[error("the reason must be a line of at most {TEXT_BYTES_MAX} bytes of text")]
     Reason,
+    /// Accounts that agents open by themselves have credit, and nobody to pay in.
+    #[error("`{0}` was opened by its agents and has no balance; name it in an `[[accounts]]` section")]
+    Opened(Arc<str>),
     /// Nothing, or too much for a balance.
     #[error("the amount must be more than nothing, and the balance must stay below what the ledger can hold")]
     Amount,
@@ -175,6 +179,9 @@ fn check(top_up: &TopUp) -> Result<(), TopUpError> {
     }
     if !is_line(&top_up.reason) {
         return Err(TopUpError::Reason);
+    }
+    if top_up.account.starts_with(open_accounts::PREFIX) {
+        return Err(TopUpError::Opened(top_up.account.clone()));
     }
     if top_up.money.units == Units::ZERO { Err(TopUpError::Amount) } else { Ok(()) }
 }
@@ -316,7 +323,7 @@ impl Writer {
         let (key, amount, credit) = (top_up.use_key(), top_up.money.units, &shared.claims.credit);
         // What is to be paid back is nobody's to spend from now on.
         let takes = top_up.way == Way::Back && !matches!(before(&self.books.connection, top_up), Ok(Some(_)));
-        if takes && let Err(used) = credit.take(&key, amount, Units::ZERO) {
+        if takes && let Err((used, _)) = credit.take(&key, amount, Units::ZERO, None) {
             let currency = top_up.money.currency;
             ticket.fill(Err(TopUpError::TooMuch { balance: -used, currency }));
             return Ok(());

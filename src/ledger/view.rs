@@ -1,7 +1,7 @@
 //! What an agent is shown of the books: its own entries a page at a time, what its account has used, its latest statements.
 //!
-//! There is no index by agent, which every capture would pay for. So a page looks at [`WINDOW`] numbers of each writer and some
-//! windows more while nothing is found, and says where the next one goes on: a page may be empty and not be the last.
+//! There is no index by agent, which every capture would pay for. So a page looks at some thousand numbers of each writer, at
+//! some thousand more while nothing is found, and says where the next one goes on: a page may be empty and not be the last.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use super::{
     rows, settlements,
     sql::{Begin, Session, SqlResult, params},
     statements::{self, Statement},
-    steps, views,
+    steps,
 };
 
 /// Most entries of a page.
@@ -92,15 +92,16 @@ impl fmt::Display for Cursor {
     }
 }
 
-impl views::Question for Question {
-    type Answer = View;
-
-    fn look(&self, reader: &LedgerReader) -> Result<View, String> {
-        reader.view(self).map_err(|error| error.to_string())
-    }
-}
-
 impl LedgerReader {
+    /// Whether an account has ever used anything.
+    ///
+    /// # Errors
+    /// [`ReadError::Sql`].
+    pub fn has_used(&self, account: &str) -> Result<bool, ReadError> {
+        let used = "SELECT 1 FROM account_use WHERE account = ?1 LIMIT 1";
+        Ok(self.connection.first(used, params![account], |_| Ok(()))?.is_some())
+    }
+
     /// What an agent is shown, as it was at one moment.
     ///
     /// # Errors
@@ -279,6 +280,15 @@ fn batch_of(connection: &Session, slot: i64, n: i64) -> SqlResult<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_panics_and_what_is_read_is_written_as_it_was(text in "[0-9.-]{0,40}|\\PC{0,20}") {
+            if let Some(cursor) = Cursor::parse(&text) {
+                proptest::prop_assert_eq!(cursor.to_string(), text);
+            }
+        }
+    }
 
     #[test]
     fn a_cursor_reads_back_and_nothing_else_is_one() {

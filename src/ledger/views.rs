@@ -4,6 +4,7 @@
 //! asks is told that the books can't be read now, whatever failed.
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, SyncSender, TrySendError},
@@ -15,8 +16,9 @@ use std::{
 use super::{
     location::Location,
     mailbox::{Filled, Ticket},
-    read::LedgerReader,
+    read::{LedgerReader, ReadError},
     store::Unavailable,
+    view::{Question, View},
 };
 use crate::clock::Clock;
 
@@ -24,48 +26,39 @@ use crate::clock::Clock;
 const QUESTIONS_MAX: usize = 32;
 /// How long whoever asks waits.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+/// What agents are told, whatever failed.
+const UNREADABLE: &str = "the books can't be read now";
 /// The connection is given up when nobody has asked for so long.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// What is looked up in the books.
-pub trait Question: Send + 'static {
-    /// What it is answered with.
-    type Answer: Send + 'static;
-
-    /// The answer.
-    ///
-    /// # Errors
-    /// Says what failed.
-    fn look(&self, reader: &LedgerReader) -> Result<Self::Answer, String>;
-}
-
-type Answered<Q> = Result<<Q as Question>::Answer, Unavailable>;
+/// Reads, and leaves the answer where it is waited for; false where the reader is of no more use. Dropped, it says that nobody
+/// reads.
+type Job = Box<dyn FnOnce(Result<&LedgerReader, &'static str>) -> bool + Send>;
 
 /// The way to the thread.
-pub struct Views<Q: Question> {
+pub struct Views {
     location: Location,
     clock: Clock,
-    thread: Mutex<Option<SyncSender<Asked<Q>>>>,
+    thread: Mutex<Option<SyncSender<Asked>>>,
 }
 
-struct Asked<Q: Question> {
-    question: Q,
+struct Asked {
     until_ms: u64,
-    ticket: Answer<Q>,
+    job: Job,
 }
 
 /// Dropped without a word (the thread panicked), it says unavailable.
-struct Answer<Q: Question>(Option<Arc<Ticket<Answered<Q>>>>);
+struct Answer<T>(Option<Arc<Ticket<Result<T, Unavailable>>>>);
 
-impl<Q: Question> Answer<Q> {
-    fn fill(mut self, answer: Answered<Q>) {
+impl<T> Answer<T> {
+    fn fill(mut self, answer: Result<T, Unavailable>) {
         if let Some(ticket) = self.0.take() {
             ticket.fill(answer);
         }
     }
 }
 
-impl<Q: Question> Drop for Answer<Q> {
+impl<T> Drop for Answer<T> {
     fn drop(&mut self) {
         if let Some(ticket) = self.0.take() {
             ticket.fill(Err(Unavailable("nobody reads the books".into())));
@@ -73,30 +66,52 @@ impl<Q: Question> Drop for Answer<Q> {
     }
 }
 
-impl<Q: Question> Views<Q> {
+impl Views {
     /// Of this ledger; nothing is opened before somebody asks.
-    pub fn new(location: Location, clock: Clock) -> Arc<Views<Q>> {
+    pub fn new(location: Location, clock: Clock) -> Arc<Views> {
         Arc::new(Views { location, clock, thread: Mutex::default() })
     }
 
-    /// Asks; the future resolves within [`PATIENCE`] or a little later, and may be dropped.
+    /// What an agent is shown.
+    ///
+    /// # Errors
+    /// As [`Views::read`].
+    pub fn ask(&self, question: Question) -> impl Future<Output = Result<View, Unavailable>> + Send + use<> {
+        self.read(move |reader| reader.view(&question))
+    }
+
+    /// Reads; the future resolves within [`PATIENCE`] or a little later, and may be dropped.
     ///
     /// # Errors
     /// The books can't be read, or too many ask.
-    pub fn ask(&self, question: Q) -> impl Future<Output = Answered<Q>> + Send + use<Q> {
+    pub fn read<T: Send + 'static, R: FnOnce(&LedgerReader) -> Result<T, ReadError> + Send + 'static>(
+        &self,
+        read: R,
+    ) -> impl Future<Output = Result<T, Unavailable>> + Send + use<T, R> {
         let ticket = Ticket::new();
+        let answer = Answer(Some(ticket.clone()));
+        let job = move |reader: Result<&LedgerReader, &'static str>| {
+            let found = match reader {
+                Ok(reader) => read(reader).map_err(|error| unreadable(&error)),
+                Err(why) => Err(Unavailable(why.into())),
+            };
+            let is_well = found.is_ok();
+            answer.fill(found);
+            is_well
+        };
         let until_ms = self.clock.now_ms().saturating_add(PATIENCE.as_millis() as u64);
-        self.send(Asked { question, until_ms, ticket: Answer(Some(ticket.clone())) });
+        self.send(Asked { until_ms, job: Box::new(job) });
         Filled(ticket)
     }
 
-    fn send(&self, asked: Asked<Q>) {
+    fn send(&self, asked: Asked) {
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         let asked = match &*thread {
             Some(sender) => match sender.try_send(asked) {
                 Ok(()) => return,
                 Err(TrySendError::Full(asked)) => {
-                    return asked.ticket.fill(Err(Unavailable("too many ask the books".into())));
+                    (asked.job)(Err("too many ask for their accounts"));
+                    return;
                 }
                 Err(TrySendError::Disconnected(asked)) => asked,
             },
@@ -112,7 +127,7 @@ impl<Q: Question> Views<Q> {
     }
 }
 
-fn run<Q: Question>(location: &Location, clock: &Clock, questions: &Receiver<Asked<Q>>) {
+fn run(location: &Location, clock: &Clock, questions: &Receiver<Asked>) {
     let mut reader: Option<LedgerReader> = None;
     loop {
         let asked = match questions.recv_timeout(IDLE) {
@@ -125,28 +140,32 @@ fn run<Q: Question>(location: &Location, clock: &Clock, questions: &Receiver<Ask
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => return,
         };
-        let Asked { question, until_ms, ticket } = asked;
-        if clock.now_ms() > until_ms {
-            ticket.fill(Err(Unavailable("reading the books takes too long".into())));
+        if clock.now_ms() > asked.until_ms {
+            (asked.job)(Err("reading the books takes too long"));
             continue;
         }
-        let answer = look(location, &mut reader, &question);
-        if answer.is_err() {
+        if !look(location, &mut reader, asked.job) {
             // The file may be another one by now, the connection over.
             reader = None;
         }
-        ticket.fill(answer);
     }
 }
 
-fn look<Q: Question>(location: &Location, reader: &mut Option<LedgerReader>, question: &Q) -> Answered<Q> {
-    let failed = |what: String| {
-        tracing::warn!(what, "the books can't be read for an agent");
-        Unavailable("the books can't be read now".into())
-    };
+fn look(location: &Location, reader: &mut Option<LedgerReader>, job: Job) -> bool {
     let open = match reader {
         Some(open) if !open.has_ended() => open,
-        reader => reader.insert(LedgerReader::open(location.clone()).map_err(|error| failed(error.to_string()))?),
+        reader => match LedgerReader::open(location.clone()) {
+            Ok(open) => reader.insert(open),
+            Err(error) => {
+                unreadable(&error);
+                return job(Err(UNREADABLE));
+            }
+        },
     };
-    question.look(open).map_err(failed)
+    job(Ok(open))
+}
+
+fn unreadable(error: &impl fmt::Display) -> Unavailable {
+    tracing::warn!(%error, "the books can't be read for an agent");
+    Unavailable(UNREADABLE.into())
 }

@@ -52,6 +52,8 @@ pub struct Fund {
     pub amount: Units,
     /// The most that the account may have used of it; nothing where it is paid in beforehand, which counts below zero.
     pub limit: Units,
+    /// The most that all open accounts together may have used of it, where it is one of them that pays.
+    pub within: Option<Units>,
     /// The period in which it counts: `202611`, `20261124`, [`BALANCE`](crate::ledger::day::BALANCE); 0 where nothing does.
     pub period: i64,
     /// When the period ends and there is more of it, Unix seconds.

@@ -8,6 +8,7 @@
 use super::id::Resource;
 use super::key::PaymentKey;
 use super::reason::{Reason, Refusal};
+use crate::wire::agent_url::AgentUrl;
 use crate::wire::content_digest::{self, ContentDigest};
 use crate::wire::jwk::{Algorithm, PublicKey};
 use crate::wire::signature::{ComponentName, LabelledSignature, RequestView, SignatureError, field};
@@ -88,8 +89,8 @@ impl Cover {
 /// One signature that may prove the payment.
 #[derive(Debug)]
 pub struct Candidate {
-    /// The agent it names, not yet an agent URL.
-    pub agent: String,
+    /// The agent it names.
+    pub agent: AgentUrl,
     /// The key it names.
     pub keyid: String,
     /// The algorithm it says; the key's own, or it proves nothing.

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use super::account::Disputes;
 use super::answers::Answers;
+use super::gate::Opened;
 use super::origin::OriginPool;
 use super::prices::Prices;
 use super::rates::Buckets;
@@ -14,9 +15,8 @@ use super::ticker::Ticker;
 use crate::clock::Clock;
 use crate::config::{AgentPattern, AgentRule, Config, Route, Scheme, Then};
 use crate::facilitator::Facilitators;
-use crate::identity::Keys;
+use crate::identity::{Keys, guard::Policy};
 use crate::ledger::store::Store;
-use crate::ledger::view::Question;
 use crate::ledger::views::Views;
 use crate::payment::batch::BatchTerms;
 use crate::payment::catalogue::{Catalogue, Listing};
@@ -61,6 +61,10 @@ pub struct Shared {
     pub rules: Rules,
     /// Which account an agent belongs to.
     pub accounts: Accounts,
+    /// Who else may open an account of its own.
+    pub may_open: Policy,
+    /// Those that have.
+    pub opened: Arc<Opened>,
     /// The keys of agents.
     pub keys: Keys,
     /// What did not verify, by network.
@@ -74,7 +78,7 @@ pub struct Shared {
     /// The books.
     pub store: Arc<dyn Store>,
     /// The books, read for agents.
-    pub views: Arc<Views<Question>>,
+    pub views: Arc<Views>,
     /// What agents have contested today.
     pub disputes: Arc<Disputes>,
     /// Answers to payments that their clients have named.
@@ -289,8 +293,8 @@ impl Accounts {
         if let Some(account) = self.exact.get(&text) {
             return Some(*account);
         }
-        // Patterns admit https only; plain HTTP is for origins that are listed one by one.
-        let host = text.strip_prefix("https://")?;
+        // Patterns admit https only, and whole hosts; plain HTTP and key sets are for accounts that list them one by one.
+        let host = text.strip_prefix("https://").filter(|_| agent.key_set().is_none())?;
         let below = self.below.iter().find(|(suffix, _)| host.ends_with(suffix.as_str()));
         below.map(|(_, account)| *account).or(self.any)
     }
@@ -352,5 +356,30 @@ impl Thread {
         random.bytes[used..used + N].fill(0);
         random.used += N;
         Some(out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_set_belongs_to_the_account_that_lists_it_alone() {
+        let accounts = Accounts {
+            exact: [("https://a.example.com".to_owned(), 0), ("https://a.example.com/keys".to_owned(), 1)].into(),
+            below: vec![(".example.com".to_owned(), 2)],
+            any: Some(3),
+        };
+        for (agent, account) in [
+            ("https://a.example.com", Some(0)),
+            ("https://a.example.com/keys", Some(1)),
+            ("https://a.example.com/other", None),
+            ("https://b.example.com", Some(2)),
+            ("https://b.example.com/keys", None),
+            ("https://elsewhere.example/b.example.com", None),
+            ("https://elsewhere.example", Some(3)),
+        ] {
+            assert_eq!(accounts.find(&AgentUrl::parse_agent(agent).unwrap()), account, "{agent}");
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::{StartError, facilitators, files, status};
 use crate::clock::Clock;
 use crate::config::{Config, Origin, Route};
 use crate::facilitator::Facilitators;
+use crate::identity::guard::Policy;
 use crate::identity::{Keys, Service};
 use crate::ledger::ledger_store::LedgerStore;
 use crate::ledger::views::Views;
@@ -73,6 +74,8 @@ impl Parts {
         let shared = Arc::new(Shared {
             rules: rules(&config),
             accounts: Accounts::of(&config),
+            may_open: Policy::new(&config.identity.allow, &[], std::iter::empty()),
+            opened: before.map_or_else(Arc::default, |before| before.shared.opened.clone()),
             store: store.clone(),
             views: before.map_or_else(
                 || Views::new(config.ledger.location.clone(), clock.clone()),

@@ -1,8 +1,13 @@
-//! Origins: scheme, host and port. An agent is named by one, `https://signer.example.com`.
+//! Origins: scheme, host and port. An agent is named by one, `https://signer.example.com`, or by the URL of a key set on one,
+//! `https://www.example.com/bot/jwks.json`.
 
 use std::fmt;
 
+use super::directory::WELL_KNOWN;
 use super::host::{Complaint, normal_host};
+
+/// Longest path of a key set.
+const PATH_BYTES_MAX: usize = 512;
 
 /// An `http` or `https` origin in the normal form of RFC 3986 §6.2.2 and §6.2.3: `https://signer.example.com`,
 /// `http://127.0.0.1:9000`. Two are equal exactly when their texts are.
@@ -12,6 +17,8 @@ pub struct AgentUrl {
     /// As [`normal_host`] makes it.
     host: String,
     port: u16,
+    /// Of an agent that is a key set: where that is, with its `/`.
+    path: Option<String>,
 }
 
 impl AgentUrl {
@@ -58,7 +65,50 @@ impl AgentUrl {
             Some(_) => return Err(AgentUrlError::Port),
         };
         let host = normal_host(host).map_err(AgentUrlError::Host)?;
-        Ok(AgentUrl { https, host, port })
+        Ok(AgentUrl { https, host, port, path: None })
+    }
+
+    /// Reads the URL of a key set (`type=jwks_uri`): an origin and a path in its normal form. That of the well-known directory is
+    /// the agent of that origin.
+    ///
+    /// A query is not taken, although the draft has it fetched and left out of the identifier: whoever signs would choose what the
+    /// server answers with, and so perhaps the keys.
+    ///
+    /// # Errors
+    /// [`AgentUrlError`]
+    pub fn parse_key_set(text: &str) -> Result<AgentUrl, AgentUrlError> {
+        if text.len() > AgentUrl::BYTES_MAX + PATH_BYTES_MAX {
+            return Err(AgentUrlError::TooLong);
+        }
+        let start = text.find("://").map_or(0, |at| at + 3);
+        let end = text[start..].find(['/', '?', '#', '\\']).map_or(text.len(), |at| start + at);
+        let (origin, path) = text.split_at(end);
+        let origin = AgentUrl::parse(origin)?;
+        match path {
+            WELL_KNOWN => Ok(origin),
+            _ if path.contains('#') => Err(AgentUrlError::Fragment),
+            _ if path.contains('?') => Err(AgentUrlError::Query),
+            _ if path.len() > PATH_BYTES_MAX => Err(AgentUrlError::TooLong),
+            _ if !is_normal_path(path) => Err(AgentUrlError::KeySetPath),
+            _ => Ok(AgentUrl { path: Some(path.to_owned()), ..origin }),
+        }
+    }
+
+    /// Reads either: what has a path is a key set.
+    ///
+    /// # Errors
+    /// [`AgentUrlError`]
+    pub fn parse_agent(text: &str) -> Result<AgentUrl, AgentUrlError> {
+        match AgentUrl::parse(text) {
+            Err(AgentUrlError::Path) => AgentUrl::parse_key_set(text),
+            other => other,
+        }
+    }
+
+    /// Of an agent that is a key set, its path: `/bot/jwks.json`. Whoever may write there speaks for it, which need not be the
+    /// host's owner.
+    pub fn key_set(&self) -> Option<&str> {
+        self.path.as_deref()
     }
 
     /// True for `https`.
@@ -85,8 +135,30 @@ impl AgentUrl {
 
 impl fmt::Display for AgentUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority())
+        let (scheme, path) = (if self.https { "https" } else { "http" }, self.path.as_deref().unwrap_or_default());
+        write!(f, "{scheme}://{}{path}", self.authority())
     }
+}
+
+/// Whether there is one way to write this path: no empty, `.` or `..` segment, escapes only of what must be escaped, in capitals
+/// (RFC 3986 §6.2.2).
+fn is_normal_path(path: &str) -> bool {
+    let Some(segments) = path.strip_prefix('/').filter(|rest| !rest.is_empty()) else { return false };
+    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    let is_escape = |hex: &str| {
+        let is_upper = hex.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+        hex.len() == 2
+            && is_upper
+            && u8::from_str_radix(hex, 16).is_ok_and(|b| !unreserved(b) && !b"/\\\0".contains(&b))
+    };
+    segments.split('/').all(|segment| {
+        let mut parts = segment.split('%');
+        let plain = |part: &str| part.bytes().all(|b| unreserved(b) || b"!$&'()*+,;=:@".contains(&b));
+        let first = parts.next().is_some_and(plain);
+        let rest =
+            parts.all(|part| part.is_char_boundary(2) && part.len() >= 2 && is_escape(&part[..2]) && plain(&part[2..]));
+        first && rest && !matches!(segment, "" | "." | "..")
+    })
 }
 
 /// Why a text is no origin.
@@ -107,6 +179,9 @@ pub enum AgentUrlError {
     /// `#…`
     #[error("it must not carry a fragment")]
     Fragment,
+    /// Of a key set.
+    #[error("the path of a key set must be more than `/`, and written as RFC 3986 normalises it")]
+    KeySetPath,
     /// Not 1 to 65535.
     #[error("its port is not a number from 1 to 65535")]
     Port,
@@ -171,7 +246,60 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_key_set_has_one_text_and_is_never_an_origin() {
+        for (text, expect) in [
+            ("https://a.example/jwks.json", "https://a.example/jwks.json"),
+            ("HTTPS://A.example:443/bot/%2B/jwks.json", "https://a.example/bot/%2B/jwks.json"),
+            ("http://127.0.0.1:9000/keys/", ""),
+            ("http://127.0.0.1:9000/keys", "http://127.0.0.1:9000/keys"),
+            ("https://a.example/.well-known/http-message-signatures-directory", "https://a.example"),
+        ] {
+            let found = AgentUrl::parse_key_set(text).map(|url| url.to_string()).unwrap_or_default();
+            assert_eq!(found, expect, "{text}");
+        }
+        use AgentUrlError::*;
+        for (text, expect) in [
+            ("https://a.example", KeySetPath),
+            ("https://a.example/", KeySetPath),
+            ("https://a.example//k", KeySetPath),
+            ("https://a.example/./k", KeySetPath),
+            ("https://a.example/b/../k", KeySetPath),
+            ("https://a.example/%2e%2e/k", KeySetPath),
+            ("https://a.example/%41", KeySetPath),
+            ("https://a.example/%2f", KeySetPath),
+            ("https://a.example/%2F", KeySetPath),
+            ("https://a.example/%4", KeySetPath),
+            ("https://a.example/%é0", KeySetPath),
+            ("https://a.example/k\\j", KeySetPath),
+            ("https://a.example\\k", KeySetPath),
+            ("https://a.example/k j", KeySetPath),
+            ("https://a.example/é", KeySetPath),
+            ("https://a.example/k?a=b", Query),
+            ("https://a.example?k", Query),
+            ("https://a.example/k#a?b", Fragment),
+            ("https://u@a.example/k", Userinfo),
+            ("ftp://a.example/k", Scheme),
+            ("a.example/k", Scheme),
+        ] {
+            assert_eq!(AgentUrl::parse_key_set(text), Err(expect), "{text}");
+        }
+        assert_eq!(AgentUrl::parse_key_set(&format!("https://a/{}", "k".repeat(512))), Err(TooLong));
+        assert_eq!(AgentUrl::parse("https://a.example/jwks.json"), Err(Path));
+    }
+
     proptest! {
+        #[test]
+        fn a_key_set_is_a_fixed_point(text in "https://[a-z.]{1,9}/[a-zA-Z0-9./%?#~-]{0,20}|\\PC*") {
+            if let Ok(url) = AgentUrl::parse_key_set(&text) {
+                let again = url.to_string();
+                match url.key_set() {
+                    Some(_) => prop_assert_eq!(AgentUrl::parse_key_set(&again), Ok(url)),
+                    None => prop_assert_eq!(AgentUrl::parse(&again), Ok(url)),
+                }
+            }
+        }
+
         #[test]
         fn the_normal_form_is_a_fixed_point(text in "https?://[a-zA-Z0-9.:\\[\\]/@-]{0,20}|\\PC*") {
             if let Ok(url) = AgentUrl::parse(&text) {

@@ -7,6 +7,8 @@ use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
 use super::signature::{LabelledSignature, Part};
 
+use super::agent_url::{AgentUrl, AgentUrlError};
+
 /// Why the agent that a signature names can't be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureAgentError {
@@ -25,16 +27,20 @@ pub enum SignatureAgentError {
     /// A type that this gateway does not fetch.
     #[error("agents of type `{0}` are not supported; use a key directory")]
     Type(String),
+    /// No agent can be named so.
+    #[error("`Signature-Agent`: {0}")]
+    Url(#[from] AgentUrlError),
 }
 
-/// The agent that this signature stands for, as text to be parsed as an agent URL: `https://signer.example.com`.
+/// The agent that this signature stands for: `https://signer.example.com`, or with `type=jwks_uri`
+/// `https://www.example.com/bot/jwks.json`.
 ///
 /// `value` is the field's value as it was received, lines joined. Only the member that the signature covers counts: another
 /// member of the field proves nothing.
 ///
 /// # Errors
-/// When no single agent is covered, or it is of a type other than `directory`.
-pub fn covered_agent(signature: &LabelledSignature, value: &str) -> Result<String, SignatureAgentError> {
+/// When no single agent is covered, or it is of a type other than `directory` and `jwks_uri`.
+pub fn covered_agent(signature: &LabelledSignature, value: &str) -> Result<AgentUrl, SignatureAgentError> {
     let mut covered = signature.field_components("signature-agent");
     let component = covered.next().ok_or(SignatureAgentError::NotCovered)?;
     if covered.next().is_some() {
@@ -46,10 +52,10 @@ pub fn covered_agent(signature: &LabelledSignature, value: &str) -> Result<Strin
     // The first byte tells the legacy string from a dictionary.
     if value.starts_with('"') {
         let item: Item = Parser::new(value).parse().map_err(|_| SignatureAgentError::Syntax)?;
-        return text_of(&item);
+        return agent_of(&item);
     }
     if is_bare_host(value) {
-        return Ok(format!("https://{value}"));
+        return Ok(AgentUrl::parse(&format!("https://{value}"))?);
     }
     let dictionary = dictionary(value)?;
     match dictionary.len() {
@@ -63,21 +69,22 @@ fn dictionary(value: &str) -> Result<Dictionary, SignatureAgentError> {
     Parser::new(value).parse().map_err(|_| SignatureAgentError::Syntax)
 }
 
-fn member(dictionary: &Dictionary, key: &str) -> Result<String, SignatureAgentError> {
+fn member(dictionary: &Dictionary, key: &str) -> Result<AgentUrl, SignatureAgentError> {
     match dictionary.get(key) {
-        Some(ListEntry::Item(item)) => text_of(item),
+        Some(ListEntry::Item(item)) => agent_of(item),
         _ => Err(SignatureAgentError::Member(key.to_owned())),
     }
 }
 
-fn text_of(item: &Item) -> Result<String, SignatureAgentError> {
-    match item.params.get("type") {
-        None => {}
-        Some(BareItem::Token(kind)) if kind.as_str() == "directory" => {}
+fn agent_of(item: &Item) -> Result<AgentUrl, SignatureAgentError> {
+    let text = item.bare_item.as_string().ok_or(SignatureAgentError::Syntax)?.as_str();
+    Ok(match item.params.get("type") {
+        None => AgentUrl::parse(text)?,
+        Some(BareItem::Token(kind)) if kind.as_str() == "directory" => AgentUrl::parse(text)?,
+        Some(BareItem::Token(kind)) if kind.as_str() == "jwks_uri" => AgentUrl::parse_key_set(text)?,
         Some(BareItem::Token(kind)) => return Err(SignatureAgentError::Type(kind.as_str().to_owned())),
         Some(_) => return Err(SignatureAgentError::Syntax),
-    }
-    item.bare_item.as_string().map(|s| s.as_str().to_owned()).ok_or(SignatureAgentError::Syntax)
+    })
 }
 
 fn is_bare_host(value: &str) -> bool {
@@ -100,7 +107,7 @@ mod tests {
 
     fn check(component: &str, value: &str, expect: Result<&str, SignatureAgentError>) {
         let found = covered_agent(&covering(component), value);
-        assert_eq!(found, expect.map(str::to_owned), "{component} over {value}");
+        assert_eq!(found.map(|agent| agent.to_string()), expect.map(str::to_owned), "{component} over {value}");
     }
 
     #[test]
@@ -115,7 +122,15 @@ mod tests {
         check(whole, "x=\"https://b.example\", y=\"https://a.example\"", Err(E::Ambiguous));
         check(keyed, "x=\"https://b.example\", sig1=\"https://a.example\"", Ok("https://a.example"));
         check(keyed, "sig1=\"https://a.example\";type=directory", Ok("https://a.example"));
-        check(keyed, "sig1=\"https://a.example/k\";type=jwks_uri", Err(E::Type("jwks_uri".into())));
+        check(keyed, "sig1=\"https://a.example/k\";type=jwks_uri", Ok("https://a.example/k"));
+        check(whole, "\"https://a.example/k\";type=jwks_uri", Ok("https://a.example/k"));
+        check(keyed, "sig1=\"https://a.example/k\"", Err(E::Url(AgentUrlError::Path)));
+        check(keyed, "sig1=\"https://a.example/k\";type=directory", Err(E::Url(AgentUrlError::Path)));
+        check(keyed, "sig1=\"https://a.example/k\";type=\"jwks_uri\"", Err(E::Syntax));
+        check(keyed, "sig1=\"https://a.example/k?x\";type=jwks_uri", Err(E::Url(AgentUrlError::Query)));
+        check(keyed, "sig1=\"https://a.example\";type=jwks_uri", Err(E::Url(AgentUrlError::KeySetPath)));
+        check(keyed, "sig1=\"https://a.example/k\";type=cimd", Err(E::Type("cimd".into())));
+        check(keyed, "sig1=https://a.example", Err(E::Syntax));
         check(keyed, "x=\"https://b.example\"", Err(E::Member("sig1".into())));
         check(keyed, "\"https://a.example\"", Err(E::Syntax));
         check(whole, "localhost", Err(E::Syntax));

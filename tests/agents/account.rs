@@ -11,10 +11,10 @@ use crate::support::client::get;
 use crate::support::gateway::tollgate;
 use crate::support::*;
 
-const PATH: &str = "/.well-known/tollgate/account";
+pub const PATH: &str = "/.well-known/tollgate/account";
 
 /// A signed look at `target`.
-fn look(agent: &Agent, gateway: &Gateway, target: &str) -> Signed {
+pub fn look(agent: &Agent, gateway: &Gateway, target: &str) -> Signed {
     agent.signed(&gateway.addr.to_string(), "GET", target, "").with(|r| {
         r.carrier = "X-Note";
         let query = target.contains('?').then_some("@query");
@@ -23,7 +23,7 @@ fn look(agent: &Agent, gateway: &Gateway, target: &str) -> Signed {
     })
 }
 
-fn seen(agent: &Agent, gateway: &Gateway, target: &str) -> Value {
+pub fn seen(agent: &Agent, gateway: &Gateway, target: &str) -> Value {
     let answer = exchange(gateway.addr, look(agent, gateway, target).head());
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()

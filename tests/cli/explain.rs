@@ -11,6 +11,11 @@ hosts = ["shop.example"]
 url = "http://127.0.0.1:8080"
 [origins.blog]
 url = "http://127.0.0.1:8081"
+[identity]
+allow = ["any"]
+[open_accounts]
+credit = "5 USD"
+total = "500 USD"
 [[accounts]]
 name = "a"
 agents = ["https://signer.example.com"]
@@ -54,6 +59,7 @@ fn a_route_is_named_with_its_price_and_why_it_is_that_one() {
         "`dear` (GET any host /articles/archive/*)",
         "0.05 USD by deferred",
         "people pass free",
+        "any other agent that identity.allow admits, up to 5.00 USD a month and 500.00 USD together",
         "https://signer.example.com (proven) pay 0.02 USD",
         "GPTBot (claimed) are refused",
         "more specific than `all`",
@@ -160,4 +166,16 @@ fn what_is_wrong_is_named() {
         assert_eq!(code, 2, "{text}");
         assert!(text.contains(part), "{part} is missing in {text}");
     }
+}
+
+#[test]
+fn a_check_says_who_may_open_an_account() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tollgate.toml"), ROUTES).unwrap();
+    let (code, out, err) = tollgate(dir.path(), &["check"]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("5.00 USD a month each, 500.00 USD together, 20 new a day: any\n"), "{out}");
+    let (_, out, _) = tollgate(dir.path(), &["check", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(found["summary"]["open_accounts"]["total"], "500.00 USD", "{out}");
 }

@@ -134,6 +134,7 @@ fn past(was: Was, facilitator: &Facilitator) -> Past {
     if was != Was::Nothing {
         let agent: Arc<str> = format!("eip155:84532:{}", wallet.address.to_string().to_lowercase()).into();
         let request = ClaimRequest {
+            within: None,
             key,
             paid_at_ms: then_ms,
             account: "wallets".into(),

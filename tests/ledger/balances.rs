@@ -134,6 +134,10 @@ fn a_reference_is_one_transfer() {
         (order("a\nb", 1, Way::In), TopUpError::Reference),
         (order(&"r".repeat(201), 1, Way::In), TopUpError::Reference),
         (TopUp { reason: "a\nb".into(), ..order("x", 1, Way::In) }, TopUpError::Reason),
+        (
+            TopUp { account: "open:a.example".into(), ..order("x", 1, Way::In) },
+            TopUpError::Opened("open:a.example".into()),
+        ),
         (order("x", 0, Way::In), TopUpError::Amount),
         (order("x", i64::MAX / 2, Way::In), TopUpError::Amount),
     ] {

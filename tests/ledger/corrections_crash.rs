@@ -59,7 +59,7 @@ impl Faults for At {
 }
 
 /// Each posting that there is, with what must stand before it.
-const CASES: [&str; 8] = ["void", "sent", "done", "failed", "open", "upheld", "rejected", "lapsed"];
+const CASES: [&str; 9] = ["void", "sent", "done", "failed", "open", "contested", "upheld", "rejected", "lapsed"];
 
 /// The capture that a case is about: of «token», which is owed, or of «credit».
 fn number(ledger: &Ledger, case: &str) -> i64 {
@@ -74,14 +74,18 @@ fn what(case: &str) -> What {
         "sent" => refund(None),
         "done" => refund(Some(State::Done)),
         "failed" => refund(Some(State::Failed)),
-        "open" => What::Dispute,
+        "open" | "contested" => What::Dispute,
         "upheld" => What::Uphold,
         _ => What::Reject,
     }
 }
 
 fn correct(store: &LedgerStore, n: i64, case: &str) -> Option<Result<Corrected, CorrectError>> {
-    let order = Order { n, what: what(case), reason: "because".to_owned(), by: By::Operator };
+    let by = match case {
+        "contested" => By::Agent(crate::view::signed("acme", "https://signer.example.com", "signed once")),
+        _ => By::Operator,
+    };
+    let order = Order { n, what: what(case), reason: "because".to_owned(), by };
     wait(store.correct(vec![order])).ok().map(|mut results| results.remove(0))
 }
 
@@ -125,7 +129,7 @@ fn check(ledger: &Ledger, case: &str, stands: bool) {
         "sent" => (3, "AND status = 1"),
         "done" => (3, "AND status = 2"),
         "failed" => (3, "AND status = 3"),
-        "open" => (8, "AND status = 1"),
+        "open" | "contested" => (8, "AND status = 1"),
         "upheld" => (8, "AND status = 2"),
         "rejected" => (8, "AND status = 3"),
         _ => (10, ""),
@@ -142,7 +146,7 @@ fn again(ledger: &Ledger, case: &str, stood: bool) {
     let said = correct(ledger.store(), number(ledger, case), case).unwrap();
     match (case, stood) {
         (_, false) => assert!(!said.unwrap().was),
-        ("sent" | "done" | "failed", true) => assert!(said.unwrap().was),
+        ("sent" | "done" | "failed" | "contested", true) => assert!(said.unwrap().was),
         ("void", true) => assert!(matches!(said, Err(CorrectError::Voided { .. }))),
         ("open", true) => assert!(matches!(said, Err(CorrectError::Disputed { .. }))),
         (_, true) => assert!(matches!(said, Err(CorrectError::NotDisputed(_)))),

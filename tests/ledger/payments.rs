@@ -54,6 +54,7 @@ pub fn key(name: &str) -> PaymentKey {
 /// Of the account `acme`, with a limit of 1 USD in November.
 pub fn request(name: &str, amount: i64) -> ClaimRequest {
     ClaimRequest {
+        within: None,
         key: key(name),
         paid_at_ms: NOON,
         account: "acme".into(),

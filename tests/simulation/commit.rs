@@ -342,6 +342,7 @@ impl Model {
 /// What a later posting about a capture repeats.
 pub fn request_of(row: &EntryRow) -> ClaimRequest {
     ClaimRequest {
+        within: None,
         key: row.key.payment(),
         paid_at_ms: 0,
         account: row.account.clone(),

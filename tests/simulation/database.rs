@@ -14,6 +14,8 @@ use tollgate::ledger::{
 use tollgate::payment::key::PaymentKey;
 use tollgate::wire::amount::Asset;
 
+use tollgate::ledger::open_accounts::{PREFIX, TOTAL};
+
 use super::{
     bugs::Bug,
     stores::{Closed, change},
@@ -195,9 +197,12 @@ impl Database {
 
     pub fn add_use(&mut self, request: &ClaimRequest, change: i64) {
         let key = (request.account.clone(), request.asset.clone(), request.period);
-        let used = self.used.entry(key.clone()).or_default();
-        self.undo.push(Undo::Use(key, *used));
-        *used += change;
+        let total = request.account.starts_with(PREFIX).then(|| (TOTAL.into(), request.asset.clone(), request.period));
+        for key in [key].into_iter().chain(total) {
+            let used = self.used.entry(key.clone()).or_default();
+            self.undo.push(Undo::Use(key, *used));
+            *used += change;
+        }
     }
 
     /// A claim ends without a capture.

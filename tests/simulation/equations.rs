@@ -23,7 +23,10 @@ use tollgate::{
     payment::key::PaymentKey,
 };
 
+use tollgate::ledger::open_accounts::{PREFIX, TOTAL};
+
 use super::{
+    payments::OPEN_LIMIT,
     stores::{Books, Closed, UseKey, Writer},
     world::{Admission, End, World},
 };
@@ -60,6 +63,19 @@ struct Sums {
     failed: i64,
     released: i64,
     given_back: i64,
+}
+
+impl Sums {
+    fn add(&mut self, other: &Sums) {
+        self.admitted += other.admitted;
+        self.live += other.live;
+        self.open += other.open;
+        self.captured += other.captured;
+        self.voided += other.voided;
+        self.failed += other.failed;
+        self.released += other.released;
+        self.given_back += other.given_back;
+    }
 }
 
 /// What the books say of one payment key.
@@ -160,6 +176,12 @@ impl World {
             unless(!rest || live.is_none(), 1, || format!("{key}: a claim of {} is left", first.account))?;
         }
         self.add_books(&mut sums);
+        // What all open accounts together use is what each of them does, at every moment.
+        let mut totals: BTreeMap<UseKey, Sums> = BTreeMap::new();
+        for ((_, asset, period), sum) in sums.iter().filter(|((account, ..), _)| account.starts_with(PREFIX)) {
+            totals.entry((TOTAL.to_owned(), asset.clone(), *period)).or_default().add(sum);
+        }
+        sums.extend(totals);
         self.used(&sums)
     }
 
@@ -216,6 +238,10 @@ impl World {
             let used = books.used.get(&key).copied().unwrap_or_default();
             let limit = admission.limit;
             unless((0..=limit).contains(&used), 3, || format!("{key:?}: {used} of {limit} are used"))?;
+            let total = (TOTAL.to_owned(), key.1, key.2);
+            let used = books.used.get(&total).copied().unwrap_or_default();
+            let is_within = !admission.account.starts_with(PREFIX) || (0..=OPEN_LIMIT).contains(&used);
+            unless(is_within, 3, || format!("{total:?}: {used} of {OPEN_LIMIT} are used"))?;
         }
         Ok(())
     }

@@ -9,6 +9,8 @@ use tollgate::{
     payment::key::PaymentKey,
 };
 
+use tollgate::ledger::open_accounts::TOTAL;
+
 use super::{
     answer::Answer,
     bugs::Bug,
@@ -405,6 +407,9 @@ impl World {
     fn admit(&mut self, request: &Request, claim: &Claim) -> usize {
         let asked = &claim.request;
         self.asked.insert((asked.account.to_string(), asked.asset.to_string(), asked.period));
+        if asked.within.is_some() {
+            self.asked.insert((TOTAL.to_owned(), asked.asset.to_string(), asked.period));
+        }
         self.admissions.push(Admission {
             payment: request.payment,
             key: request.key,

@@ -16,6 +16,8 @@ use tollgate::{
     payment::key::PaymentKey,
 };
 
+use tollgate::ledger::open_accounts::TOTAL;
+
 use super::{
     bugs::Bug,
     commit::Write,
@@ -129,10 +131,13 @@ impl Model {
             return Err(ClaimError::PayerUnresolved);
         }
         let key = (request.account.clone(), request.asset.clone(), request.period);
-        let used = self.db.used.get(&key).copied().unwrap_or_default();
-        if used + request.amount.get() > request.limit.get() {
-            let used = tollgate::wire::amount::Units::new(used).unwrap_or_default();
-            return Err(ClaimError::CreditExhausted { used, limit: request.limit });
+        let total = (TOTAL.into(), request.asset.clone(), request.period);
+        for (key, limit) in [(key, Some(request.limit)), (total, request.within)] {
+            let used = self.db.used.get(&key).copied().unwrap_or_default();
+            if let Some(limit) = limit.filter(|limit| used + request.amount.get() > limit.get()) {
+                let used = tollgate::wire::amount::Units::new(used).unwrap_or_default();
+                return Err(ClaimError::CreditExhausted { used, limit });
+            }
         }
         if self.db.bug != Some(Bug::ChecksThenCaptures) {
             self.db.add_use(&request, request.amount.get());

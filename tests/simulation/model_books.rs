@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use tollgate::ledger::open_accounts::{PREFIX, TOTAL};
+
 use super::{
     bugs::Bug,
     database::{EntryRow, State, WriterRow},
@@ -20,6 +22,7 @@ impl Model {
         for (key, row) in &db.claims {
             let (request, amount) = (&row.request, row.request.amount.get());
             let (account, asset) = (request.account.to_string(), request.asset.to_string());
+            let account_is_open = account.starts_with(PREFIX);
             match row.state {
                 State::Live => _ = live.insert(*key, amount),
                 State::Settling | State::Unknown => {
@@ -30,6 +33,9 @@ impl Model {
             if db.bug == Some(Bug::ChecksThenCaptures) {
                 let key = (request.account.to_string(), request.asset.to_string(), request.period);
                 *used.entry(key).or_default() += amount;
+                if account_is_open {
+                    *used.entry((TOTAL.to_owned(), request.asset.to_string(), request.period)).or_default() += amount;
+                }
             }
         }
         let writer = |(slot, row): (&i64, &WriterRow)| Writer {

@@ -13,11 +13,15 @@ use tollgate::{
     },
 };
 
+use tollgate::ledger::open_accounts::PREFIX;
+
 use super::bugs::Bug;
 
 const USDC: &str = "eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e";
 /// Account and asset, of all that can owe.
-const ACCOUNTS: [(&str, &str); 3] = [("acme", "USD"), ("beta", "EUR"), ("wallets", USDC)];
+/// What all open accounts together may owe.
+pub const OPEN_LIMIT: i64 = 120;
+const ACCOUNTS: [(&str, &str); 4] = [("acme", "USD"), ("open:a", "EUR"), ("wallets", USDC), ("open:b", "EUR")];
 /// How long an authorisation of a transfer may move money.
 const LIFE_MS: u64 = 120_000;
 
@@ -57,7 +61,8 @@ impl Payment {
     }
 
     fn account(&self) -> (&'static str, &'static str) {
-        ACCOUNTS[if self.is_exact() { 2 } else { self.number % 2 }]
+        // Two accounts of their own, of which each is short of credit, and so is what they have together.
+        ACCOUNTS[if self.is_exact() { 2 } else { [0, 1, 0, 3][self.number % 4] }]
     }
 
     /// When it can no longer move money.
@@ -95,7 +100,7 @@ impl Payment {
         let (account, asset) = self.account();
         let (period, limit) = match account {
             "acme" => (credit_period(CreditPeriod::Day, now_ms), 70),
-            "beta" => (credit_period(CreditPeriod::Month, now_ms), 150),
+            "open:a" | "open:b" => (credit_period(CreditPeriod::Month, now_ms), 90),
             _ => (0, tollgate::wire::amount::UNITS_MAX),
         };
         // Two wallets' payments are for one thing.
@@ -103,6 +108,7 @@ impl Payment {
             if self.number.is_multiple_of(2) { "GET https://shop.example/a" } else { "GET https://shop.example/b" };
         let purchase = Purchase { payer: "eip155:84532:0xaa".into(), what: what.into() };
         ClaimRequest {
+            within: account.starts_with(PREFIX).then(|| units(OPEN_LIMIT)),
             key,
             paid_at_ms: self.signed_ms,
             account: account.into(),

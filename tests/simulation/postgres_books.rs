@@ -80,14 +80,14 @@ pub fn read(database: &mut Database) -> Read {
             scheme: row.text(6),
             amount,
             change: change(key.kind(), key.number(), status == Some(State::Failed.code()), amount),
-            period: row.number(8) as i64,
+            period: row.number(8),
             ref_n: row.maybe(9),
         });
     }
     let mut live = std::collections::BTreeMap::new();
     for row in next() {
         let key = PaymentKey::from_bytes(&row.bytes(0)).unwrap();
-        let (period, amount) = (row.number(4) as i64, row.number(5));
+        let (period, amount) = (row.number(4), row.number(5));
         match row.text(1).as_str() {
             "r" => _ = live.insert(key, amount),
             _ => _ = books.open.insert(key, Open { account: row.text(2), asset: row.text(3), period, amount }),

@@ -117,6 +117,7 @@ impl SqliteStores {
 
     fn used(process: &Process, key: &UseKey) -> i64 {
         let request = ClaimRequest {
+            within: None,
             key: PaymentKey::from_signature(&[]),
             paid_at_ms: 0,
             account: key.0.as_str().into(),

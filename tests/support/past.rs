@@ -30,6 +30,7 @@ impl Past {
     fn request(&self, account: &str, asset: &str, units: i64) -> ClaimRequest {
         let name = format!("{account} {units} {}", self.clock.now_ms());
         ClaimRequest {
+            within: None,
             key: PaymentKey::from_signature(&[name.as_bytes()]),
             paid_at_ms: self.clock.now_ms(),
             account: account.into(),

@@ -200,6 +200,11 @@ fn letterhead(section: &Section<'_>, key: &str, lines: bool) -> Option<Option<St
 
 /// Names travel in a header field and stand in the books.
 fn is_account_name(name: &str, section: &Section<'_>) -> bool {
+    if name.starts_with("open:") {
+        let help = "take another name; `[open_accounts]` lets agents open accounts".to_owned();
+        section.complain("name", "names with `open:` are for accounts that agents open", Some(help));
+        return false;
+    }
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:@/".contains(&b));
     if !fits {

@@ -6,6 +6,7 @@ mod discovery;
 mod exact;
 mod listen;
 mod mcp;
+mod open_accounts;
 mod parts;
 mod passes;
 mod routes;
@@ -30,6 +31,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let facilitators = exact::facilitators(&root, base);
     let identity = accounts::identity(&root.section("identity"), base);
     let accounts = accounts::accounts(&root);
+    let open_accounts =
+        open_accounts::open_accounts(&root.section("open_accounts"), identity.as_ref(), accounts.as_deref());
     let operator = accounts::operator(&root.section("operator"));
     let ledger = parts::ledger(&root.section("ledger"), base);
     let signing = discovery::signing(&root.section("signing"), base);
@@ -39,7 +42,8 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let mut routes = routes::routes(&root, origins.as_deref());
     if let (Some(accounts), Some(routes)) = (&accounts, &mut routes) {
         agreed::fits(&root, routes, accounts);
-        routes::payable(&root, routes, accounts);
+        let open = open_accounts.flatten().map(|open| open_accounts::as_account(&open));
+        routes::payable(&root, routes, &accounts.iter().cloned().chain(open).collect::<Vec<_>>());
         routes::currencies(&root, routes, accounts);
     }
     if let (Some(deferred), Some(routes)) = (&deferred, &routes) {
@@ -71,6 +75,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
         facilitators: facilitators?,
         identity: identity?,
         accounts,
+        open_accounts: open_accounts?,
         routes,
         operator: operator?,
         signing: signing?,

@@ -41,7 +41,18 @@ fn parse(text: &str, complain: impl Fn(String, Option<String>)) -> Option<AgentU
     }
 }
 
-/// `any`, `https://*.example.com` or an agent's origin.
+fn key_set(text: &str, complain: impl Fn(String, Option<String>)) -> Option<AgentUrl> {
+    match AgentUrl::parse_key_set(text) {
+        Ok(url) => Some(url),
+        Err(error) => {
+            let shape = "expected an agent's origin such as `https://example.com`, or the URL of its key set";
+            complain(format!("{shape}, found `{}`: {error}", quote(text)), None);
+            None
+        }
+    }
+}
+
+/// `any`, `https://*.example.com`, an agent's origin or the URL of its key set.
 pub(super) fn pattern(section: &Section<'_>, path: &str, text: &str) -> Option<AgentPattern> {
     let complain = |message: String, help: Option<String>| section.layers.complain(path, message, help);
     if text == "any" {
@@ -55,6 +66,11 @@ pub(super) fn pattern(section: &Section<'_>, path: &str, text: &str) -> Option<A
                 Some(help.to_owned()),
             );
             return None;
+        }
+        // With a path it is a key set.
+        let start = text.find("://").map_or(0, |at| at + 3);
+        if text[start..].find('/').is_some_and(|at| start + at + 1 < text.len()) {
+            return key_set(text, complain).map(|url| AgentPattern::Exact(url.to_string()));
         }
         return parse(text, complain).map(|url| AgentPattern::Exact(url.to_string()));
     };

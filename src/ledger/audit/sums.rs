@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Audit, Place, Stop, finding, same};
+use crate::ledger::open_accounts::total_of;
 use crate::ledger::passes::is_of_pass;
 use crate::ledger::rollup::{RollupKey, Rollups, Sums};
 use crate::wire::amount::Asset;
@@ -72,6 +73,14 @@ impl Audit<'_> {
                 *used = used.saturating_add(claimed);
             }
         }
+        let mut totals: BTreeMap<(String, String, i64), i64> = BTreeMap::new();
+        for ((account, asset, period), used) in &expected {
+            if let Some(total) = total_of(account) {
+                let sum = totals.entry((total.to_owned(), asset.clone(), *period)).or_default();
+                *sum = sum.saturating_add(*used);
+            }
+        }
+        expected.extend(totals);
         let mut statement = connection.prepare("SELECT account, asset, period, used FROM account_use")?;
         let mut rows = statement.query(&[])?;
         while let Some(row) = rows.next()? {

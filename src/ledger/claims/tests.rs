@@ -7,6 +7,7 @@ use crate::wire::amount::Currency;
 fn request(key: &str, amount: i64, limit: i64) -> ClaimRequest {
     let units = |n| Units::new(n).unwrap();
     ClaimRequest {
+        within: None,
         key: PaymentKey::from_signature(&[key.as_bytes()]),
         paid_at_ms: 1000,
         account: "acme".into(),

@@ -8,6 +8,7 @@ use super::lease::{Lease, NOW_MS};
 use crate::{
     ledger::{
         entry::{Kind, PostingKey},
+        open_accounts::total_of,
         settlements,
         sql::{Begin, Session, SqlResult, Value, params},
         store::{ClaimError, ClaimRequest, Purchase, Released, Unavailable, Unresolved},
@@ -212,7 +213,8 @@ fn take_credit(
     undone: &mut Vec<[u8; 17]>,
 ) -> SqlResult<()> {
     let freed_keys = freed.iter().map(|(account, asset, period, _)| (account.as_str(), asset.as_str(), *period));
-    let keys: BTreeSet<UseKey<'_>> = freed_keys.chain(first.values().map(|at| use_key(requests[*at]))).collect();
+    let of_accounts: BTreeSet<UseKey<'_>> = freed_keys.chain(first.values().map(|at| use_key(requests[*at]))).collect();
+    let keys: BTreeSet<UseKey<'_>> = of_accounts.iter().copied().flat_map(counted).collect();
     if keys.is_empty() {
         return Ok(());
     }
@@ -220,7 +222,9 @@ fn take_credit(
     // What is stored, and what this transaction takes of it.
     let mut used: BTreeMap<UseKey<'_>, (i64, i64)> = keys.into_iter().map(|key| (key, (0, 0))).collect();
     for (account, asset, period, amount) in freed {
-        used.entry((account, asset, *period)).or_default().1 -= amount;
+        for key in counted((account, asset, *period)) {
+            used.entry(key).or_default().1 -= amount;
+        }
     }
     for ((account, asset, period), stored) in &stored {
         if let Some(entry) = used.get_mut(&(account.as_str(), asset.as_str(), *period)) {
@@ -232,18 +236,33 @@ fn take_credit(
     arrived.sort_by_key(|(_, at)| *at);
     for (key, at) in arrived {
         let request = requests[at];
-        let Some((stored, taken)) = used.get_mut(&use_key(request)) else { continue };
-        let now = stored.saturating_add(*taken);
-        if now.checked_add(request.amount.get()).is_none_or(|sum| sum > request.limit.get()) {
-            let used = Units::new(now.max(0)).unwrap_or(Units::MAX);
-            verdicts[at] = Some(Err(ClaimError::CreditExhausted { used, limit: request.limit }));
+        let over = |(key, limit): (UseKey<'_>, Units)| {
+            let (stored, taken) = used.get(&key)?;
+            let now = stored.saturating_add(*taken);
+            let is_over = now.checked_add(request.amount.get()).is_none_or(|sum| sum > limit.get());
+            is_over.then(|| ClaimError::CreditExhausted { used: Units::new(now.max(0)).unwrap_or(Units::MAX), limit })
+        };
+        let limits = counted(use_key(request)).zip([Some(request.limit), request.within]);
+        if let Some(error) = limits.filter_map(|(key, limit)| Some((key, limit?))).find_map(over) {
+            verdicts[at] = Some(Err(error));
             first.remove(&key);
             undone.push(key);
-        } else {
-            *taken += request.amount.get();
+            continue;
+        }
+        for key in counted(use_key(request)) {
+            used.entry(key).or_default().1 += request.amount.get();
         }
     }
-    change_use(session, used.into_iter().map(|(key, (_, taken))| (key, taken)))
+    // What all open accounts use follows from what each of them does.
+    change_use(
+        session,
+        used.into_iter().filter(|(key, _)| of_accounts.contains(key)).map(|(key, (_, taken))| (key, taken)),
+    )
+}
+
+/// Where a change counts: for the account, and for all open ones if it is one of them.
+fn counted<'a>(key: UseKey<'a>) -> impl Iterator<Item = UseKey<'a>> {
+    [key].into_iter().chain(total_of(key.0).map(|total| (total, key.1, key.2)))
 }
 
 fn use_key(request: &ClaimRequest) -> UseKey<'_> {
@@ -273,8 +292,10 @@ pub(in crate::ledger) fn change_use<'a>(
 ) -> SqlResult<()> {
     let mut sums: BTreeMap<UseKey<'_>, i64> = BTreeMap::new();
     for (key, change) in changes {
-        let sum = sums.entry(key).or_default();
-        *sum = sum.saturating_add(change);
+        for key in counted(key) {
+            let sum = sums.entry(key).or_default();
+            *sum = sum.saturating_add(change);
+        }
     }
     sums.retain(|_, sum| *sum != 0);
     if sums.is_empty() {

@@ -48,7 +48,7 @@ fn the_golden_payment_holds() {
     let (payload, candidate) = read();
     let (template, wire) = terms();
     assert_eq!(id_of(&payload), None);
-    assert_eq!((&*candidate.agent, candidate.created), ("https://signer.example.com", 1_700_000_000));
+    assert_eq!((&*candidate.agent.to_string(), candidate.created), ("https://signer.example.com", 1_700_000_000));
     let key = PublicKey::from_x("JrQLj5P_89iXES9-vFgrIy29clF9CC_oPPsw3c5D0bs").unwrap();
     assert!(key.verifies(candidate.base.as_bytes(), &candidate.signature));
     assert_eq!(pays(&payload, &wire), Ok(()));

@@ -21,6 +21,7 @@ mod page;
 
 pub use self::dispute::Disputes;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -51,7 +52,8 @@ const CONTEST: Cover = Cover { field: content_digest::FIELD, ..LOOK };
 
 /// Whether a request is for it.
 pub fn is_wanted(config: &Config, target: &Target) -> bool {
-    target.path() == PATH && !config.accounts.is_empty() && config.table.has_priced(target.host())
+    let has_accounts = !config.accounts.is_empty() || config.open_accounts.is_some();
+    target.path() == PATH && has_accounts && config.table.has_priced(target.host())
 }
 
 /// Serves it.
@@ -104,7 +106,7 @@ pub async fn serve(
 struct Who<'s> {
     candidate: Candidate,
     key: Arc<AgentKey>,
-    account: &'s Account,
+    account: Cow<'s, Account>,
 }
 
 async fn signer<'s>(asker: Asker<'s>, view: &RequestView<'_>, cover: &Cover) -> Result<Who<'s>, Refusal> {
@@ -142,11 +144,11 @@ fn told(core: &Core, refusal: Refusal, cover: &Cover) -> Refused {
 async fn look(core: &Core, who: &Who<'_>, target: &Target) -> Result<String, Refusal> {
     let asked = page::Asked::parse(target.query().unwrap_or(""))?;
     let now_ms = core.shared.clock.now_ms();
-    let view = core.shared.views.ask(page::question(who.account, &who.key.record.agent, asked, now_ms));
+    let view = core.shared.views.ask(page::question(&who.account, &who.key.record.agent, asked, now_ms));
     let late = || Refusal::from(Reason::LedgerUnavailable).retry_after(5);
     let view = core.thread.ticker.timeout(PATIENCE, Box::pin(view)).await.map_err(|_| late())?;
     let view = view.map_err(|unavailable| Refusal { detail: unavailable.0.to_string(), ..late() })?;
-    Ok(page::to_json(who.account, &who.key.record.agent, &view, now_ms).to_string())
+    Ok(page::to_json(&who.account, &who.key.record.agent, &view, now_ms).to_string())
 }
 
 fn answer(body: String) -> Response<AnswerBody> {

@@ -29,6 +29,7 @@ impl Exchange {
             amount: fund.amount,
             asset: fund.asset.clone(),
             limit: fund.limit,
+            within: fund.within,
             period: fund.period,
             purchase: purchase.clone(),
             payer: payer.clone(),

@@ -1,10 +1,12 @@
 //! The gate of a priced route: no payment → an offer; a payment → the checks, cheap and local first; then a permit.
 
 mod exact;
+mod open;
 mod passes;
 pub mod rules;
 mod signed;
 
+pub use self::open::Opened;
 pub(super) use self::signed::credit_period;
 
 use std::net::IpAddr;

@@ -3,14 +3,13 @@
 use http::header::HeaderMap;
 
 use super::Visit;
-use super::rules::{COVER, claimed_agents};
+use super::rules::{COVER, claimed_urls};
 use super::signed::{Bought, ONE, Proven};
 use crate::ledger::store::Held;
 use crate::payment::pass::{Grant, Scope};
 use crate::payment::permit::{Credit, Fund, Permit};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::signed;
-use crate::wire::agent_url::AgentUrl;
 use crate::wire::amount::{Asset, Units};
 
 impl Visit<'_> {
@@ -21,9 +20,7 @@ impl Visit<'_> {
     /// [`Reason::RateLimited`], or the books can't be asked.
     pub async fn repeats(&self, headers: &HeaderMap) -> Result<Option<Permit>, Refusal> {
         let shared = &*self.core.shared;
-        let is_known =
-            |agent: &String| AgentUrl::parse(agent).is_ok_and(|agent| shared.accounts.find(&agent).is_some());
-        if !claimed_agents(headers).iter().any(is_known) {
+        if !claimed_urls(headers).iter().any(|agent| self.asker().account(agent).is_ok()) {
             return Ok(None);
         }
         let now_ms = shared.clock.now_ms();
@@ -31,7 +28,7 @@ impl Visit<'_> {
         let Ok(candidates) = signed::candidates(&self.view(headers), &COVER, &shared.rules, now_ms) else {
             return Ok(None);
         };
-        let proven = match self.prove(candidates, now_ms).await {
+        let proven = match self.prove_known(candidates, now_ms).await {
             Ok(proven) => proven,
             Err(refusal) if refusal.reason == Reason::RateLimited => return Err(refusal),
             Err(refusal) => {
@@ -81,6 +78,7 @@ impl Visit<'_> {
             asset: Asset::Requests,
             amount: ONE,
             limit: pass.requests.unwrap_or(Units::MAX),
+            within: None,
             period: pass.n,
             ends: Some(pass.ends_ms / 1000),
         });

@@ -69,11 +69,14 @@ fn needs_agents(route: &Route) -> bool {
 }
 
 /// The agents that the signatures of a request name; nothing of it is proven.
-pub(super) fn claimed_agents(headers: &HeaderMap) -> Vec<String> {
+pub(super) fn claimed_urls(headers: &HeaderMap) -> Vec<AgentUrl> {
     let Ok(Some(named)) = field(headers, &HeaderName::from_static("signature-agent")) else { return Vec::new() };
     let signatures = LabelledSignature::parse_all(headers, true).unwrap_or_default();
-    let agents = signatures.iter().filter_map(|signature| covered_agent(signature, &named).ok());
-    agents.filter_map(|agent| Some(AgentUrl::parse(&agent).ok()?.to_string())).collect()
+    signatures.iter().filter_map(|signature| covered_agent(signature, &named).ok()).collect()
+}
+
+fn claimed_agents(headers: &HeaderMap) -> Vec<String> {
+    claimed_urls(headers).iter().map(ToString::to_string).collect()
 }
 
 impl Visit<'_> {
@@ -99,7 +102,7 @@ impl Visit<'_> {
         };
         let mut refused = None;
         for candidate in candidates {
-            let Ok(agent) = AgentUrl::parse(&candidate.agent) else { continue };
+            let agent = candidate.agent.clone();
             if !is_free(&agent.to_string()) {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Payments that an account owes: a message signature proves who commits to them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -34,7 +35,8 @@ pub(super) const ONE: Units = match Units::new(1) {
 pub(super) struct Proven<'s> {
     pub(super) candidate: Candidate,
     pub(super) key: Arc<AgentKey>,
-    pub(super) account: &'s Account,
+    /// Owned where no configuration has it: an open one.
+    pub(super) account: Cow<'s, Account>,
 }
 
 /// What is bought.
@@ -163,7 +165,7 @@ impl Visit<'_> {
 
     /// The permit of a payment that the account will owe.
     async fn on_credit(&self, proven: Proven<'_>, bought: Bought, now_ms: u64) -> Result<Permit, Refusal> {
-        let account = proven.account;
+        let account = &proven.account;
         let currency = bought.currency;
         if currency != account.credit.currency {
             let detail = format!("this account owes {}, the payment is in {currency}", account.credit.currency);
@@ -192,18 +194,23 @@ impl Visit<'_> {
             }
         };
         let period = credit_period(account.period);
-        let in_period = |asset, amount, limit| Fund {
+        let within = match (&account, &self.core.shared.config.open_accounts) {
+            (Cow::Owned(_), Some(open)) => Some(open.total.units),
+            _ => None,
+        };
+        let in_period = |asset, amount, limit, within| Fund {
             asset,
             amount,
             limit,
+            within,
             period: day::credit_period(period, now_ms),
             ends: Some(day::credit_period_end_s(period, now_ms)),
         };
         let fund = if account.prepaid {
             let asset = Asset::Prepaid(Prepaid::of(currency));
-            Fund { asset, amount, limit: Units::ZERO, period: day::BALANCE, ends: None }
+            Fund { asset, amount, limit: Units::ZERO, within: None, period: day::BALANCE, ends: None }
         } else {
-            in_period(currency.into(), amount, account.limit())
+            in_period(currency.into(), amount, account.limit(), within)
         };
         // What costs nothing takes nothing of it.
         let allowance = account.allowance(&self.core.shared.config.routes[self.route].name);
@@ -214,7 +221,7 @@ impl Visit<'_> {
             account: account.name.clone(),
             granted_ms: now_ms,
             fund,
-            instead: allowance.map(|limit| in_period(Asset::Requests, ONE, limit)).into_iter().collect(),
+            instead: allowance.map(|limit| in_period(Asset::Requests, ONE, limit, None)).into_iter().collect(),
             grant: None,
             list_amount: list,
             agent: record.agent.clone(),
@@ -232,8 +239,18 @@ impl Visit<'_> {
         }
     }
 
-    /// Tries the signatures; the first that verifies wins, and it alone says who pays.
+    /// Tries the signatures; the first that verifies wins, and it alone says who pays. An agent that nobody has registered opens an
+    /// account by it, if it may.
     pub(super) async fn prove(&self, candidates: Vec<Candidate>, now_ms: u64) -> Result<Proven<'_>, Refusal> {
+        let proven = self.prove_known(candidates, now_ms).await?;
+        if let Cow::Owned(open) = &proven.account {
+            self.admit(&open.name).await?;
+        }
+        Ok(proven)
+    }
+
+    /// The same for what costs nothing: no account is opened for it.
+    pub(super) async fn prove_known(&self, candidates: Vec<Candidate>, now_ms: u64) -> Result<Proven<'_>, Refusal> {
         let mut refusal = None;
         for candidate in candidates {
             match self.prove_one(&candidate, now_ms).await {
@@ -248,11 +265,15 @@ impl Visit<'_> {
         Err(refusal.unwrap_or_else(|| Reason::InvalidSignature.into()))
     }
 
-    async fn prove_one(&self, candidate: &Candidate, now_ms: u64) -> Result<(Arc<AgentKey>, &Account), Refusal> {
+    async fn prove_one(
+        &self,
+        candidate: &Candidate,
+        now_ms: u64,
+    ) -> Result<(Arc<AgentKey>, Cow<'_, Account>), Refusal> {
         let invalid = |detail: String| Refusal::new(Reason::InvalidSignature, detail);
         // Before any origin call: what the books can't hold can't be sold.
         limits::fits(self.method.as_str(), &self.booked(), &candidate.base).map_err(invalid)?;
-        let agent = AgentUrl::parse(&candidate.agent).map_err(|e| invalid(format!("`Signature-Agent`: {e}")))?;
+        let agent = candidate.agent.clone();
         // Before any fetch: only agents that may owe make us connect anywhere.
         let account = self.asker().account(&agent)?;
         if account.blocked {
@@ -271,15 +292,12 @@ impl<'s> Asker<'s> {
         &self,
         candidates: Vec<Candidate>,
         now_ms: u64,
-    ) -> Result<(Candidate, Arc<AgentKey>, &'s Account), Refusal> {
+    ) -> Result<(Candidate, Arc<AgentKey>, Cow<'s, Account>), Refusal> {
         let mut refusal = None;
         for candidate in candidates {
-            let known = match AgentUrl::parse(&candidate.agent) {
-                Ok(agent) => self.account(&agent).map(|account| (agent, account)),
-                Err(e) => Err(Refusal::new(Reason::InvalidSignature, format!("`Signature-Agent`: {e}"))),
-            };
-            let key = match known {
-                Ok((agent, account)) => self.key_of(&candidate, agent, now_ms).await.map(|key| (key, account)),
+            let agent = candidate.agent.clone();
+            let key = match self.account(&agent) {
+                Ok(account) => self.key_of(&candidate, agent, now_ms).await.map(|key| (key, account)),
                 Err(refusal) => Err(refusal),
             };
             match key {
@@ -313,11 +331,11 @@ impl<'s> Asker<'s> {
         }
     }
 
-    /// The account that an agent belongs to.
-    fn account(&self, agent: &AgentUrl) -> Result<&'s Account, Refusal> {
-        let unknown = || Refusal::from(Reason::SignatureAgentUnknown);
-        let index = self.shared.accounts.find(agent).ok_or_else(unknown)?;
-        self.shared.config.accounts.get(index).ok_or_else(unknown)
+    /// The account that an agent belongs to: one of the configuration before one of its own.
+    pub(super) fn account(&self, agent: &AgentUrl) -> Result<Cow<'s, Account>, Refusal> {
+        let known = self.shared.accounts.find(agent).and_then(|index| self.shared.config.accounts.get(index));
+        let open = || self.open_account(agent).map(Cow::Owned);
+        known.map(Cow::Borrowed).or_else(open).ok_or_else(|| Reason::SignatureAgentUnknown.into())
     }
 }
 

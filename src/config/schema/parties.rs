@@ -1,4 +1,4 @@
-//! `[[accounts]]` and `[operator]`: who buys and who sells.
+//! Keys of `[[accounts]]`, `[open_accounts]` and `[operator]`: who buys and who sells.
 
 use super::{Key, Kind, count, key, optional, required};
 
@@ -19,7 +19,8 @@ pub(super) const ACCOUNT: &[Key] = &[
         "agents",
         Kind::Texts(&[]),
         "[\"https://signer.example.com\"]",
-        "Its agents, also as \"https://*.example.com\" or \"any\"; the most specific account wins.",
+        "Its agents, also as \"https://*.example.com\" or \"any\"; the most specific account wins. The URL of a key set, \
+         \"https://www.example.com/bot/jwks.json\", is an agent of its own, which only its own name stands for.",
     ),
     Key {
         instead: Some("prepaid"),
@@ -55,6 +56,21 @@ pub(super) const ACCOUNT: &[Key] = &[
     key("prices", Kind::List(PRICES), "What was agreed with it, for a licence: other prices of single routes."),
     key("blocked", Kind::Flag(false), "Refuse its agents at once."),
     optional("address", "\"Example Inc.\\n2 Side St\\nLondon\"", "For its statements, lines apart by \\n."),
+];
+
+pub(super) const OPEN_ACCOUNTS: &[Key] = &[
+    optional("credit", "\"5 USD\"", "The most that each of them may owe in a period."),
+    optional(
+        "total",
+        "\"500 USD\"",
+        "The most that all of them together may owe in a period, whatever gateways share the books.",
+    ),
+    key(
+        "period",
+        Kind::Choice { of: &["day", "month"], default: "month" },
+        "How often credit and total start anew, at midnight UTC.",
+    ),
+    count("new_per_day", 20, 1, 1_000_000, "Accounts that are opened in a day, UTC; each gateway counts by itself."),
 ];
 
 pub(super) const OPERATOR: &[Key] = &[
