@@ -54,8 +54,14 @@ impl AgentRule {
 
 /// What an agent that proved who it is gets, by the rule that names it most closely.
 pub fn of_agent<'r>(rules: &'r [AgentRule], agent: &str) -> Option<&'r AgentRule> {
+    // Whoever may write a file on a host does not speak for it: a pattern only keeps a key set out.
+    let is_key_set = agent.splitn(4, '/').nth(3).is_some();
     let named = rules.iter().filter_map(|rule| match &rule.who {
-        Who::Agent(pattern) => Some((pattern.closeness(agent)?, rule)),
+        Who::Agent(pattern) => {
+            let by_name = matches!(pattern, AgentPattern::Exact(_));
+            let counts = !is_key_set || by_name || rule.then == Then::Block;
+            Some((pattern.closeness(agent).filter(|_| counts)?, rule))
+        }
         _ => None,
     });
     named.max_by_key(|(closeness, _)| *closeness).map(|(_, rule)| rule)
@@ -81,8 +87,11 @@ mod tests {
         check("https://example.com", Some(Then::Block));
         check("http://c.example.com", None);
         // Of a key set its host counts, not how its path ends.
-        check("https://c.example.com/keys", Some(Then::Allow));
-        check("https://a.example.com/keys", Some(Then::Allow));
+        check("https://c.b.example.com/keys", Some(Then::Block));
+        // And a pattern lets none in.
+        check("https://c.example.com/keys", Some(Then::Block));
+        assert_eq!(of_agent(&rules[1..3], "https://c.example.com/keys"), None);
+        assert_eq!(of_agent(&rules[1..3], "https://a.example.com/keys"), None);
         check("https://elsewhere.example/x.b.example.com", Some(Then::Block));
         assert_eq!(of_agent(&rules[1..], "https://elsewhere.example/a.example.com"), None);
         assert_eq!(of_agent(&rules[1..], "https://elsewhere.example"), None);

@@ -17,7 +17,7 @@ use super::{
     faults::Faults,
     file::{self, Head},
     observation, observed, outcomes,
-    passes::Granted,
+    passes::{self, Granted},
     poster::Poster,
     postgres::{
         fence::{Fence, Pass},
@@ -353,6 +353,9 @@ fn fill<'a>(transaction: &Session, from: Fill<'_, 'a>) -> Result<Filled<'a>, Bat
             continue;
         }
         let (account, counts) = (&capture.account, from.voids.counts(capture.n));
+        if counts && passes::is_with_pass(transaction, capture.n).map_err(sort)? {
+            continue;
+        }
         let posted = pending.entry(account.clone()).or_default();
         if counts && !from.voids.has_left(transaction, book_day, account, *posted).map_err(sort)? {
             capped.push(account.clone());

@@ -12,6 +12,7 @@ use super::{
     file::{self, Book, Head, OpenError},
     location::Location,
     outcomes,
+    passes::FIRST_N,
     postgres::{lease::Lease, schema},
     rows,
     sql::{Begin, Row, Session, SqlError, SqlResult, params},
@@ -247,13 +248,20 @@ impl Books {
         Ok(told)
     }
 
-    /// What each account used in each period.
-    pub(super) fn account_use(&self) -> SqlResult<Vec<(UseKey, i64)>> {
-        let rows = self.connection.all("SELECT account, asset, period, used FROM account_use", &[], |row| {
+    /// What each account used in each period; of passes, of which there may be many, of these alone.
+    pub(super) fn account_use(&self, passes: &[UseKey]) -> SqlResult<Vec<(UseKey, i64)>> {
+        let select = "SELECT account, asset, period, used FROM account_use WHERE period < ?1";
+        let rows = self.connection.all(select, params![FIRST_N], |row| {
             Ok((Asset::parse(row.get(1)?), row.get::<Arc<str>>(0)?, row.get(2)?, row.get(3)?))
         })?;
         let keyed = |(asset, account, period, used): (Option<Asset>, _, _, _)| Some(((account, asset?, period), used));
-        Ok(rows.into_iter().filter_map(keyed).collect())
+        let mut found: Vec<(UseKey, i64)> = rows.into_iter().filter_map(keyed).collect();
+        let one = "SELECT used FROM account_use WHERE account = ?1 AND asset = ?2 AND period = ?3";
+        for key in passes {
+            let used = self.connection.first(one, params![&*key.0, key.1.as_str(), key.2], |row| row.get(0))?;
+            found.push((key.clone(), used.unwrap_or_default()));
+        }
+        Ok(found)
     }
 
     /// Makes offer templates durable.

@@ -251,9 +251,15 @@ fn carry_out<'e>(
         (entry.evidence, entry.evidence_digest) = (Some(&evidence[..]), Some(&digest[..]));
         let n = entry.n;
         if post.insert(&entry)?.is_none() {
-            // Ordered twice in one breath.
-            let by = turns::find(post.connection(), capture, step.kind).map_err(sort)?.unwrap_or_default();
-            return Ok(Err(CorrectError::Voided { n: capture_n, by }));
+            // Ordered twice in one breath, or by another gateway at this moment.
+            let by = post.find(&entry.key).map_err(sort)?.unwrap_or_default();
+            return Ok(Err(match step.kind {
+                Kind::Void => CorrectError::Voided { n: capture_n, by },
+                Kind::Dispute => CorrectError::Disputed { n: capture_n, by },
+                _ => CorrectError::Refused(format!(
+                    "entry {by} was posted at the same moment; look at it, and order again"
+                )),
+            }));
         }
         if step.kind == Kind::Void {
             void_n = Some(n);
@@ -301,7 +307,12 @@ impl Writer {
                 ticket.fill(Ok(orders.iter().map(|_| Err(CorrectError::Refused(what.clone()))).collect()));
                 Ok(())
             }
-            Err(BatchError::Disk(what) | BatchError::Conflict(what)) => {
+            // Certain not to have taken place, and nothing is wrong with the books.
+            Err(BatchError::Conflict(what)) => {
+                ticket.fill(Err(Unavailable(what.into())));
+                Ok(())
+            }
+            Err(BatchError::Disk(what)) => {
                 self.doubt = Some((*self.books.head(), self.books.attempted()));
                 Err(failed(self, &what))
             }

@@ -110,7 +110,9 @@ impl Credit {
         if self.elsewhere {
             return;
         }
-        self.lock().entry(key.clone()).or_insert(Use { stored, claimed: 0 });
+        let mut table = self.lock();
+        table.entry(key.clone()).or_insert(Use { stored, claimed: 0 });
+        // Under the lock of the table, or a sweep in between would drop what nobody looks up again.
         self.passes.lock().unwrap_or_else(PoisonError::into_inner).insert(key.2, ends_ms);
     }
 
@@ -119,15 +121,18 @@ impl Credit {
         self.lock().get(key).map_or(Units::ZERO, |now| units(now.stored.saturating_add(now.claimed)))
     }
 
-    /// Sets what is stored to what the ledger says; claims stay. Passes that nobody has asked for are left where they are.
+    /// Sets what is stored to what the ledger says; claims stay. Passes are not among the rows, unless they were asked for here.
     pub(super) fn load(&self, rows: Vec<(UseKey, i64)>) {
         let mut table = self.lock();
         table.values_mut().for_each(|now| now.stored = 0);
         for (key, stored) in rows {
-            if !is_of_pass(key.2) || table.contains_key(&key) {
-                table.entry(key).or_default().stored = stored;
-            }
+            table.entry(key).or_default().stored = stored;
         }
+    }
+
+    /// The passes that were asked for.
+    pub(super) fn passes(&self) -> Vec<UseKey> {
+        self.lock().keys().filter(|key| is_of_pass(key.2)).cloned().collect()
     }
 
     /// Drops periods before these, `(day, month)`, and passes that were over before this time, that nothing claims any more.
@@ -147,8 +152,9 @@ impl Credit {
         for key in counted(key) {
             if let Entry::Occupied(mut occupied) = table.entry(key) {
                 change(occupied.get_mut());
-                // What is known of a pass is not looked up again.
-                if *occupied.get() == Use::default() && !is_of_pass(occupied.key().2) {
+                // What is known of a pass is not looked up again, and an empty balance is still one.
+                let stays = is_of_pass(occupied.key().2) || occupied.key().2 == day::BALANCE;
+                if *occupied.get() == Use::default() && !stays {
                     occupied.remove();
                 }
             }

@@ -47,7 +47,7 @@ const CLOSE_WAIT: Duration = Duration::from_secs(10);
 /// The ledger, a file or a database. Owns the map of live and captured payments; its writer thread owns the connection.
 pub struct LedgerStore {
     pub(super) shared: Arc<Shared>,
-    pub(super) passes: Arc<Views>,
+    pub(super) lookups: Arc<Views>,
     path: PathBuf,
     ended: Arc<(Mutex<bool>, Condvar)>,
 }
@@ -110,8 +110,9 @@ impl LedgerStore {
             }
         };
         let shared = Arc::new(Shared::new(&options, claims, desk));
-        let passes = Views::new(options.place.clone(), options.clock.clone());
-        let store = Arc::new(LedgerStore { shared: shared.clone(), passes, path: path.clone(), ended: Arc::default() });
+        let lookups = Views::lookups(options.place.clone(), options.clock.clone());
+        let store =
+            Arc::new(LedgerStore { shared: shared.clone(), lookups, path: path.clone(), ended: Arc::default() });
         // Without capacity: what is sent was received, or the sender is told that nobody waits any longer.
         let (first, told) = mpsc::sync_channel(0);
         let opening = Opening { options, faults, shared };

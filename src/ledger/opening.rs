@@ -156,7 +156,7 @@ fn load(shared: &Shared, books: &Books) -> SqlResult<()> {
         }
     })?;
     let oldest = shared.oldest_periods();
-    let mut used = books.account_use()?;
+    let mut used = books.account_use(&[])?;
     used.retain(|((_, _, period), _)| !is_before(*period, oldest));
     shared.claims.credit.load(used);
     for unresolved in settlements::open_settlements(&books.connection)? {

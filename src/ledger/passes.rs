@@ -11,11 +11,14 @@
 //! | repeated: claimed | as any claim | the request is free again |
 //! | repeated: captured, one of the asset `requests` in the period that is the number of the entry that bought the pass | the row | the request counts, and is had once more as any capture without outcome |
 //!
+//! Who buys at once what he has no pass for yet has several, and may use them all. A purchase with a pass is not reversed by the
+//! gateway itself, whatever became of its answer: its agent has that again by the pass. The operator's void ends the pass.
+//!
 //! A repeat is a payment of one request: its signature buys once, of two for the last one only one is served, on whatever gateway,
 //! and a void gives it back. So nothing of a pass is kept but its posting and the row of `account_use` that counts it.
 //!
 //! The posting's key is `kind 11 ‖ kind 7 ‖ scope 12 ‖ which 4`: all passes of an agent for one thing lie together in the index of
-//! keys, the latest last. Its amount is how many requests it has, 0 for any number, its period for how many seconds it is good, and
+//! keys, the latest last; `which` is the second in which it was posted, or the number behind the last. Its amount is how many requests it has, 0 for any number, its period for how many seconds it is good, and
 //! `ref_n` the capture, which is the entry before it.
 
 use std::{collections::HashMap, sync::Arc};
@@ -37,7 +40,7 @@ use crate::{
 };
 
 /// Numbers of entries begin here; no credit period is so large.
-const FIRST_N: i64 = 1 << 48;
+pub(super) const FIRST_N: i64 = 1 << 48;
 
 /// Whether a period is the number of an entry that bought a pass.
 pub fn is_of_pass(period: i64) -> bool {
@@ -73,40 +76,53 @@ pub struct Held {
     pub at_ms: u64,
 }
 
+/// Most passes of one scope that are looked at, the latest, and most that are found: who buys at once may have some.
+const LOOKED_AT: i64 = 64;
+const FOUND_MAX: usize = 8;
+
 impl LedgerReader {
-    /// The latest pass of a scope, unless its time is over or its purchase was voided.
+    /// The passes of a scope that are good, the latest first.
     ///
     /// # Errors
     /// [`ReadError::Sql`].
-    pub fn held(&self, asked: &Held) -> Result<Option<Pass>, ReadError> {
+    pub fn held(&self, asked: &Held) -> Result<Vec<Pass>, ReadError> {
         Ok(held(&self.connection, asked)?)
     }
 }
 
-fn held(session: &Session, asked: &Held) -> SqlResult<Option<Pass>> {
+/// Those whose time is not over, whose requests are not used up, and whose purchase was not voided.
+fn held(session: &Session, asked: &Held) -> SqlResult<Vec<Pass>> {
     let (first, last) = (key(asked.scope, 0), key(asked.scope, u32::MAX));
-    let latest =
-        "SELECT at_ms, amount, period, ref_n FROM entries WHERE key >= ?1 AND key <= ?2 ORDER BY key DESC LIMIT 1";
-    let found = session.first(latest, params![first.as_bytes(), last.as_bytes()], |row| {
-        Ok((row.get::<i64>(0)?, row.get::<i64>(1)?, row.get::<i64>(2)?, row.get::<Option<i64>>(3)?))
+    let latest = "SELECT p.at_ms, p.amount, p.period, p.ref_n, c.key, u.used FROM entries p \
+                  JOIN entries c ON c.n = p.ref_n LEFT JOIN account_use u \
+                  ON u.account = p.account AND u.asset = p.asset AND u.period = p.ref_n \
+                  WHERE p.key >= ?1 AND p.key <= ?2 ORDER BY p.key DESC LIMIT ?3";
+    let latest = session.all(latest, params![first.as_bytes(), last.as_bytes(), LOOKED_AT], |row| {
+        let (at_ms, seconds): (i64, i64) = (row.get(0)?, row.get(2)?);
+        let ends_ms = at_ms.unsigned_abs().saturating_add(seconds.unsigned_abs().saturating_mul(1000));
+        let requests = Units::new(row.get(1)?).filter(|count| *count > Units::ZERO);
+        let used = row.get::<Option<i64>>(5)?.unwrap_or_default();
+        Ok((PostingKey::from_bytes(row.get(4)?), Pass { n: row.get(3)?, ends_ms, requests, used }))
     })?;
-    let Some((at_ms, requests, seconds, Some(n))) = found else { return Ok(None) };
-    let ends_ms = at_ms.unsigned_abs().saturating_add(seconds.unsigned_abs().saturating_mul(1000));
-    if asked.at_ms >= ends_ms {
-        return Ok(None);
+    let mut good = Vec::new();
+    for (capture, pass) in latest {
+        let is_left = pass.requests.is_none_or(|requests| pass.used < requests.get()) && asked.at_ms < pass.ends_ms;
+        let Some(capture) = capture.filter(|_| is_left) else { continue };
+        let void = PostingKey::new(Kind::Void, &capture.payment(), 0);
+        if session.first("SELECT 1 FROM entries WHERE key = ?1", params![void.as_bytes()], |_| Ok(()))?.is_none() {
+            good.push(pass);
+        }
+        if good.len() >= FOUND_MAX {
+            break;
+        }
     }
-    let capture = "SELECT key FROM entries WHERE n = ?1";
-    let Some(Some(key)) = session.first(capture, params![n], |row| Ok(PostingKey::from_bytes(row.get(0)?)))? else {
-        return Ok(None);
-    };
-    let void = PostingKey::new(Kind::Void, &key.payment(), 0);
-    if session.first("SELECT 1 FROM entries WHERE key = ?1", params![void.as_bytes()], |_| Ok(()))?.is_some() {
-        return Ok(None);
-    }
-    let used = "SELECT used FROM account_use WHERE account = ?1 AND asset = ?2 AND period = ?3";
-    let used = session.first(used, params![&*asked.account, Asset::Requests.as_str(), n], |row| row.get(0))?;
-    let (requests, used) = (Units::new(requests).filter(|count| *count > Units::ZERO), used.unwrap_or_default());
-    Ok(Some(Pass { n, ends_ms, requests, used }))
+    Ok(good)
+}
+
+/// Whether a capture has bought a pass: its agent has it again by that, whatever became of its answer.
+pub(super) fn is_with_pass(session: &Session, capture_n: i64) -> SqlResult<bool> {
+    let after = "SELECT 1 FROM entries WHERE n = ?1 AND kind = 11 AND ref_n = ?2";
+    Ok(session.first(after, params![capture_n + 1, capture_n], |_| Ok(()))?.is_some())
 }
 
 /// The entries that bought passes that are good at a time, Unix ms: their rows must stay.
@@ -137,10 +153,12 @@ impl Granted {
         stamp: Stamp,
     ) -> Result<(), BatchError> {
         let Some(Grant { scope, good }) = posting.grant else { return Ok(()) };
-        let which = match self.0.get(&scope) {
+        let behind = match self.0.get(&scope) {
             Some(last) => last.saturating_add(1),
             None => next(post.connection(), scope).map_err(sort)?,
         };
+        // Behind those, too, that an archive may have taken.
+        let which = behind.max(u32::try_from(stamp.at_ms / 1000).unwrap_or(u32::MAX));
         self.0.insert(scope, which);
         let entry = Entry {
             n: post.next_n(),
@@ -187,7 +205,7 @@ fn next(session: &Session, scope: Scope) -> SqlResult<u32> {
 }
 
 /// What a lookup resolves to.
-pub type HeldResult = Result<Option<Pass>, Unavailable>;
+pub type HeldResult = Result<Vec<Pass>, Unavailable>;
 
 #[cfg(test)]
 mod tests {

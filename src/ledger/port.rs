@@ -141,15 +141,19 @@ impl Store for LedgerStore {
 
     fn held(&self, held: Held) -> StoreFuture<HeldResult> {
         let (shared, account) = (self.shared.clone(), held.account.clone());
-        let asked = self.passes.read(move |reader| reader.held(&held));
+        let asked = self.lookups.read(move |reader| reader.held(&held));
         Box::pin(async move {
-            let pass = asked.await?;
-            if let Some(pass) = &pass {
-                let key = (account, Asset::Requests, pass.n);
+            let passes = asked.await?;
+            for pass in &passes {
+                let key = (account.clone(), Asset::Requests, pass.n);
                 shared.claims.credit.know(&key, pass.used, pass.ends_ms);
             }
-            Ok(pass)
+            Ok(passes)
         })
+    }
+
+    fn has_used(&self, account: Arc<str>) -> StoreFuture<Result<bool, Unavailable>> {
+        Box::pin(self.lookups.read(move |reader| reader.has_used(&account)))
     }
 
     fn owe(&self, key: PaymentKey, receipt: Receipt) {

@@ -72,7 +72,10 @@ impl Writer {
                 }
                 desk.held().set(lease, asked_ms);
             }
-            _ => self.shared.claims.credit.load(self.books.account_use().map_err(failed)?),
+            _ => {
+                let credit = &self.shared.claims.credit;
+                credit.load(self.books.account_use(&credit.passes()).map_err(failed)?);
+            }
         }
         if self.books.slot != slot {
             tracing::warn!(before = slot, now = self.books.slot, "another gateway had this one's slot in the ledger");

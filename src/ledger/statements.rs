@@ -31,7 +31,7 @@ use crate::wire::amount::Asset;
 const PAID_AT_ONCE: &str = "settled on chain when it was bought";
 /// The same of what was paid in beforehand, and of requests without charge.
 const PAID_BEFORE: &str = "taken from the account's balance";
-const NOT_CHARGED: &str = "within the account's allowance";
+const NOT_CHARGED: &str = "given by an allowance or a pass";
 
 /// Why a statement of this is paid from the start, where it is; `at_once` if all of it moved when it was bought.
 pub(super) fn why_paid(asset: &str, at_once: bool) -> Option<&'static str> {

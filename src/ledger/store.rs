@@ -90,8 +90,11 @@ pub trait Store: Outcomes {
     /// Takes an unresolved payment in hand, to end it; `None` when it is not unresolved, or somebody else has it.
     fn adopt(&self, key: PaymentKey) -> StoreFuture<Option<Settling>>;
 
-    /// The pass of an agent, if it has one that is good.
+    /// The passes of an agent that are good, the latest first.
     fn held(&self, held: Held) -> StoreFuture<HeldResult>;
+
+    /// Whether the books know this account.
+    fn has_used(&self, account: Arc<str>) -> StoreFuture<Result<bool, Unavailable>>;
 
     /// The capture of a payment, from the books.
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>>;

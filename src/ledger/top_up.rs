@@ -36,7 +36,7 @@ use super::{
     sql::{Begin, Session, SqlResult, params},
     store::Unavailable,
     witnessed,
-    writer::{Broken, Writer, caught},
+    writer::{Broken, Writer, retried},
 };
 use crate::{
     payment::key::PaymentKey,
@@ -330,9 +330,17 @@ impl Writer {
         }
         let now = (shared.clock.now_ms(), shared.clock.wall_ms());
         let at_disk = shared.at_disk();
-        let done = caught(|| self.books.top_up(top_up, now));
+        let done = retried(|| self.books.top_up(top_up, now));
         drop(at_disk);
         let posted = matches!(&done, Ok(Ok(done)) if !done.was);
+        if done.is_err() {
+            // The books are closed before what was taken is free again: the transfer may be in them.
+            let told = self.tell(done, ticket, TopUpError::Refused, TopUpError::Unavailable);
+            if takes {
+                credit.settle(&key, amount, Units::ZERO);
+            }
+            return told;
+        }
         if takes {
             credit.settle(&key, amount, if posted { amount } else { Units::ZERO });
         } else if posted {

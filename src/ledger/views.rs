@@ -1,6 +1,7 @@
-//! The thread that reads the books for agents, beside the writer: one question at a time, on a connection of its own.
+//! Threads that read the books beside the writer, each one question at a time, on a connection of its own: `views` for what agents are
+//! shown, which may take its time, and `lookups` for what a payment waits for.
 //!
-//! It begins with the first question. What waits is bounded, and a question whose time is over is not looked at any more; whoever
+//! Each begins with its first question. What waits is bounded, and a question whose time is over is not looked at any more; whoever
 //! asks is told that the books can't be read now, whatever failed.
 
 use std::{
@@ -22,11 +23,13 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// Questions that may wait.
-const QUESTIONS_MAX: usize = 32;
+/// Views that may wait.
+pub const VIEWS_MAX: usize = 32;
+/// Look-ups that may wait: each is a few searches by key.
+pub const LOOKUPS_MAX: usize = 4096;
 /// How long whoever asks waits.
 pub const PATIENCE: Duration = Duration::from_secs(3);
-/// What agents are told, whatever failed.
+/// What those who ask are told, whatever failed.
 const UNREADABLE: &str = "the books can't be read now";
 /// The connection is given up when nobody has asked for so long.
 const IDLE: Duration = Duration::from_secs(60);
@@ -35,10 +38,12 @@ const IDLE: Duration = Duration::from_secs(60);
 /// reads.
 type Job = Box<dyn FnOnce(Result<&LedgerReader, &'static str>) -> bool + Send>;
 
-/// The way to the thread.
+/// The way to such a thread.
 pub struct Views {
     location: Location,
     clock: Clock,
+    name: &'static str,
+    most: usize,
     thread: Mutex<Option<SyncSender<Asked>>>,
 }
 
@@ -67,9 +72,14 @@ impl<T> Drop for Answer<T> {
 }
 
 impl Views {
-    /// Of this ledger; nothing is opened before somebody asks.
+    /// For what agents are shown of this ledger; nothing is opened before somebody asks.
     pub fn new(location: Location, clock: Clock) -> Arc<Views> {
-        Arc::new(Views { location, clock, thread: Mutex::default() })
+        Arc::new(Views { location, clock, name: "views", most: VIEWS_MAX, thread: Mutex::default() })
+    }
+
+    /// For what a payment waits for.
+    pub fn lookups(location: Location, clock: Clock) -> Arc<Views> {
+        Arc::new(Views { location, clock, name: "lookups", most: LOOKUPS_MAX, thread: Mutex::default() })
     }
 
     /// What an agent is shown.
@@ -80,7 +90,8 @@ impl Views {
         self.read(move |reader| reader.view(&question))
     }
 
-    /// Reads; the future resolves within [`PATIENCE`] or a little later, and may be dropped.
+    /// Reads. What waits longer than [`PATIENCE`] is not read any more; whoever asks holds the clock himself against a disk or a
+    /// server that hangs, and may drop the future.
     ///
     /// # Errors
     /// The books can't be read, or too many ask.
@@ -110,20 +121,20 @@ impl Views {
             Some(sender) => match sender.try_send(asked) {
                 Ok(()) => return,
                 Err(TrySendError::Full(asked)) => {
-                    (asked.job)(Err("too many ask for their accounts"));
+                    (asked.job)(Err("too many ask the books"));
                     return;
                 }
                 Err(TrySendError::Disconnected(asked)) => asked,
             },
             None => asked,
         };
-        let (sender, questions) = mpsc::sync_channel(QUESTIONS_MAX);
+        let (sender, questions) = mpsc::sync_channel(self.most);
         // There is room: it is new.
         _ = sender.try_send(asked);
         let (location, clock) = (self.location.clone(), self.clock.clone());
         let run = move || run(&location, &clock, &questions);
         // Without a thread the question is dropped with its channel, which answers it.
-        *thread = thread::Builder::new().name("views".to_owned()).spawn(run).ok().map(|_| sender);
+        *thread = thread::Builder::new().name(self.name.to_owned()).spawn(run).ok().map(|_| sender);
     }
 }
 
@@ -166,6 +177,6 @@ fn look(location: &Location, reader: &mut Option<LedgerReader>, job: Job) -> boo
 }
 
 fn unreadable(error: &impl fmt::Display) -> Unavailable {
-    tracing::warn!(%error, "the books can't be read for an agent");
+    tracing::warn!(%error, "the books can't be read beside the writer");
     Unavailable(UNREADABLE.into())
 }

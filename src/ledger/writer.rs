@@ -28,6 +28,8 @@ use crate::wire::amount::Units;
 
 /// The first and the longest wait before a failed file is tried again.
 pub(super) const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often credit that nobody asks for any more is dropped on a gateway that is never idle.
+const SWEEP_MS: u64 = 60_000;
 /// A batch that other writers were in the way of is tried so often.
 const TRIES: usize = 8;
 
@@ -55,6 +57,8 @@ pub(super) struct Writer {
     /// Where the chain stood before the batch in doubt, and where it stands if that was written.
     pub(super) doubt: Option<(Head, Option<Head>)>,
     next_shard: usize,
+    /// When credit was swept last, process time in ms.
+    swept_ms: u64,
     /// Why offers of one gateway are refused by another, as the log has said.
     pub(super) peers: Option<String>,
     /// What the other gateways were told of the keys that seal offers.
@@ -82,6 +86,7 @@ impl Writer {
             unsure,
             doubt,
             next_shard,
+            swept_ms: 0,
             peers: None,
             published: None,
             looked: Instant::now(),
@@ -260,6 +265,11 @@ impl Writer {
         let raised = self.books.floor_ms() > claims.floor_ms();
         claims.raise_floor(self.books.floor_ms());
         drop(post);
+        let now_ms = self.shared.clock.now_ms();
+        if now_ms.saturating_sub(self.swept_ms) > SWEEP_MS {
+            self.swept_ms = now_ms;
+            claims.credit.sweep(self.shared.oldest_periods(), self.shared.passes_over_ms());
+        }
         if raised {
             (self.next_shard..self.next_shard + SWEEP).for_each(|shard| claims.sweep(shard));
             self.next_shard = (self.next_shard + SWEEP) % SHARDS;
@@ -335,14 +345,14 @@ impl Writer {
             Ask::Close(until, key, ticket) => {
                 let now_ms = self.shared.clock.now_ms();
                 let books = &mut self.books;
-                let closed = caught(|| books.close_days(until, now_ms, key.as_deref()));
+                let closed = retried(|| books.close_days(until, now_ms, key.as_deref()));
                 // The disk has answered, before anyone hears of it.
                 drop(at_disk);
                 return self.tell(closed, &ticket, CloseError::Refused, CloseError::Unavailable);
             }
             Ask::Mark(mark, ticket) => {
                 let now_ms = self.shared.clock.now_ms();
-                let marked = caught(|| self.books.mark(&mark, now_ms));
+                let marked = retried(|| self.books.mark(&mark, now_ms));
                 drop(at_disk);
                 return self.tell(marked, &ticket, MarkError::Refused, MarkError::Unavailable);
             }
@@ -357,7 +367,7 @@ impl Writer {
             }
             Ask::Correct(orders, ticket) => {
                 let (rules, times) = (shared.rules(), shared.times());
-                let done = caught(|| self.books.correct(&orders, rules, times));
+                let done = retried(|| self.books.correct(&orders, rules, times));
                 drop(at_disk);
                 return self.corrected(done, &orders, &ticket);
             }
@@ -404,8 +414,19 @@ impl Writer {
     }
 }
 
+/// Once more where other writers were in the way, which is certain not to have taken place.
+pub(super) fn retried<T>(mut write: impl FnMut() -> Result<T, BatchError>) -> Result<T, BatchError> {
+    for _ in 1..TRIES {
+        match caught(&mut write) {
+            Err(BatchError::Conflict(what)) => tracing::debug!(what, "an order is tried again"),
+            written => return written,
+        }
+    }
+    caught(write)
+}
+
 /// A panic over the file leaves the same doubt as a disk that fails.
-pub(super) fn caught<T>(write: impl FnOnce() -> Result<T, BatchError>) -> Result<T, BatchError> {
+fn caught<T>(write: impl FnOnce() -> Result<T, BatchError>) -> Result<T, BatchError> {
     panic::catch_unwind(AssertUnwindSafe(write))
         .unwrap_or_else(|_| Err(BatchError::Disk("the ledger's writer panicked".to_owned())))
 }

@@ -6,8 +6,10 @@ use sha2::{Digest, Sha256};
 
 use crate::wire::amount::Units;
 
-/// A pass by number of requests is good for so long at most: 366 days.
+/// The longest time of a pass: 366 days.
 pub const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+/// A pass by number of requests is good for so long at most: 92 days. Its day stays out of archives until it is over.
+pub const COUNTED: Duration = Duration::from_secs(92 * 86_400);
 /// Most requests of a pass.
 pub const REQUESTS_MAX: i64 = 1_000_000_000;
 
@@ -16,7 +18,7 @@ pub const REQUESTS_MAX: i64 = 1_000_000_000;
 pub enum Good {
     /// For a time, any number of requests.
     For(Duration),
-    /// For so many requests, and [`LONGEST`].
+    /// For so many requests, and [`COUNTED`].
     Times(Units),
 }
 
@@ -25,7 +27,7 @@ impl Good {
     pub fn seconds(self) -> u64 {
         match self {
             Good::For(time) => time.as_secs(),
-            Good::Times(_) => LONGEST.as_secs(),
+            Good::Times(_) => COUNTED.as_secs(),
         }
     }
 
@@ -151,7 +153,7 @@ mod tests {
             assert!(text.parse::<Good>().is_err(), "{text}");
         }
         let hundred = Good::Times(Units::new(100).unwrap());
-        assert_eq!((hundred.to_string().as_str(), hundred.seconds()), ("100 requests", 31_622_400));
+        assert_eq!((hundred.to_string().as_str(), hundred.seconds()), ("100 requests", 7_948_800));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tollgate::{
         store::{Claim, ClaimError, ClaimRequest, Released, Store},
         top_up::{TopUp, TopUpError, ToppedUp, Way},
     },
-    wire::amount::{Currency, Money, Prepaid},
+    wire::amount::{Asset, Currency, Money, Prepaid},
 };
 
 use crate::{
@@ -46,7 +46,7 @@ fn pay_back(ledger: &Ledger, reference: &str, amount: i64) -> Result<ToppedUp, T
 }
 
 fn prepaid(name: &str, amount: i64) -> ClaimRequest {
-    let asset = tollgate::wire::amount::Asset::Prepaid(Prepaid::of(usd(0).currency));
+    let asset = Asset::Prepaid(Prepaid::of(usd(0).currency));
     ClaimRequest { asset, limit: units(0), period: BALANCE, ..request(name, amount) }
 }
 
@@ -96,6 +96,22 @@ fn a_balance_is_spent_to_the_last_unit_and_no_further() {
         spent: 30_000,
     };
     assert_eq!(standing(&ledger), expected);
+    audited(&ledger);
+}
+
+/// Zero is a balance, too: what is given back then is not lost until the next start.
+#[test]
+fn a_void_gives_back_to_a_balance_that_is_empty() {
+    let ledger = Ledger::new();
+    pay_in(&ledger, "invoice 1", 10_000).unwrap();
+    let bought = ledger.capture(claim(&ledger, "a", 10_000).unwrap()).unwrap();
+    assert!(is_refused(claim(&ledger, "b", 1)));
+    void(&ledger, bought.n).unwrap();
+    ledger.capture(claim(&ledger, "b", 10_000).unwrap()).unwrap();
+    let bought = ledger.capture(claim(&ledger, "free", 0).unwrap()).unwrap();
+    void(&ledger, bought.n).unwrap();
+    assert!(is_refused(claim(&ledger, "c", 1)));
+    assert_eq!(pay_in(&ledger, "invoice 2", 5).unwrap().balance, 5);
     audited(&ledger);
 }
 
@@ -170,13 +186,19 @@ fn a_statement_of_a_balance_is_paid_from_the_start() {
     let ledger = Ledger::new();
     pay_in(&ledger, "in", 10_000).unwrap();
     ledger.capture(claim(&ledger, "a", 4_000).unwrap()).unwrap();
-    // What it buys on credit beside it is another statement.
+    // What it buys on credit beside it is another statement, and what its allowance gave a third.
     ledger.pay("b");
+    let free = ClaimRequest { asset: Asset::Requests, limit: units(2), ..request("c", 1) };
+    let free = wait(ledger.store().claim(free)).unwrap();
+    ledger.capture(free).unwrap();
     ledger.advance(DAY_MS);
     close(&ledger, TODAY + 1).unwrap();
     let stated: Vec<_> = statements(&ledger).into_iter().map(|s| (s.asset, s.total, s.state)).collect();
-    let expected =
-        [("USD".to_owned(), 10_000, StatementState::Closed), ("prepaid:USD".to_owned(), 4_000, StatementState::Paid)];
+    let expected = [
+        ("USD".to_owned(), 10_000, StatementState::Closed),
+        ("prepaid:USD".to_owned(), 4_000, StatementState::Paid),
+        ("requests".to_owned(), 1, StatementState::Paid),
+    ];
     assert_eq!(stated, expected);
     audited(&ledger);
 }

@@ -244,7 +244,11 @@ impl Store for Handle {
 
     fn held(&self, _: tollgate::ledger::store::Held) -> StoreFuture<tollgate::ledger::store::HeldResult> {
         // Its requests are payments like any other; who may make them is the gate's to say.
-        Box::pin(std::future::ready(Ok(None)))
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn has_used(&self, _: Arc<str>) -> StoreFuture<Result<bool, Unavailable>> {
+        Box::pin(std::future::ready(Ok(true)))
     }
 
     fn find(&self, key: PaymentKey) -> StoreFuture<Result<Option<Bought>, Unavailable>> {

@@ -7,7 +7,8 @@ use crate::{
     pricing::{Pattern, Table},
 };
 
-/// A digest of everything that decides what a request costs, whatever the order of routes in the file.
+/// A digest of what routes cost, and for whom, whatever their order in the file. What an account may owe, or has without charge, is no
+/// part of it: its entries say what they were taken from.
 pub(super) fn hash(
     routes: &[Route],
     origins: &[Origin],

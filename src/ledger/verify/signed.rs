@@ -176,7 +176,7 @@ fn amount(entry: &Entry<'_>, evidence: &Evidence, lines: &Lines<'_>, checks: &mu
         return checks.test(
             "amount",
             entry.amount == 1,
-            "one request of the account's allowance, no money",
+            "one request that an allowance or a pass gave, no money",
             "not one request",
         );
     }

@@ -144,11 +144,12 @@ fn told(core: &Core, refusal: Refusal, cover: &Cover) -> Refused {
 async fn look(core: &Core, who: &Who<'_>, target: &Target) -> Result<String, Refusal> {
     let asked = page::Asked::parse(target.query().unwrap_or(""))?;
     let now_ms = core.shared.clock.now_ms();
+    let most = asked.most();
     let view = core.shared.views.ask(page::question(&who.account, &who.key.record.agent, asked, now_ms));
     let late = || Refusal::from(Reason::LedgerUnavailable).retry_after(5);
     let view = core.thread.ticker.timeout(PATIENCE, Box::pin(view)).await.map_err(|_| late())?;
     let view = view.map_err(|unavailable| Refusal { detail: unavailable.0.to_string(), ..late() })?;
-    Ok(page::to_json(&who.account, &who.key.record.agent, &view, now_ms).to_string())
+    Ok(page::to_json(&who.account, &who.key.record.agent, (&view, most), now_ms).to_string())
 }
 
 fn answer(body: String) -> Response<AnswerBody> {

@@ -9,7 +9,7 @@
 //!              "state":"delivered","delivery":"complete","dispute":null}],
 //!  "statements":[{"number":1,"from":"2026-11-01","until":"2026-12-01","asset":"USD","gross":"0.01 USD",
 //!                 "corrections":"0.00 USD","total":"0.01 USD","state":"sent"}],
-//!  "next":"/.well-known/tollgate/account?before=1.55"}
+//!  "next":"/.well-known/tollgate/account?limit=50&before=1.55"}
 //! ```
 //!
 //! A balance that was paid in beforehand has no period: `{"asset":"prepaid:USD","left":"5.00 USD"}`.
@@ -44,6 +44,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// So many entries at most.
+    pub(super) fn most(&self) -> usize {
+        self.most
+    }
+
     pub(super) fn parse(query: &str) -> Result<Asked, Refusal> {
         let mut asked = Asked { before: None, most: PAGE };
         for part in query.split('&').filter(|part| !part.is_empty()) {
@@ -99,7 +104,7 @@ fn funds(account: &Account) -> Vec<Fund> {
     allowance.into_iter().chain([money]).collect()
 }
 
-pub(super) fn to_json(account: &Account, agent: &str, view: &View, now_ms: u64) -> Value {
+pub(super) fn to_json(account: &Account, agent: &str, (view, most): (&View, usize), now_ms: u64) -> Value {
     let period = credit_period(account.period);
     let second = |s: u64| Timestamp::from_second(s.cast_signed()).unwrap_or(Timestamp::MAX).to_string();
     let limits = funds(account).into_iter().zip(view.used.iter().copied().chain(std::iter::repeat(0)));
@@ -124,7 +129,7 @@ pub(super) fn to_json(account: &Account, agent: &str, view: &View, now_ms: u64) 
         "limits": limits,
         "entries": view.entries.iter().map(entry).collect::<Vec<_>>(),
         "statements": view.statements.iter().map(statement).collect::<Vec<_>>(),
-        "next": view.next.as_ref().map(|next| format!("{PATH}?before={next}")),
+        "next": view.next.as_ref().map(|next| format!("{PATH}?limit={most}&before={next}")),
     })
 }
 

@@ -48,7 +48,6 @@ use super::forward::{self, Outbound};
 use super::mcp::Call;
 use super::trace::Uncharged;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
-use crate::ledger::passes::is_of_pass;
 use crate::ledger::store::{CaptureError, Posting, Released};
 use crate::payment::crawl;
 use crate::payment::permit::{Credit, Fund, Means, Permit, Proof};
@@ -325,8 +324,8 @@ impl Exchange {
             target: self.target.clone(),
             evidence,
             key: key.cloned(),
-            // What a pass gives buys no other.
-            grant: permit.grant.filter(|_| !is_of_pass(self.fund().period)),
+            // What costs nothing buys none.
+            grant: permit.grant.filter(|_| self.without_charge.get().is_none()),
         }
     }
 }

@@ -77,8 +77,7 @@ impl Visit<'_> {
             return Ok(());
         };
         let unavailable = || Refusal::from(Reason::LedgerUnavailable).retry_after(5);
-        let name = account.to_string();
-        let known = Box::pin(shared.views.read(move |reader| reader.has_used(&name)));
+        let known = Box::pin(shared.store.has_used(account.clone()));
         let known = self.core.thread.ticker.timeout(PATIENCE, known).await.map_err(|_| unavailable())?;
         let is_new = !known.map_err(|_| unavailable())?;
         shared.opened.meet(account, is_new, open.new_per_day, shared.clock.now_ms())

@@ -5,7 +5,8 @@ use http::header::HeaderMap;
 use super::Visit;
 use super::rules::{COVER, claimed_urls};
 use super::signed::{Bought, ONE, Proven};
-use crate::ledger::store::Held;
+use crate::ledger::store::{Held, Unavailable};
+use crate::ledger::views::PATIENCE;
 use crate::payment::pass::{Grant, Scope};
 use crate::payment::permit::{Credit, Fund, Permit};
 use crate::payment::reason::{Reason, Refusal};
@@ -36,8 +37,8 @@ impl Visit<'_> {
                 return Ok(None);
             }
         };
-        let Some((fund, _)) = self.pass(&proven, now_ms).await? else { return Ok(None) };
-        let Some(fund) = fund else { return Ok(None) };
+        let Some((mut funds, _)) = self.pass(&proven, now_ms).await? else { return Ok(None) };
+        let Some(last) = funds.pop() else { return Ok(None) };
         let bought = Bought {
             amount: Units::ZERO,
             list: self.offer.price.units,
@@ -46,18 +47,14 @@ impl Visit<'_> {
             by: Credit::Pass,
         };
         let permit = self.permit(proven, bought, now_ms);
-        Ok(Some(Permit { fund, ..permit }))
+        Ok(Some(Permit { fund: last, instead: funds, ..permit }))
     }
 
-    /// What a pass of this agent for this request has, and the one that a purchase would buy; `None` where there are none.
+    /// What passes of this agent for this request have, and the one that a purchase would buy; `None` where there are none.
     ///
     /// # Errors
     /// The books can't be asked.
-    pub(super) async fn pass(
-        &self,
-        proven: &Proven<'_>,
-        now_ms: u64,
-    ) -> Result<Option<(Option<Fund>, Grant)>, Refusal> {
+    pub(super) async fn pass(&self, proven: &Proven<'_>, now_ms: u64) -> Result<Option<(Vec<Fund>, Grant)>, Refusal> {
         let shared = &*self.core.shared;
         let route = &shared.config.routes[self.route];
         let Some(terms) = &route.pass else { return Ok(None) };
@@ -69,12 +66,14 @@ impl Visit<'_> {
             let what = ["resource", resource.priced_method(), resource.authority, resource.path, resource.query];
             Scope::new(account, agent, &what)
         };
-        let held = shared.store.held(Held { account: account.clone(), scope, at_ms: now_ms }).await;
+        let held = Box::pin(shared.store.held(Held { account: account.clone(), scope, at_ms: now_ms }));
+        let late = || Unavailable("the books do not answer".into());
+        let held = self.core.thread.ticker.timeout(PATIENCE, held).await.unwrap_or_else(|_| Err(late()));
         let held = held.map_err(|why| {
             tracing::warn!(%why, "a pass could not be looked up");
             Refusal::from(Reason::LedgerUnavailable).retry_after(5)
         })?;
-        let fund = held.map(|pass| Fund {
+        let funds = held.into_iter().map(|pass| Fund {
             asset: Asset::Requests,
             amount: ONE,
             limit: pass.requests.unwrap_or(Units::MAX),
@@ -82,6 +81,6 @@ impl Visit<'_> {
             period: pass.n,
             ends: Some(pass.ends_ms / 1000),
         });
-        Ok(Some((fund, Grant { scope, good: terms.good })))
+        Ok(Some((funds.collect(), Grant { scope, good: terms.good })))
     }
 }

@@ -243,7 +243,10 @@ impl Visit<'_> {
     /// account by it, if it may.
     pub(super) async fn prove(&self, candidates: Vec<Candidate>, now_ms: u64) -> Result<Proven<'_>, Refusal> {
         let proven = self.prove_known(candidates, now_ms).await?;
-        if let Cow::Owned(open) = &proven.account {
+        // What is only observed uses nothing up.
+        if let Cow::Owned(open) = &proven.account
+            && !self.asker().observes
+        {
             self.admit(&open.name).await?;
         }
         Ok(proven)
