@@ -129,6 +129,32 @@ fn only_so_many_are_new_in_a_day_and_whoever_bought_before_is_not() {
     gateway.stop();
 }
 
+/// Else twenty strangers who sign for a page that is free for all would keep buyers out for a day.
+#[test]
+fn what_is_only_observed_opens_no_account() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let (a, b) = (Agent::start(), Agent::start());
+    let observed = "[[routes]]\npath = \"/seen/*\"\nprice = \"0.01 USD\"\naccept = [\"crawl\"]\nmode = \"observe\"\n";
+    let open = "credit = \"1 USD\"\ntotal = \"9 USD\"\nnew_per_day = 1\n";
+    let gateway = Gateway::start(&toml(&origin, &agent, &[&a, &b], &format!("{open}{observed}")));
+    let bid = a.signed_in("Crawler-Exact-Price", gateway.addr, "/seen/page", "USD 0.01");
+    assert_eq!(exchange(gateway.addr, bid.head()).status, 200);
+    // Until the verdict is in the books.
+    let start = std::time::Instant::now();
+    loop {
+        let (_, out, _) = tollgate(gateway.dir.path(), &["ledger", "observed", "--json", "-c", "tollgate.toml"]);
+        if let Some(line) = out.lines().next() {
+            let row: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(row["paid"], 1, "{row}");
+            break;
+        }
+        assert!(start.elapsed().as_secs() < 30);
+    }
+    assert_eq!(b.buy(gateway.addr, "/paid/page").status, 200);
+    assert_eq!(a.buy(gateway.addr, "/paid/page").status, 429);
+    gateway.stop();
+}
+
 #[test]
 fn many_at_once_open_no_more_than_the_total() {
     let (origin, agent) = (Origin::start(), Agent::start());
