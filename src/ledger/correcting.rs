@@ -109,10 +109,11 @@ impl Books {
             };
             done.results.push(result);
         }
-        post.finish().map_err(sort)?;
+        // In the order in which all take their locks: claims, then what accounts use.
         if self.lease.is_some() {
-            follow_claims(&transaction, &plans).map_err(sort)?;
+            follow_claims(post.connection(), &plans).map_err(sort)?;
         }
+        post.finish().map_err(sort)?;
         if EntryNumber::from_n(n_before).seq == head.seq {
             return Ok(done);
         }

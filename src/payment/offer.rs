@@ -11,9 +11,10 @@
 //! | JSON body | signing agents | `deferred` as the proposal has it, `extras`; where nothing else is offered, or the client shows that it signs |
 //! | text body | people | the price, where only crawlers can pay |
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http::HeaderValue;
 use serde_json::{Value, json};
 
 use super::batch::{self, BatchTerms};
@@ -24,7 +25,7 @@ use super::gateway_key::GatewayKey;
 use super::identifier::{self, Mode};
 use super::offer_receipt::{self, Offered};
 use super::pieces::{Filling, Hole, Holes, Pieces};
-use super::signed::Cover;
+use super::signed::{Cover, Rules};
 use super::terms::{PUBLIC, Template, Term};
 use super::token::{OfferId, Token};
 use super::upto;
@@ -120,6 +121,8 @@ pub struct PreparedOffer {
     listed: Vec<(usize, Value)>,
     /// Whether `rich_field` has room for signatures.
     signed: bool,
+    /// `Accept-Signature`, once somebody was offered it.
+    asked: OnceLock<Option<HeaderValue>>,
 }
 
 impl PreparedOffer {
@@ -185,6 +188,7 @@ impl PreparedOffer {
             rich_field: (!new.is_empty() && is_rich).then(|| holes.cut(&rich)),
             listed: new.into_iter().map(|(i, entry)| (i, without_id(entry))).collect(),
             signed: forms.signed,
+            asked: OnceLock::new(),
             entries,
         }
     }
@@ -250,13 +254,19 @@ impl PreparedOffer {
     }
 
     /// What a signature must cover that pays in the first way that is signed; `None` where none is.
-    pub fn cover(&self) -> Option<Cover> {
+    fn cover(&self) -> Option<Cover> {
         let of_entry = |entry: &Entry| match entry.way {
             Way::Deferred(_) => Some(deferred::COVER),
             Way::Batch(_) => Some(batch::COVER),
             Way::Exact(_) | Way::Upto(_) | Way::Crawl => None,
         };
         self.entries.iter().find_map(of_entry).or_else(|| self.crawl.is_some().then_some(crawl::COVER))
+    }
+
+    /// The value of `Accept-Signature`, where the offer is paid with a signature. The rules are those of its configuration.
+    pub fn asked(&self, rules: &Rules) -> Option<HeaderValue> {
+        let asked = || HeaderValue::try_from(self.cover()?.asked(rules)).ok();
+        self.asked.get_or_init(asked).clone()
     }
 
     /// Whether the body depends on what the client shows.

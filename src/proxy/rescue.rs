@@ -43,7 +43,7 @@ pub struct Extra {
     /// `PAYMENT-REQUIRED`.
     pub offer_field: Option<String>,
     /// `Accept-Signature`: what a signature that pays must cover.
-    pub asked_signature: Option<String>,
+    pub asked_signature: Option<HeaderValue>,
     /// `Allow`, for 405.
     pub allow: Option<String>,
     /// Where an unknown agent registers.
@@ -128,7 +128,6 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
     headers.insert(REASON_FIELD, HeaderValue::from_static(reason.code()));
     let texts = [
         (PAYMENT_REQUIRED, extra.offer_field),
-        (ACCEPT_SIGNATURE, extra.asked_signature),
         (header::ALLOW, extra.allow),
         (RECEIPT, extra.receipt),
         (HeaderName::from_static(crawl::PRICE_FIELD), extra.crawler_price),
@@ -138,6 +137,9 @@ pub fn response(refused: Refused) -> Response<AnswerBody> {
         if let Some(value) = text.and_then(|t| HeaderValue::try_from(t).ok()) {
             headers.insert(name, value);
         }
+    }
+    if let Some(value) = extra.asked_signature {
+        headers.insert(ACCEPT_SIGNATURE, value);
     }
     if let Some((version, value)) = extra.payment_response
         && let Ok(value) = HeaderValue::try_from(value)

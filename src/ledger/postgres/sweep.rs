@@ -105,14 +105,15 @@ pub(super) fn sweep(session: &Session) -> SqlResult<u64> {
             freed.push(held);
         }
     }
+    touched += transaction.execute(
+        "DELETE FROM claims WHERE key IN (SELECT key FROM claims \
+         WHERE paid_at_ms < (SELECT replay_floor_ms FROM book) AND state IN ('c', 'f', 'b') ORDER BY key LIMIT ?1 FOR UPDATE SKIP LOCKED)",
+        params![ROWS * 5],
+    )?;
+    // Behind all rows of claims, as everywhere.
     let freed =
         freed.iter().map(|(account, asset, period, amount)| (account.as_str(), asset.as_str(), *period, *amount));
     give_back(&transaction, freed)?;
-    touched += transaction.execute(
-        "DELETE FROM claims WHERE key IN (SELECT key FROM claims \
-         WHERE paid_at_ms < (SELECT replay_floor_ms FROM book) AND state IN ('c', 'f', 'b') LIMIT ?1)",
-        params![ROWS * 5],
-    )?;
     transaction.commit()?;
     Ok(touched)
 }

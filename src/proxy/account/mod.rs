@@ -132,7 +132,7 @@ fn told(core: &Core, refusal: Refusal, cover: &Cover) -> Refused {
     use Reason::{InvalidSignature, SignatureAgentUnknown, SignatureExpired, SignatureRequired};
     match refusal.reason {
         SignatureRequired | InvalidSignature | SignatureExpired => {
-            extra.asked_signature = Some(cover.asked(&shared.rules))
+            extra.asked_signature = HeaderValue::try_from(cover.asked(&shared.rules)).ok();
         }
         SignatureAgentUnknown => extra.registration_url = shared.config.deferred.registration_url.clone(),
         _ => {}

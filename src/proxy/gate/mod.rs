@@ -214,7 +214,7 @@ impl Visit<'_> {
                     return Refused { refusal, extra: Box::new(extra) };
                 }
                 extra.offer_body = Some(self.offer.body(&filling, self.signs));
-                extra.asked_signature = self.offer.cover().map(|cover| cover.asked(&shared.rules));
+                extra.asked_signature = self.offer.asked(&shared.rules);
                 extra.kind = if self.offer.is_text() { Kind::Text } else { Kind::Json };
                 if self.is_browser && reason == Reason::PaymentRequired {
                     extra.kind = Kind::Html;
