@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::config::{
     self, Access, Account, AgentRule, Allowance, Charge, Config, ForwardedFields, Options, Period, Route, Scheme, Then,
 };
-use crate::payment::pass::PassTerms;
+use crate::payment::pass::RoutePass;
 use crate::payment::token::Token;
 use crate::server::files;
 use crate::telemetry::access::{Format, Sink};
@@ -119,7 +119,7 @@ fn summary(path: &Path, config: &Config) -> String {
         let who = if route.charge == Charge::Agents { ", agents only" } else { "" };
         let to = if route.origin == 0 { String::new() } else { format!(" → {origin}") };
         let observed = if route.observes() { ", ONLY OBSERVED: free for everybody" } else { "" };
-        let pass = route.pass.as_ref().map_or_else(String::new, |pass| format!(", pass for {}", pass_text(pass)));
+        let pass = route.pass.map_or_else(String::new, |pass| format!(", {}", pass_text(&pass)));
         line("route", format!("{methods} {place}  {price}{}{pass}{who}{observed}{to}", accepts(config, route)));
         for rule in &route.agents {
             line("", format!("{}: {}", rule.name(), then(rule)));
@@ -189,7 +189,7 @@ fn summary_json(config: &Config) -> Value {
                 "accept": accepts_json(config, route),
                 "agents": route.agents.iter().map(|rule| json!({ "who": rule.name(), "then": then(rule) })).collect::<Vec<_>>(),
                 "mode": route.price.map(|_| if route.observes() { "observe" } else { "enforce" }),
-                "pass": route.pass.as_ref().map(|pass| json!({
+                "pass": route.pass.and_then(|pass| pass.offers).map(|pass| json!({
                     "seconds": pass.good.seconds(),
                     "requests": pass.good.requests().map(Units::get),
                     "for": if pass.whole_route { "route" } else { "resource" },
@@ -259,9 +259,10 @@ fn may_have(account: &Account) -> String {
     text
 }
 
-/// `24h of the same resource`, `100 requests of this route`
-pub(super) fn pass_text(pass: &PassTerms) -> String {
-    format!("{} of {}", pass.good, if pass.whole_route { "this route" } else { "the same resource" })
+/// `pass for 24h of the same resource`, `pass for 100 requests of this route`
+pub(super) fn pass_text(pass: &RoutePass) -> String {
+    let Some(pass) = pass.offers else { return "no pass any more, those that were sold are good".to_owned() };
+    format!("pass for {} of {}", pass.good, if pass.whole_route { "this route" } else { "the same resource" })
 }
 
 /// `0.005 USD`, `free`

@@ -7,6 +7,7 @@ use http::{Request, Uri};
 use super::check::{accepts, pass_text, price_text};
 use crate::config::{Charge, Config, Period, Route, Then, Who};
 use crate::pricing::{Found, RouteSpec, Site, Table};
+use crate::proxy::account;
 use crate::proxy::target::Target;
 use crate::wire::amount::Money;
 
@@ -29,6 +30,10 @@ pub(super) fn explain(config: &Config, method: &str, url: &str) -> Result<(Strin
     line("path", target.path().to_owned());
     if config.server.public_url.is_none() {
         line("seen as", format!("{}, since no server.public_url says otherwise", if https { "https" } else { "http" }));
+    }
+    if account::is_wanted(config, &target) {
+        line("answer", "the gateway's own: what an agent has bought, and owes; signed, never the origin's".to_owned());
+        return Ok((format!("{method} {url}\n{out}"), true));
     }
     let served = match config.table.find(target.host(), target.path(), method) {
         Found::UnknownHost => {
@@ -118,7 +123,7 @@ fn route(config: &Config, target: &Target, method: &str, index: usize) -> Vec<(&
         lines.push(("but", format!("{} ({whom}) {then}", rule.name())));
     }
     if let Some(pass) = &found.pass {
-        lines.push(("pass", format!("who has paid has {} without charge, by a signature", pass_text(pass))));
+        lines.push(("pass", format!("{}: the agent that paid has it without charge, by a signature", pass_text(pass))));
     }
     for account in &config.accounts {
         if let Some(units) = account.price(&found.name) {

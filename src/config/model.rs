@@ -6,7 +6,7 @@ use super::{
     Account, AgentPattern, AgentRule, Charge, ChargeOn, Charging, ConfigErrors, Identity, Listen, OpenAccounts,
     Operator, Scheme, ServerTls, Settle, Then, Trust, Who,
 };
-use crate::payment::pass::PassTerms;
+use crate::payment::pass::RoutePass;
 use crate::{
     ledger::{location::Location, targets::KeepTargets},
     payment::{bazaar::Bazaar, identifier::Mode, token::Token},
@@ -297,8 +297,8 @@ pub struct Route {
     pub accept: Vec<Scheme>,
     /// `[[routes.agents]]`: what single agents get.
     pub agents: Vec<AgentRule>,
-    /// `pass` (`"24h"`, `100`) and `pass_for` (`"resource"`): what a purchase is good for besides.
-    pub pass: Option<PassTerms>,
+    /// `pass` (`"24h"`, `100`, `"sold"`) and `pass_for` (`"resource"`): what a purchase is good for besides.
+    pub pass: Option<RoutePass>,
     /// Some account has agreed on another price ([`AgreedPrice`](super::AgreedPrice)).
     pub has_agreed_prices: bool,
     /// `charge` (`"everyone"`): who pays.

@@ -415,7 +415,7 @@ const LEDGER: &[Key] = &[
         0,
         1_000_000,
         "Charges of an account that its agents may dispute by themselves in a day, UTC (`tollgate account --dispute`); 0: none. \
-         Each gateway counts by itself.",
+         Each gateway counts by itself, from its start on.",
     ),
     key(
         "keep_targets",

@@ -53,10 +53,12 @@ fn key(scope: Scope, which: u32) -> PostingKey {
 }
 
 /// A pass that is good.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pass {
     /// The entry that bought it, and the period in which its requests count.
     pub n: i64,
+    /// The account that bought it, under which they are booked, wherever its agent is by now.
+    pub account: Arc<str>,
     /// When its time is over, Unix ms.
     pub ends_ms: u64,
     /// How many requests it has; any number where there is none.
@@ -68,10 +70,8 @@ pub struct Pass {
 /// Whether somebody has a pass.
 #[derive(Clone, Debug)]
 pub struct Held {
-    /// Who.
-    pub account: Arc<str>,
-    /// Whose, for what.
-    pub scope: Scope,
+    /// Whose, for what: for the resource, or for the route.
+    pub scopes: Vec<Scope>,
     /// At this time, Unix ms.
     pub at_ms: u64,
 }
@@ -81,7 +81,7 @@ const LOOKED_AT: i64 = 64;
 const FOUND_MAX: usize = 8;
 
 impl LedgerReader {
-    /// The passes of a scope that are good, the latest first.
+    /// The passes that are good, of each scope the latest first.
     ///
     /// # Errors
     /// [`ReadError::Sql`].
@@ -90,10 +90,18 @@ impl LedgerReader {
     }
 }
 
-/// Those whose time is not over, whose requests are not used up, and whose purchase was not voided.
 fn held(session: &Session, asked: &Held) -> SqlResult<Vec<Pass>> {
-    let (first, last) = (key(asked.scope, 0), key(asked.scope, u32::MAX));
-    let latest = "SELECT p.at_ms, p.amount, p.period, p.ref_n, c.key, u.used FROM entries p \
+    let mut good = Vec::new();
+    for scope in &asked.scopes {
+        good.extend(of_scope(session, *scope, asked.at_ms)?);
+    }
+    Ok(good)
+}
+
+/// Those whose time is not over, whose requests are not used up, and whose purchase was not voided.
+fn of_scope(session: &Session, scope: Scope, now_ms: u64) -> SqlResult<Vec<Pass>> {
+    let (first, last) = (key(scope, 0), key(scope, u32::MAX));
+    let latest = "SELECT p.at_ms, p.amount, p.period, p.ref_n, c.key, u.used, p.account FROM entries p \
                   JOIN entries c ON c.n = p.ref_n LEFT JOIN account_use u \
                   ON u.account = p.account AND u.asset = p.asset AND u.period = p.ref_n \
                   WHERE p.key >= ?1 AND p.key <= ?2 ORDER BY p.key DESC LIMIT ?3";
@@ -102,11 +110,14 @@ fn held(session: &Session, asked: &Held) -> SqlResult<Vec<Pass>> {
         let ends_ms = at_ms.unsigned_abs().saturating_add(seconds.unsigned_abs().saturating_mul(1000));
         let requests = Units::new(row.get(1)?).filter(|count| *count > Units::ZERO);
         let used = row.get::<Option<i64>>(5)?.unwrap_or_default();
-        Ok((PostingKey::from_bytes(row.get(4)?), Pass { n: row.get(3)?, ends_ms, requests, used }))
+        Ok((
+            PostingKey::from_bytes(row.get(4)?),
+            Pass { n: row.get(3)?, account: row.get(6)?, ends_ms, requests, used },
+        ))
     })?;
     let mut good = Vec::new();
     for (capture, pass) in latest {
-        let is_left = pass.requests.is_none_or(|requests| pass.used < requests.get()) && asked.at_ms < pass.ends_ms;
+        let is_left = pass.requests.is_none_or(|requests| pass.used < requests.get()) && now_ms < pass.ends_ms;
         let Some(capture) = capture.filter(|_| is_left) else { continue };
         let void = PostingKey::new(Kind::Void, &capture.payment(), 0);
         if session.first("SELECT 1 FROM entries WHERE key = ?1", params![void.as_bytes()], |_| Ok(()))?.is_none() {
@@ -213,7 +224,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_scope_lie_together_in_their_order_and_no_other_between_them() {
-        let scope = |what| Scope::new("acme", "https://a.example", &[what]);
+        let scope = |what| Scope::new("https://a.example", &[what]);
         let (a, b) = (scope("GET /a"), scope("GET /b"));
         assert!(key(a, 0) < key(a, 1) && key(a, 255) < key(a, 256) && key(a, 256) < key(a, u32::MAX));
         for which in [0, 7, u32::MAX] {

@@ -140,12 +140,12 @@ impl Store for LedgerStore {
     }
 
     fn held(&self, held: Held) -> StoreFuture<HeldResult> {
-        let (shared, account) = (self.shared.clone(), held.account.clone());
+        let shared = self.shared.clone();
         let asked = self.lookups.read(move |reader| reader.held(&held));
         Box::pin(async move {
             let passes = asked.await?;
             for pass in &passes {
-                let key = (account.clone(), Asset::Requests, pass.n);
+                let key = (pass.account.clone(), Asset::Requests, pass.n);
                 shared.claims.credit.know(&key, pass.used, pass.ends_ms);
             }
             Ok(passes)

@@ -24,6 +24,7 @@ use super::deferred;
 use super::gateway_key::GatewayKey;
 use super::identifier::{self, Mode};
 use super::offer_receipt::{self, Offered};
+use super::pass::PassTerms;
 use super::pieces::{Filling, Hole, Holes, Pieces};
 use super::signed::{Cover, Rules};
 use super::terms::{PUBLIC, Template, Term};
@@ -72,8 +73,8 @@ pub struct Sold<'a> {
     pub bazaar: Option<(&'a Bazaar, Asked<'a>)>,
     /// Whether payments may be named.
     pub identifier: Mode,
-    /// What it is good for besides: `24h`.
-    pub pass: Option<&'a str>,
+    /// What it is good for besides, where it is paid with a signature.
+    pub pass: Option<PassTerms>,
     /// Whose price it is, where it is not for everybody: `claimed:GPTBot`.
     pub class: Option<&'a str>,
 }
@@ -129,8 +130,7 @@ impl PreparedOffer {
     /// Prepares the offer of a route at `price`, in each of these ways, preferred first; `ttl` in seconds. A way that can't
     /// express the price is left out; the configuration sees to it that there is none.
     pub fn new(price: Money, ttl: u64, ways: &[Way], forms: Forms, sold: Sold<'_>) -> PreparedOffer {
-        let entries: Vec<Entry> =
-            ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl, sold.class)).collect();
+        let entries: Vec<Entry> = ways.iter().filter_map(|way| Entry::new(way.clone(), price, ttl, &sold)).collect();
         let example = sold.bazaar.and_then(|(bazaar, asked)| bazaar.extension(asked));
         let example_text = example.as_ref().map(Value::to_string);
         let texts = [sold.description, sold.mime_type, sold.class, example_text.as_deref()].into_iter().flatten();
@@ -276,7 +276,7 @@ impl PreparedOffer {
 }
 
 impl Entry {
-    fn new(way: Way, price: Money, ttl: u64, class: Option<&str>) -> Option<Entry> {
+    fn new(way: Way, price: Money, ttl: u64, sold: &Sold<'_>) -> Option<Entry> {
         let (mut template, amount) = match &way {
             Way::Crawl => return None,
             Way::Batch(terms) => {
@@ -300,9 +300,11 @@ impl Entry {
             Way::Exact(token) => (token.template("exact", ttl), token.units(price)?),
             Way::Upto(token) => (token.template(upto::SCHEME, ttl), token.units(price)?),
         };
-        if let Some(class) = class {
-            template.class = class.to_owned();
-        }
+        let class = sold.class.unwrap_or(PUBLIC);
+        template.class = match sold.pass {
+            Some(pass) if matches!(way, Way::Deferred(_) | Way::Batch(_)) => pass.class(class),
+            _ => class.to_owned(),
+        };
         Some(Entry { way, term: Term::new(template), amount })
     }
 }
@@ -340,15 +342,16 @@ impl Draft<'_> {
         OfferId { id, class: self.sold.class.unwrap_or(PUBLIC) }
     }
 
-    fn extras(&self, index: usize, terms: &DeferredTerms, wire: &WireAmount) -> Value {
+    fn extras(&self, index: usize, (terms, class): (&DeferredTerms, &str), wire: &WireAmount) -> Value {
         let id = self.holes.of(Hole::Id(index));
         let mut extras = json!({"id": id, "price": self.price.to_string(), "version": super::terms::VERSION,
-            "class": self.sold.class.unwrap_or(PUBLIC), "ttl": self.ttl, "decimals": wire.decimals()});
+            "class": class, "ttl": self.ttl, "decimals": wire.decimals()});
         if !terms.terms_url.is_empty() {
             extras["termsUrl"] = json!(terms.terms_url);
         }
         if let Some(pass) = self.sold.pass {
-            extras["pass"] = json!(pass);
+            extras["pass"] = json!(pass.good.to_string());
+            extras["passFor"] = json!(if pass.whole_route { "route" } else { "resource" });
         }
         extras
     }
@@ -364,7 +367,7 @@ impl Draft<'_> {
         json["asset"] = json!(wire.asset());
         json["payTo"] = json!(terms.pay_to);
         json["maxTimeoutSeconds"] = json!(self.ttl);
-        json["extras"] = self.extras(index, terms, &wire);
+        json["extras"] = self.extras(index, (terms, &entry.term.template.class), &wire);
         Some(json)
     }
 
@@ -384,7 +387,7 @@ impl Draft<'_> {
                 (terms.network.contains(':') && !wire.millionths).then(|| {
                     json!({"scheme": "deferred", "network": terms.network, "amount": wire.amount.to_string(),
                         "asset": wire.asset(), "payTo": terms.pay_to, "maxTimeoutSeconds": self.ttl,
-                        "extra": self.extras(index, terms, &wire)})
+                        "extra": self.extras(index, (terms, &entry.term.template.class), &wire)})
                 })
             }
             Way::Crawl => None,

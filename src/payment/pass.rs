@@ -77,7 +77,7 @@ impl fmt::Display for Good {
     }
 }
 
-/// A route's passes.
+/// The passes that an offer promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PassTerms {
     /// What each is good for.
@@ -86,15 +86,47 @@ pub struct PassTerms {
     pub whole_route: bool,
 }
 
+impl PassTerms {
+    /// The class of offers that promise it, so that an id commits to it: `public;pass=86400s`, `public;pass=100;route`.
+    pub fn class(&self, whose: &str) -> String {
+        let good = match self.good {
+            Good::For(time) => format!("{}s", time.as_secs()),
+            Good::Times(requests) => requests.get().to_string(),
+        };
+        format!("{whose};pass={good}{}", if self.whole_route { ";route" } else { "" })
+    }
+
+    /// Whose offers a class is of, and the pass that they promise.
+    pub fn of_class(class: &str) -> (&str, Option<PassTerms>) {
+        let Some((whose, pass)) = class.split_once(";pass=") else { return (class, None) };
+        let (good, whole_route) = match pass.strip_suffix(";route") {
+            Some(good) => (good, true),
+            None => (pass, false),
+        };
+        let good = match good.parse::<i64>() {
+            Ok(requests) => Units::new(requests).map(Good::Times),
+            Err(_) => good.parse().ok(),
+        };
+        (whose, good.map(|good| PassTerms { good, whole_route }))
+    }
+}
+
+/// What a route does about passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutePass {
+    /// What its offers promise; nothing any more where it is `"sold"`: what was sold before is given.
+    pub offers: Option<PassTerms>,
+}
+
 /// Whose pass, for what: the start of a SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Scope([u8; 12]);
 
 impl Scope {
-    /// Of an agent of an account; `what` is a resource (method, authority, path, query) or a route's name.
-    pub fn new(account: &str, agent: &str, what: &[&str]) -> Scope {
+    /// Of an agent; `what` is a resource (method, authority, path, query) or a route's name.
+    pub fn new(agent: &str, what: &[&str]) -> Scope {
         let mut hash = Sha256::new();
-        for part in [account, agent].iter().chain(what) {
+        for part in [agent].iter().chain(what) {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -157,9 +189,25 @@ mod tests {
     }
 
     #[test]
+    fn a_class_says_what_pass_its_offers_promise() {
+        for (text, whole_route, class) in
+            [("24h", false, "public;pass=86400s"), ("7d", true, "public;pass=604800s;route")]
+        {
+            let terms = PassTerms { good: text.parse().unwrap(), whole_route };
+            assert_eq!(terms.class("public"), class);
+            assert_eq!(PassTerms::of_class(class), ("public", Some(terms)));
+        }
+        let hundred = PassTerms { good: Good::Times(Units::new(100).unwrap()), whole_route: true };
+        assert_eq!(hundred.class("claimed:GPTBot"), "claimed:GPTBot;pass=100;route");
+        assert_eq!(PassTerms::of_class("claimed:GPTBot;pass=100;route"), ("claimed:GPTBot", Some(hundred)));
+        assert_eq!(PassTerms::of_class("public"), ("public", None));
+        assert_eq!(PassTerms::of_class("public;pass=soon"), ("public", None));
+    }
+
+    #[test]
     fn each_part_of_a_scope_is_one_however_they_are_cut() {
-        assert_ne!(Scope::new("a", "b", &["cd"]), Scope::new("a", "bc", &["d"]));
-        assert_ne!(Scope::new("a", "b", &["c", "d"]), Scope::new("a", "b", &["cd"]));
-        assert_ne!(Scope::new("a", "b", &["c"]), Scope::new("b", "a", &["c"]));
+        assert_ne!(Scope::new("b", &["cd"]), Scope::new("bc", &["d"]));
+        assert_ne!(Scope::new("b", &["c", "d"]), Scope::new("b", &["cd"]));
+        assert_ne!(Scope::new("a", &["b"]), Scope::new("b", &["a"]));
     }
 }

@@ -46,6 +46,8 @@ pub struct Permit {
 /// What a charge is of, and how much of it there may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fund {
+    /// Whose it is, where that is another account than the one that pays: one that bought a pass.
+    pub account: Option<Arc<str>>,
     /// `USD`, `prepaid:USD`, `requests`, a token.
     pub asset: Asset,
     /// How much is charged, in ledger units.

@@ -206,7 +206,7 @@ impl Shared {
         });
         let ways: Vec<Way> = ways.collect();
         let listing = listing(route, Vec::new());
-        let pass = route.pass.as_ref().map(|pass| pass.good.to_string());
+        let pass = route.pass.as_ref().and_then(|pass| pass.offers);
         let takes_tokens = route.accept.iter().any(|scheme| scheme.is_token());
         let sold = Sold {
             description: route.description.as_deref(),
@@ -214,7 +214,7 @@ impl Shared {
             bazaar: route.bazaar.as_ref().map(|bazaar| (bazaar, listing.asked())),
             // Calls are not looked up by name: their ids are their own.
             identifier: if takes_tokens && route.selector.is_none() { config.exact.identifier } else { Mode::Off },
-            pass: pass.as_deref(),
+            pass,
             class,
         };
         let forms = Forms { v1: config.exact.v1, signed: config.signing.offers };

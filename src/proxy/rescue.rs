@@ -21,7 +21,8 @@ const RECEIPT: HeaderName = HeaderName::from_static("tollgate-receipt");
 
 /// Response fields that a page in a browser may read.
 pub const EXPOSED: &str = "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, Payment-Response, Crawler-Price, Crawler-Charged, \
-     Crawler-Error, Accept-Signature, Tollgate-Reason, Tollgate-Receipt, Retry-After";
+     Crawler-Error, Accept-Signature, Tollgate-Charged, Tollgate-Reason, Tollgate-Receipt, \
+     Retry-After";
 /// Request fields that a page in a browser may send. Official clients put the expose field on their paid request.
 const ALLOWED: &str = "PAYMENT-SIGNATURE, X-PAYMENT, Payment, Signature, Signature-Input, Signature-Agent, SIGN-IN-WITH-X, \
      Crawler-Exact-Price, Crawler-Max-Price, Content-Digest, Content-Type, Access-Control-Expose-Headers";

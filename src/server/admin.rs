@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use super::core_thread::Serving;
 use crate::ledger::ledger_store::LedgerStore;
-use crate::payment::gateway_key::GatewayKey;
+use crate::proxy::core::Shared;
 
 /// Longest line that is read.
 const LINE_BYTES_MAX: u64 = 8 * 1024;
@@ -83,9 +83,9 @@ pub(super) async fn serve(door: Option<Door>, store: Arc<LedgerStore>, serving: 
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let (store, key) = (store.clone(), serving.borrow().shared.key.clone().map(Arc::new));
+                let (store, serving) = (store.clone(), serving.borrow().shared.clone());
                 tokio::task::spawn_local(async move {
-                    let _ = tokio::time::timeout(PATIENCE, converse(stream, &store, key)).await;
+                    let _ = tokio::time::timeout(PATIENCE, converse(stream, &store, &serving)).await;
                 });
             }
             // Out of descriptors: the next try is soon enough.
@@ -115,12 +115,13 @@ fn open(path: &Path) -> io::Result<UnixListener> {
     opened
 }
 
-async fn converse(stream: UnixStream, store: &LedgerStore, key: Option<Arc<GatewayKey>>) -> io::Result<()> {
+async fn converse(stream: UnixStream, store: &LedgerStore, serving: &Shared) -> io::Result<()> {
+    let key = serving.key.clone().map(Arc::new);
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
     BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
     let answer = match serde_json::from_str(&line) {
-        Ok(order) => orders::carry_out(&order, store, key).await,
+        Ok(order) => orders::carry_out(&order, store, key, Some(&serving.config)).await,
         Err(error) => Err(format!("this is no line of JSON: {error}")),
     };
     let answer = answer.unwrap_or_else(|error| json!({"error": error}));

@@ -73,7 +73,7 @@ fn what_is_left_is_paid_back_while_the_gateway_runs_and_is_not_spent_then() {
     let kinds: Vec<_> = entries(dir.path()).into_iter().map(|row| row["kind"].as_str().unwrap().to_owned()).collect();
     assert_eq!(kinds, ["topup", "topup", "capture"]);
     // Without a gateway the command takes the ledger's lock.
-    let args = ["ledger", "topup", "acme", "1 USD", "--reference", "later", "--ledger", "tollgate.sqlite"];
+    let args = ["ledger", "topup", "acme", "1 USD", "--reference", "later", "-c", "tollgate.toml"];
     let (code, out, err) = tollgate(dir.path(), &args);
     assert_eq!(code, 0, "{err}");
     assert!(out.contains("the balance is 1.00 USD"), "{out}");
@@ -113,10 +113,26 @@ fn a_slip_of_the_pen_is_told_before_anything_is_noted() {
         let (found, _, err) = run(&gateway, args);
         assert!(found == code && err.contains(says), "{args:?}: {found} {err}");
     }
-    assert_eq!(topup(&gateway, "1 USD", "x").0, 0);
+    // The gateway knows its accounts, whoever orders it without a configuration.
+    let bare = |amount: &str, account: &str| {
+        let args = ["ledger", "topup", account, amount, "--reference", "x", "--ledger", "tollgate.sqlite"];
+        tollgate(gateway.dir.path(), &args)
+    };
+    for (amount, account, says) in [
+        ("1 USD", "nobody", "no account of the configuration has the name `nobody`"),
+        ("1 USD", "later", "it buys on credit"),
+        ("1 EUR", "acme", "counts in USD, not in EUR"),
+    ] {
+        let (code, _, err) = bare(amount, account);
+        assert!(code == 1 && err.contains(says), "{account}: {code} {err}");
+    }
+    assert_eq!(bare("1 USD", "acme").0, 0);
     let (code, _, err) = topup(&gateway, "2 USD", "x");
     assert_eq!(code, 1);
     assert!(err.contains("`x` of this account is 1.00 USD paid in, entry 281474976710657"), "{err}");
     let (_, dir) = gateway.stop();
     assert_eq!(entries(dir.path()).len(), 1);
+    let args = ["ledger", "topup", "acme", "1 USD", "--reference", "y", "--ledger", "tollgate.sqlite"];
+    let (code, _, err) = tollgate(dir.path(), &args);
+    assert!(code == 1 && err.contains("name it with -c"), "{code} {err}");
 }

@@ -52,9 +52,15 @@ fn a_licence_is_charged_what_was_agreed_and_offered_what_all_are() {
     let more = format!("[[accounts]]\nname = \"other\"\nagents = [\"{}\"]\ncredit = \"10 USD\"\n", other.url);
     let gateway = Gateway::start(&site(&origin, &agent, LICENCE, &more));
     assert_eq!(get(gateway.addr, "/paid/page").json()["accepts"][0]["extras"]["price"], "0.01 USD");
-    for (who, path) in [(&agent, "/paid/a"), (&agent, "/archive/a"), (&other, "/paid/a"), (&other, "/archive/a")] {
+    for (who, path, charged) in [
+        (&agent, "/paid/a", "0.004 USD"),
+        (&agent, "/archive/a", "0.00 USD"),
+        (&other, "/paid/a", "0.01 USD"),
+        (&other, "/archive/a", "1.00 USD"),
+    ] {
         let answer = who.buy(gateway.addr, path);
         assert_eq!((answer.status, answer.header("cache-control")), (200, Some("private")), "{path}");
+        assert_eq!(answer.header("tollgate-charged"), Some(charged), "{path}");
     }
     assert_eq!(charges(gateway), usd(&["0.004", "0.00", "0.01", "1.00"]));
 }

@@ -123,6 +123,57 @@ fn a_pass_for_the_route_repeats_all_that_the_route_sells() {
     assert_eq!(entries(gateway), [BOUGHT, "pass 0 requests", FREE, FREE, FREE]);
 }
 
+/// Has a running gateway read another configuration.
+fn reload(gateway: &Gateway, toml: &str, times: usize) {
+    std::fs::write(gateway.dir.path().join("tollgate.toml"), toml).unwrap();
+    gateway.signal("HUP");
+    let start = std::time::Instant::now();
+    while gateway.log().matches("was read again").count() < times {
+        assert!(start.elapsed() < Duration::from_secs(30), "{}", gateway.log());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_an_offer_promised_is_had_whatever_the_configuration_says_by_then() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let with = |pass: &str| site_toml(&origin, &agent, pass);
+    let gateway = Gateway::start(&with("pass = 3"));
+    let promised = agent.request(gateway.addr, "GET", "/paid/a");
+    reload(&gateway, &with("pass = 1"), 1);
+    let less = agent.request(gateway.addr, "GET", "/paid/b");
+    reload(&gateway, &with("pass = \"sold\""), 2);
+    let none = agent.request(gateway.addr, "GET", "/paid/c");
+    assert!(get(gateway.addr, "/paid/c").json()["accepts"][0]["extras"]["pass"].is_null());
+    for (request, path, times) in [(promised, "/paid/a", 3), (less, "/paid/b", 1), (none, "/paid/c", 0)] {
+        assert_eq!(exchange(gateway.addr, request.head()).status, 200);
+        for _ in 0..times {
+            assert_eq!(again(&agent, &gateway, path).status, 200, "{path}");
+        }
+        assert_eq!(again(&agent, &gateway, path).status, 402, "{path}");
+    }
+    entries(gateway);
+}
+
+#[test]
+fn a_pass_stays_its_agents_whatever_becomes_of_account_and_route() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let toml = |more: &str| site_toml(&origin, &agent, &format!("name = \"page\"\n{more}"));
+    let gateway = Gateway::start(&toml("pass = \"1h\""));
+    assert_eq!(agent.buy(gateway.addr, "/paid/a").status, 200);
+    let others = [
+        toml("pass = \"1h\"").replace("\"acme\"", "\"renamed\""),
+        toml("pass = 5\npass_for = \"route\""),
+        toml("pass = \"sold\"").replace("name = \"page\"", "name = \"other\"").replace("0.01 USD", "0.07 USD"),
+    ];
+    for (at, toml) in others.iter().enumerate() {
+        reload(&gateway, toml, at + 1);
+        assert_eq!(again(&agent, &gateway, "/paid/a").status, 200, "{toml}");
+    }
+    // What it gives is booked where it was bought.
+    assert_eq!(entries(gateway), [BOUGHT, "pass 0 requests", FREE, FREE, FREE]);
+}
+
 /// None of them has a pass yet when it is paid, so each is charged, and each has the pass that it has paid for.
 #[test]
 fn what_is_bought_at_once_has_a_pass_each() {

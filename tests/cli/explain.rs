@@ -72,6 +72,8 @@ fn a_route_is_named_with_its_price_and_why_it_is_that_one() {
         code == 0 && text.contains("free: the route says so") && text.contains("more specific than `all`"),
         "{text}"
     );
+    let (code, text) = explain("GET", "https://shop.example/.well-known/tollgate/account");
+    assert!(code == 0 && text.contains("the gateway's own"), "{text}");
     let (code, text) = explain("GET", "https://shop.example/about");
     assert!(code == 0 && text.contains("free: no route matches"), "{text}");
 }

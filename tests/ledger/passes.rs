@@ -26,7 +26,7 @@ use crate::{
 const HOUR_MS: u64 = 3_600_000;
 
 pub fn scope() -> Scope {
-    Scope::new("acme", "https://signer.example.com", &["resource", "GET /a"])
+    Scope::new("https://signer.example.com", &["resource", "GET /a"])
 }
 
 fn hour() -> Good {
@@ -46,11 +46,11 @@ fn buy(ledger: &Ledger, name: &str, good: Good) -> i64 {
 }
 
 pub fn held(ledger: &Ledger) -> Option<Pass> {
-    all_held(ledger).first().copied()
+    all_held(ledger).first().cloned()
 }
 
 fn all_held(ledger: &Ledger) -> Vec<Pass> {
-    let held = Held { account: "acme".into(), scope: scope(), at_ms: ledger.clock.now_ms() };
+    let held = Held { scopes: vec![scope()], at_ms: ledger.clock.now_ms() };
     wait(ledger.store().held(held)).unwrap()
 }
 
@@ -72,13 +72,13 @@ fn a_pass_is_good_for_its_time_whoever_asks_and_over_after_it() {
     let n = buy(&ledger, "a", hour());
     let pass = held(&ledger).unwrap();
     assert_eq!((pass.n, pass.requests, pass.ends_ms), (n, None, NOON + HOUR_MS));
-    let other = |account: &str, agent: &str, what: &str| {
-        let scope = Scope::new(account, agent, &["resource", what]);
-        wait(ledger.store().held(Held { account: account.into(), scope, at_ms: NOON })).unwrap()
+    let other = |agent: &str, what: &str| {
+        let scopes = vec![Scope::new(agent, &["resource", what]), Scope::new(agent, &["route", what])];
+        wait(ledger.store().held(Held { scopes, at_ms: NOON })).unwrap()
     };
-    assert_eq!(other("acme", "https://signer.example.com", "GET /b"), []);
-    assert_eq!(other("acme", "https://other.example.com", "GET /a"), []);
-    assert_eq!(other("other", "https://signer.example.com", "GET /a"), []);
+    assert_eq!(other("https://signer.example.com", "GET /b"), []);
+    assert_eq!(other("https://other.example.com", "GET /a"), []);
+    assert_eq!(other("https://signer.example.com", "GET /a").len(), 1);
     for i in 0..3 {
         use_up(&ledger, &pass, &format!("r{i}"));
     }

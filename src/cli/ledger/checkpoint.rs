@@ -26,7 +26,13 @@ impl Mark {
         let failed = |what: String| format!("{}: {what}", path.display());
         let from = match std::fs::read_to_string(&path) {
             Ok(text) => Some(Checkpoint::parse(&text).map_err(|error| failed(error.to_string()))?),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+                if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+                    return Err(failed(format!("the folder {} is not there", folder.display())));
+                }
+                None
+            }
             Err(error) => return Err(failed(error.to_string())),
         };
         if from.as_ref().is_some_and(|from| from.ledger_id != *ledger_id) {

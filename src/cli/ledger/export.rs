@@ -15,6 +15,7 @@ use crate::ledger::entry::{Entry, Kind};
 use crate::ledger::evidence::Note;
 use crate::ledger::listing::step;
 use crate::ledger::rollup;
+use crate::wire::amount::Asset;
 
 /// Entries between two looks at how far it is.
 const PROGRESS_EVERY: u64 = 100_000;
@@ -32,11 +33,12 @@ Formats, each stable: a later version may add columns at the end, or gets anothe
             \"payload\": {\"customer\": ACCOUNT, \"value\": UNITS, \"asset\", \"route\"}}; and for each that was given back
             {\"event_name\": \"tollgate.charge\", \"type\": \"cancel\", \"cancel\": {\"identifier\": KEY}}; a refund is
             {\"event_name\": \"tollgate.refund\", \"identifier\": KEY/NUMBER, …} like a charge; one that
-            failed has another line, KEY/NUMBER/failed, with a negative value
+            failed has another line, KEY/NUMBER/failed, with a negative value. What was taken from a balance, an
+            allowance or a pass is not in it
 
 Columns:
   n, ref          the entry's number, and that of the capture that it is about
-  kind            capture, void, refund, intent, failed, owed, topup, dispute, redelivered, lapsed
+  kind            capture, void, refund, intent, failed, owed, topup, dispute, redelivered, lapsed, pass
   at, book_day    2026-11-24T12:00:00.000Z, 2026-11-24
   account, agent, route, scheme
   asset, symbol   USD, or a token's CAIP-19 name; USDC
@@ -44,7 +46,7 @@ Columns:
                   10^-decimals (at most 9) of the token
   charge, charge_units   what it adds to the bill: a capture's amount, less for a void or refund, 0 for all else
   status, method, target, key
-  state, reference   of a posting about a refund (sent, done, failed) or a dispute (open, upheld, rejected)
+  state, reference   of a posting about a refund (sent, done, failed) or a dispute (open, upheld, rejected); of a topup paid_in or paid_back
 
 Examples:
   tollgate ledger export --format csv --since 2026-11-01 --until 2026-12-01 -o november.csv
@@ -177,6 +179,8 @@ impl Export {
                 let members = COLUMNS.iter().zip(values(entry)).map(|(name, value)| ((*name).to_owned(), json!(value)));
                 writeln!(out, "{}", serde_json::Value::Object(members.collect()))
             }
+            // Paid before, or given without charge: nobody is billed for it.
+            Format::Metered if Asset::parse(entry.asset).is_some_and(|asset| asset.is_paid_before()) => Ok(()),
             Format::Metered => {
                 let identifier = hex(entry.key.payment().as_bytes());
                 let line = match entry.kind {

@@ -68,7 +68,7 @@ fn ask(mut stream: UnixStream, order: &Value) -> Result<Value, String> {
 fn carry_out(store: &LedgerStore, config: Option<&Config>, order: &Value) -> Result<Value, String> {
     let answer = gateway_key(config).and_then(|key| {
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(|e| e.to_string())?;
-        runtime.block_on(orders::carry_out(order, store, key.map(Arc::new)))
+        runtime.block_on(orders::carry_out(order, store, key.map(Arc::new), config))
     });
     store.close().map_err(|e| e.to_string())?;
     answer

@@ -21,6 +21,7 @@ use crate::cli::output::{Paint, error, note, say, table};
 use crate::config::{Config, Operator};
 use crate::ledger::day::day_text;
 use crate::ledger::statements::{StatementLine, StatementSheet, StatementState};
+use crate::wire::amount::Asset;
 
 /// Show a statement in full, write it as a document, or note what became of it.
 #[derive(Debug, clap::Args)]
@@ -168,7 +169,9 @@ impl Document {
 
     /// What the total is: owed, or moved already.
     fn total_label(&self) -> &'static str {
-        match (self.settled_on_chain(), self.sheet.statement.total) {
+        match (self.is_paid_from_the_start(), self.sheet.statement.total) {
+            (true, _) if self.sheet.statement.asset == Asset::REQUESTS => "Given without charge",
+            (true, _) if self.sheet.statement.asset.starts_with("prepaid:") => "Taken from the balance",
             (true, _) => "Settled on chain",
             (false, ..0) => "In your favour",
             (false, _) => "Total due",
@@ -176,7 +179,7 @@ impl Document {
     }
 
     /// Paid from the start: money moved when it was bought.
-    fn settled_on_chain(&self) -> bool {
+    fn is_paid_from_the_start(&self) -> bool {
         let states: Vec<StatementState> = self.sheet.events.iter().map(|event| event.state).collect();
         states.starts_with(&[StatementState::Closed, StatementState::Paid])
     }

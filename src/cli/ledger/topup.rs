@@ -8,6 +8,7 @@ use crate::cli::Exit;
 use crate::cli::output::{error, say};
 use crate::config::Config;
 use crate::ledger::read::LedgerReader;
+use crate::server::admin::orders;
 use crate::wire::amount::{Asset, Money, Prepaid, Units};
 
 /// An amount with its currency.
@@ -20,13 +21,13 @@ fn amount(text: &str) -> Result<Money, String> {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 For accounts with `prepaid` in the configuration: they buy from what was paid in, and owe nothing. The gateway that runs counts it
-at once. You receive or send the money; the books note it.
+at once. You receive or send the money; the books note it. Which accounts have a balance the gateway that runs knows; without one, -c says it.
 The reference is your own word for the transfer: the same reference of an account is the same transfer, so that a command that was
 cut off can be given again. What was typed wrong is taken back with --back, under another reference.
 
 Examples:
   tollgate ledger topup example-crawler \"50 USD\" --reference \"invoice 17\" -c tollgate.toml
-  tollgate ledger topup example-crawler \"20 USD\" --reference \"transfer 9\" --back --reason \"account closed\"
+  tollgate ledger topup example-crawler \"20 USD\" --reference \"transfer 9\" --back -c tollgate.toml
   tollgate ledger balance example-crawler
 
 With --json one object: account, n (the posting), way (paid_in, paid_back), amount, asset, balance, balance_units, reference, and
@@ -38,7 +39,7 @@ pub struct Topup {
     /// The account's name.
     #[arg(value_name = "ACCOUNT", value_parser = line)]
     account: String,
-    /// How much: \"50 USD\".
+    /// How much: "50 USD".
     #[arg(value_name = "AMOUNT", value_parser = amount)]
     amount: Money,
     /// What tells it from other transfers of this account.
@@ -58,7 +59,8 @@ pub struct Topup {
 impl Topup {
     pub(super) fn run(self) -> Result<Exit, Failure> {
         let (ledger, config) = self.place.location_and_config()?;
-        if let Some(Err(reason)) = config.as_ref().map(|config| self.fits(config)) {
+        let fits = |config: &Config| orders::fits(config, &self.account, self.amount, self.back);
+        if let Some(Err(reason)) = config.as_ref().map(fits) {
             error(reason);
             return Ok(Exit::Unusable);
         }
@@ -85,25 +87,5 @@ impl Topup {
             say(&format!("{}: {} {way}{was} (entry {n}); the balance is {left}\n", self.account, self.amount));
         }
         Ok(Exit::Done)
-    }
-
-    /// Whether the configuration has such an account: a slip of the pen would be money that nobody can spend.
-    fn fits(&self, config: &Config) -> Result<(), String> {
-        let Some(account) = config.accounts.iter().find(|account| *account.name == *self.account) else {
-            return Err(format!("no account of the configuration has the name `{}`", self.account.escape_debug()));
-        };
-        // What is left can be paid back whatever has become of the account.
-        if self.back {
-            return Ok(());
-        }
-        if !account.prepaid {
-            let help = "write `prepaid` instead of `credit` first";
-            return Err(format!("the account `{}` has no balance, it buys on credit: {help}", self.account));
-        }
-        if account.credit.currency != self.amount.currency {
-            let (is, asked) = (account.credit.currency, self.amount.currency);
-            return Err(format!("the account `{}` counts in {is}, not in {asked}", self.account));
-        }
-        Ok(())
     }
 }

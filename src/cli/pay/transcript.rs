@@ -139,9 +139,13 @@ impl Transcript {
                 let reason = receipt.error_reason.as_deref().map(|reason| format!(": {}", shortened(reason)));
                 format!("nothing charged{}", reason.unwrap_or_default())
             }
-            (Some(paid), None) if field.is_some() && paid.offer.id().is_some() => {
-                format!("charged {}", paid.offer.price)
-            }
+            (Some(paid), None) if field.is_some() && paid.offer.id().is_some() => match text("tollgate-charged") {
+                // An agreed price, an allowance, a pass.
+                Some(charged) if charged != paid.offer.price.to_string() => {
+                    format!("charged {} instead of {}", shortened(charged), paid.offer.price)
+                }
+                _ => format!("charged {}", paid.offer.price),
+            },
             (Some(_), None) if status == StatusCode::SERVICE_UNAVAILABLE && UNCLEAR.contains(&code) => {
                 "what became of the payment is not known".to_owned()
             }

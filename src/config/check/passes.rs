@@ -2,19 +2,20 @@
 
 use crate::{
     config::{Scheme, read::Section},
-    payment::pass::{Good, PassTerms},
+    payment::pass::{Good, PassTerms, RoutePass},
     wire::amount::Units,
 };
 
 /// The passes that a route sells; `Some(None)` where it sells none.
-pub(super) fn pass(section: &Section<'_>, priced: bool, accept: &[Scheme]) -> Option<Option<PassTerms>> {
+pub(super) fn pass(section: &Section<'_>, priced: bool, accept: &[Scheme]) -> Option<Option<RoutePass>> {
     let refuse = |key: &str, message: &str, help: &str| {
         section.complain(key, message, Some(help.to_owned()));
         None
     };
     let good = match (section.text("pass"), section.count("pass")) {
-        (Some(text), _) => Some(section.accept("pass", text.parse::<Good>())?),
-        (None, Some(count)) => Units::new(i64::try_from(count).ok()?).map(Good::Times),
+        (Some("sold"), _) => Some(None),
+        (Some(text), _) => Some(Some(section.accept("pass", text.parse::<Good>())?)),
+        (None, Some(count)) => Units::new(i64::try_from(count).ok()?).map(Good::Times).map(Some),
         // Of a wrong type the walk has complained.
         (None, None) => None,
     };
@@ -34,5 +35,6 @@ pub(super) fn pass(section: &Section<'_>, priced: bool, accept: &[Scheme]) -> Op
         let help = "accept a scheme that is signed: \"deferred\", \"batch-settlement\" or \"crawl\"";
         return refuse("pass", "a wallet's payment does not say which agent it is", help);
     }
-    Some(Some(PassTerms { good, whole_route: section.text("pass_for") == Some("route") }))
+    let whole_route = section.text("pass_for") == Some("route");
+    Some(Some(RoutePass { offers: good.map(|good| PassTerms { good, whole_route }) }))
 }

@@ -40,7 +40,7 @@ pub(super) fn hash(
             rules.sort();
             line.push(json!({"agents": rules}));
         }
-        if let (Some(pass), Some(line)) = (&route.pass, line.as_array_mut()) {
+        if let (Some(pass), Some(line)) = (route.pass.and_then(|pass| pass.offers), line.as_array_mut()) {
             line.push(json!({"pass": pass.good.to_string(), "for_route": pass.whole_route}));
         }
         if let (Charge::Agents, Some(line)) = (route.charge, line.as_array_mut()) {

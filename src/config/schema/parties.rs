@@ -70,7 +70,13 @@ pub(super) const OPEN_ACCOUNTS: &[Key] = &[
         Kind::Choice { of: &["day", "month"], default: "month" },
         "How often credit and total start anew, at midnight UTC.",
     ),
-    count("new_per_day", 20, 1, 1_000_000, "Accounts that are opened in a day, UTC; each gateway counts by itself."),
+    count(
+        "new_per_day",
+        20,
+        1,
+        1_000_000,
+        "Accounts that are opened in a day, UTC; each gateway counts by itself, from its start on.",
+    ),
 ];
 
 pub(super) const OPERATOR: &[Key] = &[

@@ -95,7 +95,7 @@ pub(super) const ROUTE: &[Key] = &[
             "pass",
             "\"24h\"",
             "What a purchase on credit is good for besides: a time (\"24h\", \"7d\"), or so many requests (100), in which its \
-             agent has it again without charge.",
+             agent has it again without charge; \"sold\": none any more, but what was sold before is given.",
         )
     },
     key(

@@ -108,6 +108,10 @@ impl Exchange {
         if let Some(value) = value {
             headers.insert(name, value);
         }
+        // What the offer said is not what everybody is charged.
+        if let Some(value) = self.charged_text().and_then(|text| HeaderValue::try_from(text).ok()) {
+            headers.insert(CHARGED, value);
+        }
         make_private(headers);
         headers.append(header::VARY, HeaderValue::from_static(vary));
         if core.shared.config.server.cors {
@@ -119,6 +123,15 @@ impl Exchange {
         let sold = Box::new(self.sold(receipt, posted));
         response.extensions_mut().insert(Charged { micros, sold });
         response
+    }
+
+    /// What was taken on credit, as the books have it.
+    fn charged_text(&self) -> Option<String> {
+        let Means::Credit { .. } = &self.permit.means else { return None };
+        match (&self.fund().asset, self.charged_money()) {
+            (Asset::Requests, _) => Some("1 requests".to_owned()),
+            (_, money) => money.map(|money| money.to_string()),
+        }
     }
 
     fn sold(&self, receipt: Receipt, posted: Units) -> Sold {
@@ -161,6 +174,8 @@ fn in_millionths(units: Units, decimals: u32) -> u64 {
 
 /// Longest URL in a signed receipt: base64 twice, it has to fit into a field.
 const RESOURCE_BYTES_MAX: usize = 2000;
+/// What a payment on credit was charged: `0.004 USD`, `1 requests`.
+const CHARGED: HeaderName = HeaderName::from_static("tollgate-charged");
 /// What a crawl was charged.
 const CRAWLER_CHARGED: HeaderName = HeaderName::from_static(crawl::CHARGED_FIELD);
 /// The payment response of `deferred` and of x402 v2.

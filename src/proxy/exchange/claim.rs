@@ -25,7 +25,7 @@ impl Exchange {
         let of = |fund: &Fund| ClaimRequest {
             key: permit.key,
             paid_at_ms: permit.paid_at_ms,
-            account: permit.account.clone(),
+            account: fund.account.clone().unwrap_or_else(|| permit.account.clone()),
             amount: fund.amount,
             asset: fund.asset.clone(),
             limit: fund.limit,

@@ -108,6 +108,7 @@ impl Visit<'_> {
                 granted_ms: now_ms,
                 account: Arc::from(WALLETS),
                 fund: Fund {
+                    account: None,
                     asset: token.book.clone(),
                     amount: units,
                     limit: Units::MAX,

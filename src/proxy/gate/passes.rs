@@ -1,16 +1,20 @@
 //! Passes at the gate: who has paid for something before gets it again without charge, with a payment or without one.
 
+use std::sync::Arc;
+
 use http::header::HeaderMap;
 
 use super::Visit;
 use super::rules::{COVER, claimed_urls};
 use super::signed::{Bought, ONE, Proven};
-use crate::ledger::store::{Held, Unavailable};
+use crate::ledger::store::{Held, Pass, Unavailable};
 use crate::ledger::views::PATIENCE;
-use crate::payment::pass::{Grant, Scope};
+use crate::payment::id::SealedId;
+use crate::payment::pass::{Grant, PassTerms, Scope};
 use crate::payment::permit::{Credit, Fund, Permit};
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::signed;
+use crate::payment::terms::Term;
 use crate::wire::amount::{Asset, Units};
 
 impl Visit<'_> {
@@ -37,7 +41,7 @@ impl Visit<'_> {
                 return Ok(None);
             }
         };
-        let Some((mut funds, _)) = self.pass(&proven, now_ms).await? else { return Ok(None) };
+        let mut funds = self.held(&proven, now_ms).await?;
         let Some(last) = funds.pop() else { return Ok(None) };
         let bought = Bought {
             amount: Units::ZERO,
@@ -50,37 +54,52 @@ impl Visit<'_> {
         Ok(Some(Permit { fund: last, instead: funds, ..permit }))
     }
 
-    /// What passes of this agent for this request have, and the one that a purchase would buy; `None` where there are none.
+    /// What the passes of this agent for this request have, those for the resource first.
     ///
     /// # Errors
     /// The books can't be asked.
-    pub(super) async fn pass(&self, proven: &Proven<'_>, now_ms: u64) -> Result<Option<(Vec<Fund>, Grant)>, Refusal> {
+    pub(super) async fn held(&self, proven: &Proven<'_>, now_ms: u64) -> Result<Vec<Fund>, Refusal> {
         let shared = &*self.core.shared;
-        let route = &shared.config.routes[self.route];
-        let Some(terms) = &route.pass else { return Ok(None) };
-        let (account, agent) = (&proven.account.name, &proven.key.record.agent);
-        let scope = if terms.whole_route {
-            Scope::new(account, agent, &["route", &route.name])
-        } else {
-            let resource = self.resource();
-            let what = ["resource", resource.priced_method(), resource.authority, resource.path, resource.query];
-            Scope::new(account, agent, &what)
-        };
-        let held = Box::pin(shared.store.held(Held { account: account.clone(), scope, at_ms: now_ms }));
+        if shared.config.routes[self.route].pass.is_none() {
+            return Ok(Vec::new());
+        }
+        let scopes = [false, true].map(|whole_route| self.scope(proven, whole_route)).to_vec();
+        let held = Box::pin(shared.store.held(Held { scopes, at_ms: now_ms }));
         let late = || Unavailable("the books do not answer".into());
         let held = self.core.thread.ticker.timeout(PATIENCE, held).await.unwrap_or_else(|_| Err(late()));
         let held = held.map_err(|why| {
             tracing::warn!(%why, "a pass could not be looked up");
             Refusal::from(Reason::LedgerUnavailable).retry_after(5)
         })?;
-        let funds = held.into_iter().map(|pass| Fund {
+        let fund = |pass: Pass| Fund {
+            account: Some(pass.account),
             asset: Asset::Requests,
             amount: ONE,
             limit: pass.requests.unwrap_or(Units::MAX),
             within: None,
             period: pass.n,
             ends: Some(pass.ends_ms / 1000),
-        });
-        Ok(Some((funds.collect(), Grant { scope, good: terms.good })))
+        };
+        Ok(held.into_iter().map(fund).collect())
+    }
+
+    /// The pass that a purchase buys: the one that its offer promised, or, without an id, that of the offer as it stands.
+    pub(super) fn grant(&self, proven: &Proven<'_>, quote: Option<&(Arc<Term>, SealedId)>) -> Option<Grant> {
+        let route = &self.core.shared.config.routes[self.route];
+        let terms = match quote {
+            Some((term, _)) => PassTerms::of_class(&term.template.class).1,
+            None => route.pass.and_then(|pass| pass.offers),
+        }?;
+        Some(Grant { scope: self.scope(proven, terms.whole_route), good: terms.good })
+    }
+
+    fn scope(&self, proven: &Proven<'_>, whole_route: bool) -> Scope {
+        let agent = &proven.key.record.agent;
+        if whole_route {
+            return Scope::new(agent, &["route", &self.core.shared.config.routes[self.route].name]);
+        }
+        let resource = self.resource();
+        let what = ["resource", resource.priced_method(), resource.authority, resource.path, resource.query];
+        Scope::new(agent, &what)
     }
 }

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderName};
 use super::Visit;
 use super::signed::Proven;
 use crate::config::{AgentRule, Route, Then, Who, rules::of_agent};
+use crate::payment::pass::PassTerms;
 use crate::payment::reason::{Reason, Refusal};
 use crate::payment::signed::{self, Cover, Server};
 use crate::payment::terms::PUBLIC;
@@ -123,6 +124,7 @@ impl Visit<'_> {
     /// # Errors
     /// [`Reason::AgentBlocked`]; [`Reason::PriceNotAcceptable`] where it was sealed for somebody who pays less.
     pub(super) fn due(&self, proven: &Proven<'_>, sealed: Units, class: &str) -> Result<Units, Refusal> {
+        let (class, _) = PassTerms::of_class(class);
         let rule = of_agent(self.rules(), &proven.key.record.agent);
         let agreed = proven.account.price(&self.core.shared.config.routes[self.route].name);
         match rule.map(|rule| rule.then) {
@@ -140,7 +142,7 @@ impl Visit<'_> {
 
     /// Whether an offer of this class may be paid by whom the request claims to be.
     pub(super) fn is_for_us(&self, class: &str) -> bool {
-        self.offer.class == PUBLIC || self.offer.class == class
+        self.offer.class == PUBLIC || self.offer.class == PassTerms::of_class(class).0
     }
 
     pub(super) fn dearer(&self) -> Refusal {

@@ -172,12 +172,13 @@ impl Visit<'_> {
             return Err(Refusal::new(Reason::PaymentFailed, detail));
         }
         // What costs nothing takes nothing of a pass, and buys none.
-        let pass = if bought.amount > Units::ZERO { self.pass(&proven, now_ms).await? } else { None };
+        let (held, grant) = match bought.amount {
+            Units::ZERO => (Vec::new(), None),
+            _ => (self.held(&proven, now_ms).await?, self.grant(&proven, bought.quote.as_ref())),
+        };
         let mut permit = self.permit(proven, bought, now_ms);
-        if let Some((held, grant)) = pass {
-            permit.instead.splice(0..0, held);
-            permit.grant = Some(grant);
-        }
+        permit.instead.splice(0..0, held);
+        permit.grant = grant;
         Ok(permit)
     }
 
@@ -199,6 +200,7 @@ impl Visit<'_> {
             _ => None,
         };
         let in_period = |asset, amount, limit, within| Fund {
+            account: None,
             asset,
             amount,
             limit,
@@ -208,7 +210,7 @@ impl Visit<'_> {
         };
         let fund = if account.prepaid {
             let asset = Asset::Prepaid(Prepaid::of(currency));
-            Fund { asset, amount, limit: Units::ZERO, within: None, period: day::BALANCE, ends: None }
+            Fund { account: None, asset, amount, limit: Units::ZERO, within: None, period: day::BALANCE, ends: None }
         } else {
             in_period(currency.into(), amount, account.limit(), within)
         };

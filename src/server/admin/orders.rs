@@ -33,7 +33,12 @@ use crate::wire::amount::Money;
 ///
 /// # Errors
 /// Says why not; nothing has changed, or it says what is not known.
-pub async fn carry_out(order: &Value, store: &LedgerStore, key: Option<Arc<GatewayKey>>) -> Result<Value, String> {
+pub async fn carry_out(
+    order: &Value,
+    store: &LedgerStore,
+    key: Option<Arc<GatewayKey>>,
+    config: Option<&Config>,
+) -> Result<Value, String> {
     match order["do"].as_str() {
         Some("resolve") => end_payment(order, store).await,
         Some("settle") => settle(order, store, key).await,
@@ -41,7 +46,7 @@ pub async fn carry_out(order: &Value, store: &LedgerStore, key: Option<Arc<Gatew
         Some("void") => corrections::void(order, store).await,
         Some("refund") => corrections::refund(order, store).await,
         Some("dispute") => corrections::dispute(order, store).await,
-        Some("topup") => top_up(order, store).await,
+        Some("topup") => top_up(order, store, config).await,
         Some("archive") => archive(order, store).await,
         Some("drop") => {
             let most =
@@ -97,10 +102,32 @@ async fn mark(order: &Value, store: &LedgerStore) -> Result<Value, String> {
     Ok(json!({"number": number, "state": state.name()}))
 }
 
-/// Whoever orders it has looked whether the configuration has such an account.
-async fn top_up(order: &Value, store: &LedgerStore) -> Result<Value, String> {
+/// Whether a transfer fits the accounts of a configuration: a slip of the pen would be money that nobody can spend. What is left can
+/// be paid back whatever has become of its account.
+///
+/// # Errors
+/// Says what does not fit.
+pub fn fits(config: &Config, account: &str, money: Money, back: bool) -> Result<(), String> {
+    let found = config.accounts.iter().find(|found| *found.name == *account);
+    match found {
+        _ if back => Ok(()),
+        None => Err(format!("no account of the configuration has the name `{}`", account.escape_debug())),
+        Some(found) if !found.prepaid => {
+            let help = "write `prepaid` instead of `credit` first";
+            Err(format!("the account `{account}` has no balance, it buys on credit: {help}"))
+        }
+        Some(found) if found.credit.currency != money.currency => {
+            Err(format!("the account `{account}` counts in {}, not in {}", found.credit.currency, money.currency))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+async fn top_up(order: &Value, store: &LedgerStore, config: Option<&Config>) -> Result<Value, String> {
     let money = Money::parse(&text(order, "amount")).map_err(|e| e.to_string())?;
     let way = if order["back"] == true { Way::Back } else { Way::In };
+    let config = config.ok_or("which accounts have a balance stands in the configuration: name it with -c")?;
+    fits(config, &text(order, "account"), money, way == Way::Back)?;
     let (account, reference, reason) = (text(order, "account"), text(order, "reference"), text(order, "reason"));
     let top_up = TopUp { account: account.into(), money, way, reference, reason };
     let done = store.top_up(top_up).await.map_err(|e| e.to_string())?;
