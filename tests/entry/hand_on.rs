@@ -1,13 +1,14 @@
 //! USR2: another process takes the sockets over while clients are served.
 
-use std::io::{BufReader, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Instant;
 
-use crate::support::client::{PATIENCE, exchange, get, read_answer};
+use crate::support::client::{Connection, PATIENCE, exchange, get, read_answer};
 use crate::support::gateway::{log, tollgate};
 use crate::support::*;
 
@@ -130,4 +131,154 @@ fn a_process_that_does_not_come_to_serve_changes_nothing() {
     assert_eq!(exchange(gateway.addr, agent.request(gateway.addr, "GET", "/paid/a").head()).status, 200);
     let (status, _dir) = gateway.stop();
     assert!(status.success());
+}
+
+/// A site whose drain takes an hour while something is open: `/socket` becomes a tunnel that sends everything back, of
+/// `/paid/slow` the second half comes when the test is at the barrier, too.
+fn slow_site(agent: &Agent) -> (Gateway, Arc<Barrier>) {
+    let barrier = Arc::new(Barrier::new(2));
+    let other_half = barrier.clone();
+    let origin = Origin::scripted(move |seen, socket| {
+        if seen.has("upgrade") {
+            let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+            socket.write_all(switch.as_bytes()).unwrap();
+            let mut byte = [0; 1];
+            while let Ok(1) = socket.read(&mut byte) {
+                socket.write_all(&byte).unwrap();
+            }
+            return false;
+        }
+        if seen.path() == "/paid/slow" {
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").unwrap();
+            other_half.wait();
+            return socket.write_all(b"cd").is_ok();
+        }
+        let body = format!("{} bytes for {}", seen.body.len(), seen.path());
+        write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).is_ok()
+    });
+    let toml = site_toml(&origin, agent, "").replace("drain_seconds = 2", "drain_seconds = 3600");
+    (Gateway::start(&toml), barrier)
+}
+
+const UPGRADE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
+fn tunnel(gateway: &Gateway) -> Connection {
+    let mut tunnel = Connection::open(gateway.addr);
+    let answer = tunnel.send(format!("GET /socket HTTP/1.1\r\nHost: a\r\n{UPGRADE}\r\n")).unwrap();
+    assert_eq!(answer.status, 101);
+    tunnel
+}
+
+fn echoes(tunnel: &mut Connection) {
+    tunnel.write("x");
+    let mut byte = [0; 1];
+    tunnel.reader.read_exact(&mut byte).unwrap();
+    assert_eq!(&byte, b"x");
+}
+
+/// So many times until the log says it.
+fn wait_for(dir: &std::path::Path, what: &str) {
+    let since = Instant::now();
+    while !log(dir).contains(what) {
+        assert!(since.elapsed() < PATIENCE, "{what:?} is not in {}", log(dir));
+        std::thread::yield_now();
+    }
+}
+
+/// What became of the answers, newest first, once the books have passed an audit.
+fn outcomes(dir: &std::path::Path) -> Vec<String> {
+    let (code, out, err) = tollgate(dir, &["ledger", "audit", "--ledger", "tollgate.sqlite"]);
+    assert_eq!(code, 0, "{out}{err}");
+    let (_, out, _) = tollgate(dir, &["ledger", "list", "--json", "--ledger", "tollgate.sqlite"]);
+    let entry = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    out.lines().map(|line| entry(line)["outcome"]["delivery"].as_str().unwrap_or("none").to_owned()).collect()
+}
+
+#[test]
+fn free_connections_live_on_while_the_successor_sells() {
+    let agent = Agent::start();
+    let (gateway, _) = slow_site(&agent);
+    let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
+    let mut tunnel = tunnel(&gateway);
+    let mut upload = Connection::open(addr);
+    upload.write("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
+    gateway.signal("USR2");
+    let successor = Successor::of(&path, 1);
+    // Neither is refused: the books come while they wait.
+    for _ in 0..3 {
+        let answer = agent.buy(addr, "/paid/a");
+        assert_eq!(answer.status, 200, "{} {}", answer.reason(), answer.text());
+    }
+    echoes(&mut tunnel);
+    upload.write("cd");
+    assert_eq!(upload.read(false).unwrap().text(), "4 bytes for /upload");
+    echoes(&mut tunnel);
+    drop((tunnel, upload));
+    let dir = gateway.leave();
+    successor.stop();
+    assert_eq!(outcomes(dir.path()), ["complete"; 3]);
+}
+
+#[test]
+fn a_paid_answer_on_its_way_keeps_the_books_until_its_outcome() {
+    let agent = Agent::start();
+    let (gateway, other_half) = slow_site(&agent);
+    let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
+    let mut tunnel = tunnel(&gateway);
+    let request = agent.request(addr, "GET", "/paid/slow").head();
+    let mut download = Connection::open(addr);
+    download.write(request);
+    let mut half = Vec::new();
+    while !half.ends_with(b"ab") {
+        let mut byte = [0; 1];
+        download.reader.read_exact(&mut byte).unwrap();
+        half.push(byte[0]);
+    }
+    gateway.signal("USR2");
+    let successor = Successor::of(&path, 1);
+    let waited = get(addr, "/paid/a");
+    assert_eq!((waited.status, waited.reason()), (503, "ledger_unavailable"));
+    assert!(!log(&path).contains("the books are closed"), "{}", log(&path));
+    other_half.wait();
+    let mut rest = [0; 2];
+    download.reader.read_exact(&mut rest).unwrap();
+    assert_eq!(&rest, b"cd");
+    wait_for(&path, "the books are closed");
+    // By now the successor's patience is over; it opens the books within a second.
+    let since = Instant::now();
+    while agent.buy(addr, "/paid/a").status != 200 {
+        assert!(since.elapsed() < PATIENCE, "{}", log(&path));
+        std::thread::yield_now();
+    }
+    echoes(&mut tunnel);
+    drop((tunnel, download));
+    let dir = gateway.leave();
+    successor.stop();
+    assert_eq!(outcomes(dir.path()), ["complete"; 2]);
+}
+
+#[test]
+fn who_comes_when_the_books_are_gone_is_sent_to_the_successor() {
+    let agent = Agent::start();
+    let (gateway, _) = slow_site(&agent);
+    let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
+    let request = agent.request(addr, "GET", "/paid/a").head();
+    let (first, second) = request.split_at(20);
+    let mut late = Connection::open(addr);
+    late.write(first);
+    // In the same core's hands or another's: all of them have begun by then.
+    get(addr, "/free");
+    gateway.signal("USR2");
+    let successor = Successor::of(&path, 1);
+    wait_for(&path, "the books are closed");
+    late.write(second);
+    let answer = late.read(false).unwrap();
+    assert_eq!((answer.status, answer.reason()), (503, "ledger_unavailable"));
+    assert_eq!((answer.header("retry-after"), answer.header("connection")), (Some("1"), Some("close")));
+    assert!(late.closed());
+    drop(late);
+    assert_eq!(exchange(addr, request).status, 200, "nothing was taken");
+    let dir = gateway.leave();
+    successor.stop();
+    assert_eq!(outcomes(dir.path()), ["complete"]);
 }
