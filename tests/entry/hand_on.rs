@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -133,11 +134,11 @@ fn a_process_that_does_not_come_to_serve_changes_nothing() {
     assert!(status.success());
 }
 
-/// A site whose drain takes an hour while something is open: `/socket` becomes a tunnel that sends everything back, of
-/// `/paid/slow` the second half comes when the test is at the barrier, too.
+/// A site whose drain takes an hour while something is open: `/socket` becomes a tunnel that sends everything back; of
+/// `/paid/held` head and body come when the test is at the barrier, too, of `/paid/slow` the second half of the body.
 fn slow_site(agent: &Agent) -> (Gateway, Arc<Barrier>) {
     let barrier = Arc::new(Barrier::new(2));
-    let other_half = barrier.clone();
+    let goes_on = barrier.clone();
     let origin = Origin::scripted(move |seen, socket| {
         if seen.has("upgrade") {
             let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -148,13 +149,18 @@ fn slow_site(agent: &Agent) -> (Gateway, Arc<Barrier>) {
             }
             return false;
         }
-        if seen.path() == "/paid/slow" {
-            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab").unwrap();
-            other_half.wait();
-            return socket.write_all(b"cd").is_ok();
-        }
         let body = format!("{} bytes for {}", seen.body.len(), seen.path());
-        write!(socket, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).is_ok()
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let (now, later) = match seen.path() {
+            "/paid/held" => answer.split_at(0),
+            "/paid/slow" => answer.split_at(answer.len() - 4),
+            _ => answer.split_at(answer.len()),
+        };
+        socket.write_all(now.as_bytes()).unwrap();
+        if !later.is_empty() {
+            goes_on.wait();
+        }
+        socket.write_all(later.as_bytes()).is_ok()
     });
     let toml = site_toml(&origin, agent, "").replace("drain_seconds = 2", "drain_seconds = 3600");
     (Gateway::start(&toml), barrier)
@@ -176,7 +182,13 @@ fn echoes(tunnel: &mut Connection) {
     assert_eq!(&byte, b"x");
 }
 
-/// So many times until the log says it.
+/// Which admin socket there is, if there is one.
+fn door(dir: &std::path::Path) -> Option<(u64, std::time::SystemTime)> {
+    let door = std::fs::metadata(dir.join("tollgate.sqlite.admin")).ok()?;
+    Some((door.ino(), door.modified().unwrap()))
+}
+
+/// Until the log says it.
 fn wait_for(dir: &std::path::Path, what: &str) {
     let since = Instant::now();
     while !log(dir).contains(what) {
@@ -200,6 +212,7 @@ fn free_connections_live_on_while_the_successor_sells() {
     let (gateway, _) = slow_site(&agent);
     let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
     let mut tunnel = tunnel(&gateway);
+    let door_before = door(&path);
     let mut upload = Connection::open(addr);
     upload.write("POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab");
     gateway.signal("USR2");
@@ -213,36 +226,44 @@ fn free_connections_live_on_while_the_successor_sells() {
     upload.write("cd");
     assert_eq!(upload.read(false).unwrap().text(), "4 bytes for /upload");
     echoes(&mut tunnel);
+    let since = Instant::now();
+    let opened = loop {
+        match door(&path) {
+            Some(now) if Some(now) != door_before => break Some(now),
+            _ => assert!(since.elapsed() < PATIENCE, "{}", log(&path)),
+        }
+        std::thread::yield_now();
+    };
     drop((tunnel, upload));
     let dir = gateway.leave();
+    assert_eq!(door(dir.path()), opened, "the old process took the successor's door away");
     successor.stop();
     assert_eq!(outcomes(dir.path()), ["complete"; 3]);
 }
 
-#[test]
-fn a_paid_answer_on_its_way_keeps_the_books_until_its_outcome() {
+/// Buys what ends when the test says so, and hands on meanwhile: the books go when it has its outcome, no earlier.
+fn keeps_the_books(what: &str, bytes_before: &str) {
     let agent = Agent::start();
-    let (gateway, other_half) = slow_site(&agent);
+    let (gateway, goes_on) = slow_site(&agent);
     let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
     let mut tunnel = tunnel(&gateway);
-    let request = agent.request(addr, "GET", "/paid/slow").head();
-    let mut download = Connection::open(addr);
-    download.write(request);
-    let mut half = Vec::new();
-    while !half.ends_with(b"ab") {
+    let mut bought = Connection::open(addr);
+    bought.write(agent.request(addr, "GET", what).head());
+    let mut before = Vec::new();
+    while !before.ends_with(bytes_before.as_bytes()) {
         let mut byte = [0; 1];
-        download.reader.read_exact(&mut byte).unwrap();
-        half.push(byte[0]);
+        bought.reader.read_exact(&mut byte).unwrap();
+        before.push(byte[0]);
     }
     gateway.signal("USR2");
     let successor = Successor::of(&path, 1);
     let waited = get(addr, "/paid/a");
     assert_eq!((waited.status, waited.reason()), (503, "ledger_unavailable"));
     assert!(!log(&path).contains("the books are closed"), "{}", log(&path));
-    other_half.wait();
-    let mut rest = [0; 2];
-    download.reader.read_exact(&mut rest).unwrap();
-    assert_eq!(&rest, b"cd");
+    goes_on.wait();
+    let mut rest = String::new();
+    bought.reader.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("slow") || rest.ends_with("held"), "{rest}");
     wait_for(&path, "the books are closed");
     // By now the successor's patience is over; it opens the books within a second.
     let since = Instant::now();
@@ -251,10 +272,42 @@ fn a_paid_answer_on_its_way_keeps_the_books_until_its_outcome() {
         std::thread::yield_now();
     }
     echoes(&mut tunnel);
-    drop((tunnel, download));
+    drop((tunnel, bought));
     let dir = gateway.leave();
     successor.stop();
     assert_eq!(outcomes(dir.path()), ["complete"; 2]);
+}
+
+#[test]
+fn a_paid_request_keeps_the_books_until_its_answer() {
+    keeps_the_books("/paid/held", "");
+}
+
+#[test]
+fn a_paid_answer_keeps_the_books_until_its_outcome() {
+    keeps_the_books("/paid/slow", "0 bytes for /paid/");
+}
+
+#[test]
+fn a_head_that_is_on_its_way_is_still_served() {
+    let agent = Agent::start();
+    let (gateway, _) = slow_site(&agent);
+    let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
+    let request = agent.request(addr, "GET", "/paid/a").head();
+    let (first, second) = request.split_at(20);
+    let mut connection = Connection::open(addr);
+    connection.write(first);
+    // Read by then, whichever core has it.
+    get(addr, "/free");
+    gateway.signal("USR2");
+    let successor = Successor::of(&path, 1);
+    wait_for(&path, "draining");
+    connection.write(second);
+    assert_eq!(connection.read(false).unwrap().status, 200);
+    drop(connection);
+    let dir = gateway.leave();
+    successor.stop();
+    assert_eq!(outcomes(dir.path()), ["complete"]);
 }
 
 #[test]
