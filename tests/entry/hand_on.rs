@@ -136,7 +136,7 @@ fn a_process_that_does_not_come_to_serve_changes_nothing() {
 
 /// A site whose drain takes an hour while something is open: `/socket` becomes a tunnel that sends everything back; of
 /// `/paid/held` head and body come when the test is at the barrier, too, of `/paid/slow` the second half of the body.
-fn slow_site(agent: &Agent) -> (Gateway, Arc<Barrier>) {
+fn slow_site(agent: &Agent, cores: usize) -> (Gateway, Arc<Barrier>) {
     let barrier = Arc::new(Barrier::new(2));
     let goes_on = barrier.clone();
     let origin = Origin::scripted(move |seen, socket| {
@@ -163,6 +163,7 @@ fn slow_site(agent: &Agent) -> (Gateway, Arc<Barrier>) {
         socket.write_all(later.as_bytes()).is_ok()
     });
     let toml = site_toml(&origin, agent, "").replace("drain_seconds = 2", "drain_seconds = 3600");
+    let toml = toml.replace("cores = 2", &format!("cores = {cores}"));
     (Gateway::start(&toml), barrier)
 }
 
@@ -209,7 +210,7 @@ fn outcomes(dir: &std::path::Path) -> Vec<String> {
 #[test]
 fn free_connections_live_on_while_the_successor_sells() {
     let agent = Agent::start();
-    let (gateway, _) = slow_site(&agent);
+    let (gateway, _) = slow_site(&agent, 2);
     let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
     let mut tunnel = tunnel(&gateway);
     let door_before = door(&path);
@@ -244,7 +245,7 @@ fn free_connections_live_on_while_the_successor_sells() {
 /// Buys what ends when the test says so, and hands on meanwhile: the books go when it has its outcome, no earlier.
 fn keeps_the_books(what: &str, bytes_before: &str) {
     let agent = Agent::start();
-    let (gateway, goes_on) = slow_site(&agent);
+    let (gateway, goes_on) = slow_site(&agent, 2);
     let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
     let mut tunnel = tunnel(&gateway);
     let mut bought = Connection::open(addr);
@@ -291,20 +292,21 @@ fn a_paid_answer_keeps_the_books_until_its_outcome() {
 #[test]
 fn a_head_that_is_on_its_way_is_still_served() {
     let agent = Agent::start();
-    let (gateway, _) = slow_site(&agent);
+    let (gateway, _) = slow_site(&agent, 1);
     let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
     let request = agent.request(addr, "GET", "/paid/a").head();
     let (first, second) = request.split_at(20);
     let mut connection = Connection::open(addr);
     connection.write(first);
-    // Read by then, whichever core has it.
-    get(addr, "/free");
+    // It has read that by now, and this one, which is idle, tells when it drains.
+    let mut idle = Connection::open(addr);
+    idle.send("GET /free HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     gateway.signal("USR2");
     let successor = Successor::of(&path, 1);
-    wait_for(&path, "draining");
+    assert!(idle.closed());
     connection.write(second);
     assert_eq!(connection.read(false).unwrap().status, 200);
-    drop(connection);
+    drop((connection, idle));
     let dir = gateway.leave();
     successor.stop();
     assert_eq!(outcomes(dir.path()), ["complete"]);
@@ -313,7 +315,7 @@ fn a_head_that_is_on_its_way_is_still_served() {
 #[test]
 fn who_comes_when_the_books_are_gone_is_sent_to_the_successor() {
     let agent = Agent::start();
-    let (gateway, _) = slow_site(&agent);
+    let (gateway, _) = slow_site(&agent, 2);
     let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
     let request = agent.request(addr, "GET", "/paid/a").head();
     let (first, second) = request.split_at(20);
