@@ -1,13 +1,18 @@
 //! USR2: another process takes the sockets over while clients are served.
 
 use std::io::{BufReader, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Instant;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use crate::support::client::{Connection, PATIENCE, exchange, get, read_answer};
 use crate::support::gateway::{log, tollgate};
@@ -135,7 +140,8 @@ fn a_process_that_does_not_come_to_serve_changes_nothing() {
 }
 
 /// A site whose drain takes an hour while something is open: `/socket` becomes a tunnel that sends everything back; of
-/// `/paid/held` head and body come when the test is at the barrier, too, of `/paid/slow` the second half of the body.
+/// `/paid/held` head and body come when the test is at the barrier, too, of `/paid/slow` and
+/// `/slow` the end of the body.
 fn slow_site(agent: &Agent, cores: usize) -> (Gateway, Arc<Barrier>) {
     let barrier = Arc::new(Barrier::new(2));
     let goes_on = barrier.clone();
@@ -153,7 +159,7 @@ fn slow_site(agent: &Agent, cores: usize) -> (Gateway, Arc<Barrier>) {
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let (now, later) = match seen.path() {
             "/paid/held" => answer.split_at(0),
-            "/paid/slow" => answer.split_at(answer.len() - 4),
+            "/paid/slow" | "/slow" => answer.split_at(answer.len() - 4),
             _ => answer.split_at(answer.len()),
         };
         socket.write_all(now.as_bytes()).unwrap();
@@ -194,6 +200,15 @@ fn wait_for(dir: &std::path::Path, what: &str) {
     let since = Instant::now();
     while !log(dir).contains(what) {
         assert!(since.elapsed() < PATIENCE, "{what:?} is not in {}", log(dir));
+        std::thread::yield_now();
+    }
+}
+
+/// Buys once, as soon as that can be had.
+fn sells_soon(agent: &Agent, addr: SocketAddr, dir: &std::path::Path) {
+    let since = Instant::now();
+    while agent.buy(addr, "/paid/a").status != 200 {
+        assert!(since.elapsed() < PATIENCE, "{}", log(dir));
         std::thread::yield_now();
     }
 }
@@ -242,6 +257,39 @@ fn free_connections_live_on_while_the_successor_sells() {
     assert_eq!(outcomes(dir.path()), ["complete"; 3]);
 }
 
+#[test]
+fn a_stream_of_http2_lives_on_while_the_successor_sells() {
+    let agent = Agent::start();
+    let (gateway, goes_on) = slow_site(&agent, 2);
+    let (addr, path) = (gateway.addr, gateway.dir.path().to_owned());
+    let (begun, begins) = std::sync::mpsc::channel();
+    let client = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let socket = TokioIo::new(tokio::net::TcpStream::connect(addr).await.unwrap());
+            let (mut sender, connection) =
+                hyper::client::conn::http2::handshake(TokioExecutor::new(), socket).await.unwrap();
+            tokio::spawn(connection);
+            let request = Request::get(format!("http://{addr}/slow")).body(Empty::<Bytes>::new()).unwrap();
+            let mut body = sender.send_request(request).await.unwrap().into_body();
+            let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            begun.send(()).unwrap();
+            let rest = body.collect().await.unwrap().to_bytes();
+            format!("{}|{}", String::from_utf8_lossy(&first), String::from_utf8_lossy(&rest))
+        })
+    });
+    begins.recv_timeout(PATIENCE).unwrap();
+    gateway.signal("USR2");
+    let successor = Successor::of(&path, 1);
+    // It may still bring a request, so the books stay for a moment, but not as long as it lasts.
+    sells_soon(&agent, addr, &path);
+    goes_on.wait();
+    assert_eq!(client.join().unwrap(), "0 bytes for /|slow");
+    let dir = gateway.leave();
+    successor.stop();
+    assert_eq!(outcomes(dir.path()), ["complete"]);
+}
+
 /// Buys what ends when the test says so, and hands on meanwhile: the books go when it has its outcome, no earlier.
 fn keeps_the_books(what: &str, bytes_before: &str) {
     let agent = Agent::start();
@@ -266,12 +314,8 @@ fn keeps_the_books(what: &str, bytes_before: &str) {
     bought.reader.read_to_string(&mut rest).unwrap();
     assert!(rest.ends_with("slow") || rest.ends_with("held"), "{rest}");
     wait_for(&path, "the books are closed");
-    // By now the successor's patience is over; it opens the books within a second.
-    let since = Instant::now();
-    while agent.buy(addr, "/paid/a").status != 200 {
-        assert!(since.elapsed() < PATIENCE, "{}", log(&path));
-        std::thread::yield_now();
-    }
+    // By now the successor's patience is over.
+    sells_soon(&agent, addr, &path);
     echoes(&mut tunnel);
     drop((tunnel, bought));
     let dir = gateway.leave();
