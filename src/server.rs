@@ -6,6 +6,15 @@
 //! control     key directories, clock rule, live terms    one single-threaded runtime
 //! ledger      SQLite or PostgreSQL                       one thread, inside the store
 //! ```
+//!
+//! How it ends, each line when the one before is done:
+//!
+//! ```text
+//! Draining    no new connections; open ones end after their answers
+//! Sold        no core needs the books (`proxy::sales`); the control thread lets go of them, and of the admin socket
+//!             they are written and closed: the next process may have them
+//! Drained     every connection has ended, or `server.drain_seconds` are over
+//! ```
 
 pub mod admin;
 mod control;
@@ -27,6 +36,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
@@ -60,6 +70,8 @@ pub struct Gateway {
     certificates: Option<Arc<Certificates>>,
     cores: Vec<JoinHandle<()>>,
     control: Option<JoinHandle<()>>,
+    /// Ends when no core needs the books, and when the control thread does not.
+    books_needed: Option<(Receiver<()>, Receiver<()>)>,
     clock: Clock,
     store: Arc<LedgerStore>,
 }
@@ -72,6 +84,8 @@ enum Phase {
     Leaving,
     /// Cores end what is open.
     Draining,
+    /// No core needs the books any more; some may serve what is free.
+    Sold,
     /// The cores are done; the control thread, which answered them, may end too.
     Drained,
 }
@@ -107,6 +121,7 @@ impl Gateway {
         let (begin, to_begin) = mpsc::unbounded_channel();
         let certificates = secured.map(|(certificates, _)| certificates);
         let file = serving.borrow().shared.config.ledger.location.file().map(Path::to_owned);
+        let (control_needs, control_needed) = sync_channel(0);
         let control = Control {
             door: file.as_deref().filter(|_| store.has_opened()).and_then(admin::Door::open),
             status: (
@@ -118,6 +133,7 @@ impl Gateway {
             certificates: certificates.clone(),
             work: to_begin,
             draining: draining.clone(),
+            needs_books: control_needs,
         };
         let mut gateway = Gateway {
             endpoints,
@@ -129,13 +145,18 @@ impl Gateway {
             certificates,
             cores: Vec::new(),
             control: None,
+            books_needed: None,
             clock,
             store,
         };
         gateway.begin(work);
         gateway.control = Some(control.spawn()?);
+        // Behind the gateway: should a core not start, this end goes before the gateway waits for it.
+        let (needs_books, cores_needed) = sync_channel(0);
+        gateway.books_needed = Some((cores_needed, control_needed));
         for (number, doors) in core_thread::doors(entrances, cores).into_iter().enumerate() {
-            let start = CoreStart { serving: serving.clone(), doors, draining: draining.clone() };
+            let (serving, draining, needs_books) = (serving.clone(), draining.clone(), needs_books.clone());
+            let start = CoreStart { serving, doors, draining, needs_books };
             gateway.cores.push(start.spawn(number)?);
         }
         Ok(gateway)
@@ -244,7 +265,8 @@ impl Gateway {
         }
     }
 
-    /// Stops accepting, ends what is being served within `server.drain_seconds`, then writes and closes the books.
+    /// Stops accepting, ends what is being served within `server.drain_seconds`, writes and closes the books as soon as nothing that
+    /// is being served needs them.
     ///
     /// For `server.drain_delay_seconds` before that it only says that it is not ready, so that whoever sends it requests can
     /// turn elsewhere.
@@ -259,6 +281,7 @@ impl Gateway {
 
     fn stop(&mut self) {
         let _ = self.drain.send(Phase::Draining);
+        self.close_books();
         for core in self.cores.drain(..) {
             if core.join().is_err() {
                 tracing::error!("a core ended by a panic");
@@ -268,9 +291,18 @@ impl Gateway {
         if let Some(control) = self.control.take() {
             let _ = self.drain.send(Phase::Drained);
             let _ = control.join();
-            if let Err(error) = self.store.close() {
-                tracing::error!(%error, "the ledger did not close cleanly");
-            }
+        }
+    }
+
+    fn close_books(&mut self) {
+        let Some((cores, control)) = self.books_needed.take() else { return };
+        // Nothing is ever sent: it ends with the last that could.
+        let _ = cores.recv();
+        let _ = self.drain.send(Phase::Sold);
+        let _ = control.recv();
+        match self.store.close() {
+            Ok(()) => tracing::info!("the books are closed"),
+            Err(error) => tracing::error!(%error, "the ledger did not close cleanly"),
         }
     }
 }

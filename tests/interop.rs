@@ -13,6 +13,8 @@ mod mcp;
 mod purchases;
 #[path = "interop/stage.rs"]
 mod stage;
+#[path = "interop/websocket.rs"]
+mod websocket;
 
 use std::ffi::OsString;
 use std::io::Write as _;

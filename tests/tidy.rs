@@ -150,3 +150,27 @@ fn the_reason_codes_are_documented_and_unique() {
     }
     assert_eq!(fs::read_to_string(&path).unwrap_or_default(), table, "run with UPDATE_EXPECTED=1");
 }
+
+#[test]
+fn the_fuzzers_lock_file_has_the_versions_of_the_gateways() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let packages = |text: &str| -> Vec<(String, String)> {
+        let field = |block: &str, name: &str| {
+            let line = block.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap_or_default().trim_matches(['"', ' ', '=']).to_owned()
+        };
+        text.split("[[package]]").skip(1).map(|block| (field(block, "name"), field(block, "version"))).collect()
+    };
+    let (gateway, fuzzers) = (packages(&read("Cargo.lock")), packages(&read("fuzz/Cargo.lock")));
+    let of_fuzzing = ["arbitrary", "jobserver", "libfuzzer-sys", "tollgate-fuzz"];
+    let is_strange = |package: &&(String, String)| !gateway.contains(package) && !of_fuzzing.contains(&&*package.0);
+    let manifest = read("Cargo.toml");
+    let wanted = manifest.split("\n[dependencies]\n").nth(1).unwrap().split("\n[").next().unwrap();
+    let wanted = wanted.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name.trim());
+    let missing: Vec<&str> = wanted.filter(|name| !fuzzers.iter().any(|(known, _)| known == name)).collect();
+    let strange: Vec<_> = fuzzers.iter().filter(is_strange).collect();
+    assert!(
+        missing.is_empty() && strange.is_empty(),
+        "missing: {missing:?}, others: {strange:?}; run `cargo update --offline --workspace` in fuzz/"
+    );
+}

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 use super::core::{Core, Thread};
 use super::io::{ClientIo, ClientStream, Sniffed};
 use super::meter::{Expired, Meter};
+use super::sales::Chance;
 use super::socket::Socket;
 use super::upgrade::{self, Waiting};
 use super::{proxy_header, stack, trace};
@@ -74,8 +75,8 @@ impl Client {
 /// How long a connection that was just accepted has for its first request when the gateway drains.
 const FIRST_BYTES: Duration = Duration::from_secs(1);
 
-/// Serves a connection until it ends; `tls` for one of HTTPS.
-pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
+/// Serves a connection until it ends; `tls` for one of HTTPS, `chance` that of a request.
+pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>, chance: Chance) {
     let limits = &core.shared.config.server.limits.clone();
     let thread = &core.thread.clone();
     let is_https = tls.is_some();
@@ -107,10 +108,19 @@ pub async fn serve(core: Rc<Core>, socket: Socket, tls: Option<TlsAcceptor>) {
     };
     if multiplexed {
         let mut connection = pin!(http2_builder(limits).serve_connection(io, service));
+        // What was on its way to us when it was told to end is still served: held to its end.
         _ = drive(thread, &meter, connection.as_mut(), |c| c.graceful_shutdown()).await;
+        drop(chance);
     } else {
         let mut connection = http1_builder(limits).serve_connection(io, service);
-        let ended = drive(thread, &meter, Pin::new(&mut connection), |c| c.graceful_shutdown()).await;
+        let mut chance = Some(chance);
+        let ended = drive(thread, &meter, Pin::new(&mut connection), |c| {
+            c.graceful_shutdown();
+            // It reads no other head.
+            drop(chance.take());
+        })
+        .await;
+        drop(chance);
         match (&ended, thread.core()) {
             (Err(Some(error)), Some(core)) if error.is_parse() => trace::unread(&core, ip, is_https, reason_of(error)),
             _ => {}
@@ -195,7 +205,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     thread: &Thread,
     meter: &Meter,
     mut connection: Pin<&mut C>,
-    shutdown: impl Fn(Pin<&mut C>),
+    mut shutdown: impl FnMut(Pin<&mut C>),
 ) -> Result<(), Option<hyper::Error>> {
     let mut drain = pin!(thread.drain.notified());
     let mut draining = false;

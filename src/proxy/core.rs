@@ -11,6 +11,7 @@ use super::gate::Opened;
 use super::origin::OriginPool;
 use super::prices::Prices;
 use super::rates::Buckets;
+use super::sales::Sales;
 use super::ticker::Ticker;
 use crate::clock::Clock;
 use crate::config::{AgentPattern, AgentRule, Config, Route, Scheme, Then};
@@ -131,6 +132,8 @@ pub struct Thread {
     pub judging: Cell<usize>,
     /// See `judging`.
     pub uncounted: Cell<usize>,
+    /// What needs the books.
+    pub sales: Rc<Sales>,
     /// True once the gateway drains: connections end after their answer.
     pub draining: Cell<bool>,
     /// Told when `draining` becomes true.
@@ -324,6 +327,7 @@ impl Thread {
             open: Gauges::default(),
             judging: Cell::new(0),
             uncounted: Cell::new(0),
+            sales: Rc::default(),
             draining: Cell::new(false),
             drain: tokio::sync::Notify::new(),
             random: RefCell::new(Random { bytes: vec![0; 4096], used: 4096 }),

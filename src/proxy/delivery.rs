@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::body::BodyWatch;
 use super::meter::Meter;
+use super::sales::Sale;
 use crate::ledger::store::{Delivery, Outcome, Outcomes, Receipt};
 
 /// A gap between two reads of the body this long counts as a client that did not take bytes.
@@ -38,6 +39,8 @@ pub struct Tracker {
 pub struct Record {
     store: Arc<dyn Outcomes>,
     receipt: Receipt,
+    /// Keeps the books until it is reported.
+    _sale: Sale,
     started_ms: u64,
     /// Socket bytes before the answer.
     written_before: u64,
@@ -56,13 +59,13 @@ impl Tracker {
     /// Starts when the answer is handed to the client's connection.
     pub fn new(
         store: Arc<dyn Outcomes>,
-        receipt: Receipt,
+        (receipt, sale): (Receipt, Sale),
         meter: Rc<Meter>,
         multiplexed: bool,
         upload: BodyWatch,
     ) -> Tracker {
         let (started_ms, written_before) = (meter.now_ms(), meter.written());
-        let record = Some(Record { store, receipt, started_ms, written_before, bytes: 0 });
+        let record = Some(Record { store, receipt, _sale: sale, started_ms, written_before, bytes: 0 });
         Tracker {
             record,
             multiplexed,
@@ -199,6 +202,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::super::body::Fault;
+    use super::super::sales::Sales;
     use super::super::ticker::Ticker;
     use super::*;
     use crate::config::{Limits, Rate};
@@ -237,8 +241,9 @@ mod tests {
             .run_until(async {
                 tokio::task::spawn_local(ticker.clone().run());
                 let meter = Meter::new(&ticker, &LIMITS);
-                let receipt = Receipt { n: 1, at_ms: 0 };
-                let mut tracker = Tracker::new(store.clone(), receipt, meter.clone(), false, BodyWatch::default());
+                let sale = Rc::<Sales>::default().begin().unwrap();
+                let sold = (Receipt { n: 1, at_ms: 0 }, sale);
+                let mut tracker = Tracker::new(store.clone(), sold, meter.clone(), false, BodyWatch::default());
                 tracker.on_poll();
                 tracker.on_bytes(100);
                 meter.on_written(100);

@@ -262,11 +262,11 @@ pub async fn accept(thread: Rc<Thread>, listener: Listener, tls: Option<TlsAccep
                     refused.add();
                     continue;
                 };
-                let open = Open::new(&thread);
+                let (open, chance) = (Open::new(&thread), thread.sales.chance());
                 let tls = tls.clone();
                 tokio::task::spawn_local(async move {
                     let _open = open;
-                    connection::serve(core, socket, tls).await;
+                    connection::serve(core, socket, tls, chance).await;
                 });
             }
             Err(error) => {

@@ -43,3 +43,4 @@ pub mod trace;
 
 pub mod core;
 pub mod rescue;
+pub mod sales;

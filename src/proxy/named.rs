@@ -16,6 +16,7 @@ use super::forward::{self, Outbound};
 use super::gate::{self, Visit};
 use super::hold::{Hold, hold};
 use super::rescue::Refused;
+use super::sales::Sale;
 use super::{drain, stack};
 use crate::ledger::evidence::BodyDigest;
 use crate::payment::identifier::bound_to;
@@ -31,7 +32,7 @@ use crate::wire::x402::payload::Payload;
 pub async fn serve(
     visit: Visit<'_>,
     client: &Rc<Client>,
-    payload: &Payload,
+    (payload, sale): (&Payload, Sale),
     id: &str,
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refused> {
@@ -49,6 +50,7 @@ pub async fn serve(
     let mut permit: Option<Permit> = match judged {
         Ok(permit) => permit,
         Err(refused) => {
+            drop(sale);
             drain::request_body(core, request).await;
             return Err(refused);
         }
@@ -63,7 +65,7 @@ pub async fn serve(
                 Some(permit) => permit,
                 None => gate::judge_token(&visit, payload).await?,
             };
-            return stack::buy(&visit, client, permit, outbound, None).await;
+            return stack::buy(&visit, client, (permit, sale), outbound, None).await;
         }
     };
     let until = Instant::now() + config.exact.answer;
@@ -85,7 +87,7 @@ pub async fn serve(
         Some(permit) => permit,
         None => gate::judge_token(&visit, payload).await?,
     };
-    stack::buy(&visit, client, permit, outbound, Some(ticket)).await
+    stack::buy(&visit, client, (permit, sale), outbound, Some(ticket)).await
 }
 
 /// What was stored; if its first way out failed, so that it is owed, it is not owed any more.

@@ -30,6 +30,7 @@ use super::gate::rules::{self, Claim};
 use super::gate::{self, Visit};
 use super::mcp::Call;
 use super::rescue::Refused;
+use super::sales::{Chance, Sale};
 use super::target::Target;
 use super::{rates, stack, trace};
 use crate::ledger::observation::{OTHER, Observation, Observed, UNKNOWN, Would};
@@ -50,6 +51,7 @@ const VERDICT: Duration = Duration::from_secs(10);
 pub struct Watch {
     core: Rc<Core>,
     waits: Option<Waits>,
+    _chance: Chance,
 }
 
 /// Who waits for the answer.
@@ -70,6 +72,11 @@ struct Verdict {
 }
 
 impl Watch {
+    fn new(core: Rc<Core>, waits: Waits) -> Watch {
+        let chance = core.thread.sales.chance();
+        Watch { core, waits: Some(waits), _chance: chance }
+    }
+
     /// The request has its answer, or none.
     pub fn answered(
         mut self,
@@ -154,6 +161,7 @@ pub fn refused_call(core: &Rc<Core>, route: usize, reason: Reason, headers: &Hea
 /// A request as far as its head tells.
 struct Seen {
     core: Rc<Core>,
+    sale: Sale,
     route: usize,
     /// The name that it goes by, which proves nothing.
     name: Arc<str>,
@@ -179,13 +187,14 @@ impl Seen {
     fn new(core: &Rc<Core>, route: usize, headers: &HeaderMap) -> Option<Seen> {
         let name = name_of(&core.shared.config.identity.crawlers, headers);
         let price = core.shared.config.routes.get(route)?.price?;
-        Some(Seen { core: core.clone(), route, name, price })
+        let sale = core.thread.sales.begin()?;
+        Some(Seen { core: core.clone(), sale, route, name, price })
     }
 
     /// The verdict is there without a look at anything else: the refusal, the permit, or none for «no payment».
     fn known(self, presented: Result<Presented, Refusal>, judged: Result<Option<Permit>, Refusal>) -> Watch {
         let verdict = self.verdict(scheme_of(&presented), judged);
-        Watch { core: self.core, waits: Some(Waits::Verdict(verdict)) }
+        Watch::new(self.core, Waits::Verdict(verdict))
     }
 
     /// The gate is asked beside the request.
@@ -193,7 +202,7 @@ impl Seen {
         let core = self.core.clone();
         let scheme = scheme_of(&presented);
         let Some(turn) = Turn::take(&core, VERDICTS_MAX, |thread| &thread.judging) else {
-            return Watch { waits: Some(Waits::Verdict(self.unjudged(scheme))), core };
+            return Watch::new(core, Waits::Verdict(self.unjudged(scheme)));
         };
         let uncounted = Turn::take(&core, usize::MAX, |thread| &thread.uncounted);
         let (answered, status) = oneshot::channel();
@@ -210,10 +219,12 @@ impl Seen {
                 Ok(Judged::Permitted(permit)) => self.verdict(scheme, Ok(Some(*permit))),
                 Err(_) => self.unjudged(scheme),
             };
+            let chance = self.core.thread.sales.chance();
+            drop(self.sale);
             verdict.count(&self.core, status.await.ok().flatten());
-            drop(uncounted);
+            drop((uncounted, chance));
         });
-        Watch { core, waits: Some(Waits::Task(answered)) }
+        Watch::new(core, Waits::Task(answered))
     }
 
     fn verdict(&self, scheme: &'static str, judged: Result<Option<Permit>, Refusal>) -> Verdict {

@@ -22,6 +22,7 @@ use super::gate::rules::{self, Claim};
 use super::gate::{self, Visit};
 use super::prices::has_credentials;
 use super::rescue::{self, Refused};
+use super::sales::Sale;
 use super::target::Target;
 use super::trace::Trace;
 use super::{account, agents, drain, forwarded, framing, mcp, named, observe, rates};
@@ -134,10 +135,13 @@ async fn answer(
         return if claim == Claim::Free { passed.map(alone) } else { passed };
     };
     let (offer, key) = offer_to(core, index, claim).ok_or_else(|| Refusal::from(Reason::Internal))?;
-    if let Err(refusal) = open(core).await {
-        drain::request_body(core, request).await;
-        return Err(refusal.into());
-    }
+    let sale = match open(core).await {
+        Ok(sale) => sale,
+        Err(refusal) => {
+            drain::request_body(core, request).await;
+            return Err(refusal.into());
+        }
+    };
     let method = request.method().clone();
     let signs = gate::signs(request.headers());
     let network = rates::network(client.ip);
@@ -165,6 +169,7 @@ async fn answer(
     {
         match admitted {
             Ok(()) => {
+                drop(sale);
                 let passed = pass(core, client, &target, Some(&config.routes[index]), request);
                 return Box::pin(passed).await.map(alone);
             }
@@ -183,7 +188,7 @@ async fn answer(
             Ok(None) => {}
             Ok(Some(permit)) => {
                 let outbound = outbound(&visit, client, request)?;
-                return Box::pin(buy(&visit, client, permit, outbound, None)).await;
+                return Box::pin(buy(&visit, client, (permit, sale), outbound, None)).await;
             }
             Err(refusal) => {
                 let refused = visit.refuse(refusal);
@@ -195,13 +200,15 @@ async fn answer(
     let refused = match presented {
         // Boxed, for the same reason as below.
         Ok(Presented::Nothing) if config.routes[index].origin_price => {
+            drop(sale);
             return Box::pin(ask_price(visit, client, request)).await;
         }
         Ok(Presented::Nothing) => visit.refuse(Reason::PaymentRequired.into()),
         // Boxed: what a payment needs must not make the future of a free request larger.
-        Ok(presented) => return Box::pin(paid(visit, client, presented, request)).await,
+        Ok(presented) => return Box::pin(paid(visit, client, (presented, sale), request)).await,
         Err(refusal) => visit.refuse(visit.noted(refusal)),
     };
+    drop(sale);
     drain::request_body(core, request).await;
     Err(refused)
 }
@@ -240,11 +247,15 @@ pub(super) fn pays(config: &Config, route: &Route, headers: &HeaderMap) -> bool 
     route.charge == Charge::Everyone || agents::is_one(headers, &config.identity.crawlers)
 }
 
-/// Whether the books are open, soon.
-pub(super) async fn open(core: &Core) -> Result<(), Refusal> {
+/// A sale begins, if the books are open, or will be soon.
+pub(super) async fn open(core: &Core) -> Result<Sale, Refusal> {
+    let Some(sale) = core.thread.sales.begin() else {
+        let detail = "this process is ending and has given its books away; send the same request on a new connection";
+        return Err(Refusal::new(Reason::LedgerUnavailable, detail).retry_after(1));
+    };
     // Boxed: free requests do not carry what waits.
     if core.shared.is_open() || Box::pin(handed_over(core)).await {
-        return Ok(());
+        return Ok(sale);
     }
     Err(Refusal::from(Reason::LedgerUnavailable).retry_after(5))
 }
@@ -298,14 +309,14 @@ async fn ask_price(
 async fn paid(
     visit: Visit<'_>,
     client: &Rc<Client>,
-    presented: Presented,
+    (presented, sale): (Presented, Sale),
     request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Refused> {
     let core = visit.core;
     if let Presented::X402(payload) = &presented {
         match core.shared.config.exact.identifier.named(payload) {
             Ok(None) => {}
-            Ok(Some(id)) => return named::serve(visit, client, payload, &id, request).await,
+            Ok(Some(id)) => return named::serve(visit, client, (payload, sale), &id, request).await,
             Err(refusal) => {
                 drain::request_body(core, request).await;
                 return Err(visit.refuse(refusal));
@@ -315,12 +326,13 @@ async fn paid(
     let permit = match gate::judge(&visit, presented, request.headers()).await {
         Ok(permit) => permit,
         Err(refused) => {
+            drop(sale);
             drain::request_body(core, request).await;
             return Err(refused);
         }
     };
     let outbound = outbound(&visit, client, request)?;
-    buy(&visit, client, permit, outbound, None).await
+    buy(&visit, client, (permit, sale), outbound, None).await
 }
 
 /// A paid request as its origin gets it.
@@ -342,7 +354,7 @@ pub(super) fn outbound(
 pub(super) async fn buy(
     visit: &Visit<'_>,
     client: &Rc<Client>,
-    permit: Permit,
+    (permit, sale): (Permit, Sale),
     outbound: Outbound,
     ticket: Option<Ticket>,
 ) -> Result<Response<AnswerBody>, Refused> {
@@ -351,6 +363,7 @@ pub(super) async fn buy(
     let (upload, ticket) = (outbound.watch.clone(), RefCell::new(ticket));
     let exchange = Exchange {
         permit,
+        sale,
         route: visit.route,
         target,
         method,

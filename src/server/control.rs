@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use super::core_thread::Serving;
+use super::core_thread::{NeedsBooks, Serving};
 use super::status::{self, Status};
 use super::terms;
 use super::{Phase, admin, reconcile, runtime};
@@ -33,6 +33,7 @@ pub(super) struct Control {
     pub(super) certificates: Option<Arc<Certificates>>,
     pub(super) work: mpsc::UnboundedReceiver<Work>,
     pub(super) draining: watch::Receiver<Phase>,
+    pub(super) needs_books: NeedsBooks,
 }
 
 impl Control {
@@ -40,14 +41,10 @@ impl Control {
         let runtime = runtime()?;
         std::thread::Builder::new().name("control".into()).spawn(move || {
             let local = LocalSet::new();
-            let Control { door, status: (sockets, status), store, serving, certificates, mut work, mut draining } =
-                self;
-            local.spawn_local(admin::serve(door, store.clone(), serving.clone()));
+            let Control { door, status: (sockets, status), store, serving, certificates, .. } = self;
+            let (mut work, mut draining, needs_books) = (self.work, self.draining, self.needs_books);
+            local.spawn_local(keep_books(store, serving, door, draining.clone(), needs_books));
             local.spawn_local(status::serve(sockets, status));
-            local.spawn_local(reconcile::run(store.clone(), serving.clone()));
-            local.spawn_local(terms::keep(store.clone(), serving));
-            local.spawn_local(watch_clock(store.clone()));
-            local.spawn_local(watch_file(store));
             local.spawn_local(watch_certificates(certificates));
             // Cores may ask for keys while they drain.
             local.block_on(&runtime, async move {
@@ -63,6 +60,32 @@ impl Control {
             runtime.shutdown_background();
         })
     }
+}
+
+/// What is done about the books, until no core needs them: then they are to be another process's, and so is their door.
+async fn keep_books(
+    store: Arc<LedgerStore>,
+    serving: watch::Receiver<Serving>,
+    door: Option<admin::Door>,
+    mut draining: watch::Receiver<Phase>,
+    needs_books: NeedsBooks,
+) {
+    {
+        let keeping = async {
+            tokio::join!(
+                admin::serve(door, store.clone(), serving.clone()),
+                reconcile::run(store.clone(), serving.clone()),
+                terms::keep(store.clone(), serving),
+                watch_clock(store.clone()),
+                watch_file(store),
+            )
+        };
+        tokio::select! {
+            _ = keeping => {}
+            _ = draining.wait_for(|phase| *phase >= Phase::Sold) => {}
+        }
+    }
+    drop(needs_books);
 }
 
 /// Closes priced routes when the wall clock jumps.

@@ -3,11 +3,13 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::LocalSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Phase, runtime};
@@ -42,7 +44,11 @@ pub(super) struct CoreStart {
     pub(super) serving: watch::Receiver<Serving>,
     pub(super) doors: Vec<Door>,
     pub(super) draining: watch::Receiver<Phase>,
+    pub(super) needs_books: NeedsBooks,
 }
+
+/// Held by whoever needs the books; the other end hears when nobody does any more.
+pub(super) type NeedsBooks = mpsc::SyncSender<()>;
 
 /// The doors of each core.
 pub(super) fn doors(entrances: Vec<Entrance>, cores: usize) -> Vec<Vec<Door>> {
@@ -63,10 +69,10 @@ impl CoreStart {
             let open = |(socket, tls): Door| Ok((Listener::new(socket)?, tls.map(TlsAcceptor::from)));
             self.doors.into_iter().map(open).collect::<io::Result<_>>()?
         };
-        let (serving, draining) = (self.serving, self.draining);
+        let (serving, draining, needs_books) = (self.serving, self.draining, self.needs_books);
         std::thread::Builder::new().name(format!("core-{number}")).spawn(move || {
             let local = LocalSet::new();
-            local.block_on(&runtime, async move {
+            let needs_books = local.block_on(&runtime, async move {
                 tokio::task::spawn_local(Mailbox::install());
                 let thread = Thread::new();
                 serving.borrow().shared.telemetry.tallies.add_core(thread.open.clone());
@@ -74,8 +80,11 @@ impl CoreStart {
                 let accepting = accept(&thread, listeners, &serving);
                 serve(&thread, serving, draining).await;
                 accepting.iter().for_each(tokio::task::JoinHandle::abort);
-                drain(&thread).await;
+                drain(&thread, needs_books).await
             });
+            // What was cut has its outcome only now.
+            drop(local);
+            drop(needs_books);
         })
     }
 }
@@ -120,15 +129,23 @@ fn take(thread: &Rc<Thread>, serving: &Serving) {
     thread.serve_by(Some(core));
 }
 
-/// Ends what is open, within the time that the configuration gives.
-async fn drain(thread: &Rc<Thread>) {
+/// Ends what is open, within the time that the configuration gives, and lets go of the books as soon as nothing needs them;
+/// what is cut then still does.
+async fn drain(thread: &Rc<Thread>, needs_books: NeedsBooks) -> Option<NeedsBooks> {
+    let (since, mut needs_books) = (Instant::now(), Some(needs_books));
     thread.draining.set(true);
     thread.drain.notify_waiters();
     let limit = thread.core().map_or(Duration::ZERO, |core| core.shared.config.server.drain);
     let mut deadline = std::pin::pin!(tokio::time::sleep(limit));
     // A connection that ends tells `drain`; one that was between two polls hears it at its next.
     let is_open = || thread.open.connections.get() > 0 || thread.open.exchanges.get() > 0;
-    while is_open() || thread.uncounted.get() > 0 {
+    loop {
+        if thread.sales.try_end(since.elapsed()) {
+            drop(needs_books.take());
+        }
+        if !is_open() && thread.uncounted.get() == 0 {
+            break;
+        }
         tokio::select! {
             () = thread.drain.notified() => {}
             () = tokio::time::sleep(Duration::from_millis(50)) => {}
@@ -140,4 +157,5 @@ async fn drain(thread: &Rc<Thread>) {
     }
     // They hold each other.
     thread.serve_by(None);
+    needs_books
 }

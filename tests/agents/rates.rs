@@ -102,3 +102,28 @@ fn an_agent_is_counted_wherever_it_comes_from_and_only_once_it_is_proven() {
     assert!(refused.header("retry-after").is_some());
     assert_eq!(buy(&gateway, &other, "192.0.2.1", &other).status, 200);
 }
+
+#[test]
+fn whoever_names_new_keys_of_an_agent_makes_its_directory_be_read_once() {
+    let (origin, agent) = (Origin::start(), Agent::start());
+    let gateway = limited(&origin, &agent, "failures_per_minute = 0", "");
+    let named = |keyid: String| {
+        let request = agent.request(gateway.addr, "GET", "/paid/page").with(|r| r.keyid = keyid);
+        exchange(gateway.addr, request.head())
+    };
+    // From all sides at once, and one after the other.
+    std::thread::scope(|scope| {
+        for i in 0..16 {
+            let named = &named;
+            scope.spawn(move || assert_eq!(named(format!("at-once-{i}")).reason(), "key_unknown"));
+        }
+    });
+    for i in 0..16 {
+        let refused = named(format!("later-{i}"));
+        assert_eq!((refused.status, refused.reason()), (403, "key_unknown"));
+    }
+    assert_eq!(agent.directory.calls(), 1);
+    // Nobody else pays for it.
+    assert_eq!(agent.buy(gateway.addr, "/paid/page").status, 200);
+    assert_eq!((agent.directory.calls(), origin.calls()), (1, 1));
+}

@@ -3,7 +3,7 @@
     check.py BINARY OUT
 
 BINARY is the static one; OUT a folder for images. Prints a line for each check; the first that fails ends it with 1.
-Lines that begin with «skip:» name what can't be checked here, and why.
+Lines that begin with «skip:» name what can't be checked here, and why; with a name of its own where ./test is to list it by that.
 """
 
 import gzip
@@ -158,6 +158,78 @@ def runs_from_image(root, config):
     ok("the image runs as 65532 on a root that is read-only, is healthy, and ends on TERM")
 
 
+def runs_in_engine(archive, config):
+    """Podman loads the image and runs it as an operator would, with nothing of the machine's own containers in reach."""
+    name = "skip: packaging-podman:"
+    if not shutil.which("podman"):
+        print(name, "podman is not installed")
+        return
+    home = tempfile.mkdtemp(prefix="tollgate-podman-")
+    # Without systemd and with the limits of any user: what a machine for tests has.
+    own = ["--root", f"{home}/store", "--runroot", f"{home}/run", "--storage-driver", "vfs"]
+    own += ["--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+
+    def podman(*command, runtime=()):
+        return run("podman", *own, *runtime, *command, env={**os.environ, "XDG_RUNTIME_DIR": home}, timeout=120)
+
+    def done(what, asked):
+        if asked.returncode:
+            fail(f"podman {what}: {asked.stdout}{asked.stderr}")
+        return asked.stdout.strip()
+
+    def why(asked):
+        return (asked.stderr.strip().splitlines() or ["no word"])[-1]
+
+    limits = ["--network", "host", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+    try:
+        about = podman("info")
+        if about.returncode:
+            print(name, "podman can't work here:", why(about))
+            return
+        loaded = done("load", podman("load", "--input", archive)).split()[-1]
+        if not loaded.endswith("tollgate:test"):
+            fail(f"podman has loaded {loaded}")
+        for runtime in ([], ["--runtime", "runc"]):
+            first = podman("run", "--rm", "--read-only", *limits, loaded, "--version", runtime=runtime)
+            if first.returncode == 0:
+                break
+        else:
+            print(name, "podman can't run a container here:", why(first))
+            return
+        if not first.stdout.startswith("tollgate "):
+            fail(f"podman run … --version: {first.stdout}{first.stderr}")
+        os.chmod(home, 0o711)
+        os.makedirs(f"{home}/etc", mode=0o755)
+        with open(f"{home}/etc/tollgate.toml", "w") as file:
+            file.write(CONFIG)
+        # Podman takes no health check from an image of this form.
+        check = config["Healthcheck"]["Test"][1:]
+        own_check = ["--health-cmd", json.dumps(check), "--health-interval", "disable"]
+        mount = ["--volume", f"{home}/etc:/etc/tollgate:ro"]
+        command = ["run", "--detach", "--name", "gateway", "--read-only", *limits, *own_check, *mount, loaded]
+        done("run", podman(*command, runtime=runtime))
+        until = time.monotonic() + 30
+        while "listens on" not in (said := podman("logs", "gateway")).stdout:
+            if time.monotonic() > until:
+                fail(f"the image does not start: {said.stdout}{said.stderr}")
+            time.sleep(0.1)
+        done("healthcheck", podman("healthcheck", "run", "gateway", runtime=runtime))
+        done("exec", podman("exec", "gateway", *check, "--ready", runtime=runtime))
+        seen = json.loads(done("inspect", podman("inspect", "gateway")))[0]
+        data = next(mount["Source"] for mount in seen["Mounts"] if mount["Destination"] == "/var/lib/tollgate")
+        for path in (data, f"{data}/ledger.sqlite", f"{data}/secret.json"):
+            if os.stat(path).st_uid != UID:
+                fail(f"{path} is not {UID}'s")
+        done("stop", podman("stop", "--time", "30", "gateway", runtime=runtime))
+        code = done("inspect", podman("inspect", "--format", "{{.State.ExitCode}}", "gateway"))
+        if code != "0":
+            fail(f"after TERM the container ended with {code}")
+        ok("Podman loads the image, runs it read-only as 65532 with a volume of its own, and stops it")
+    finally:
+        podman("rm", "--force", "--volumes", "gateway")
+        shutil.rmtree(home, ignore_errors=True)
+
+
 def systemd(binary):
     if not shutil.which("systemd-analyze"):
         print("skip: systemd-analyze is missing")
@@ -225,6 +297,7 @@ def main():
     root, config = image(binary, out)
     try:
         runs_from_image(root, config)
+        runs_in_engine(f"{out}/1.tar", config)
     finally:
         shutil.rmtree(root)
     systemd(binary)

@@ -6,7 +6,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 use tollgate::{
     config::{Limits, Rate},
     ledger::store::{Receipt, Store},
-    proxy::{body::BodyWatch, delivery::Tracker, meter::Meter, ticker::Ticker},
+    proxy::{body::BodyWatch, delivery::Tracker, meter::Meter, sales::Sales, ticker::Ticker},
 };
 
 const LIMITS: Limits = Limits {
@@ -38,7 +38,8 @@ pub struct Answer {
 impl Answer {
     pub fn new(store: Arc<dyn Store>, receipt: Receipt) -> Answer {
         let meter = Meter::new(&Ticker::new(), &LIMITS);
-        let tracker = Tracker::new(store, receipt, meter.clone(), false, BodyWatch::default());
+        let sale = Rc::<Sales>::default().begin().unwrap();
+        let tracker = Tracker::new(store, (receipt, sale), meter.clone(), false, BodyWatch::default());
         Answer { receipt, meter, tracker, begun: false }
     }
 

@@ -71,6 +71,8 @@ pub(super) async fn open(core: &Rc<Core>, who: &Who<'_>, request: Request<Incomi
     let Who { candidate, key, account } = who;
     let shared = &*core.shared;
     let bad = |detail: &str| Refusal::new(Reason::BadRequest, detail);
+    // Held to the end: what was ordered is to be told.
+    let _sale = core.thread.sales.begin().ok_or_else(|| Refusal::from(Reason::LedgerUnavailable).retry_after(1))?;
     let body = RequestBody::read(core, request.into_body(), BODY_BYTES_MAX).await?;
     // The cover says that it is there.
     let digest = candidate.content.as_ref().ok_or(Reason::InvalidSignature)?;

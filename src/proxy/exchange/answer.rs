@@ -31,7 +31,8 @@ impl Exchange {
     ) -> Response<AnswerBody> {
         let result = self.let_go(&mut response, receipt, x402);
         let store = core.shared.store.clone();
-        let tracker = Tracker::new(store, receipt, client.meter.clone(), client.multiplexed, upload).of_result(result);
+        let (meter, multiplexed) = (client.meter.clone(), client.multiplexed);
+        let tracker = Tracker::new(store, (receipt, self.sale.clone()), meter, multiplexed, upload).of_result(result);
         let response = response.map(|body| AnswerBody::origin(body, Some(tracker)));
         self.paid(core, response, receipt, x402)
     }

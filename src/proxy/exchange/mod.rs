@@ -46,6 +46,7 @@ use super::connection::Client;
 use super::core::Core;
 use super::forward::{self, Outbound};
 use super::mcp::Call;
+use super::sales::Sale;
 use super::trace::Uncharged;
 use crate::ledger::evidence::{Evidence, WalletEvidence};
 use crate::ledger::store::{CaptureError, Posting, Released};
@@ -86,6 +87,8 @@ impl From<Reason> for No {
 pub struct Exchange {
     /// What was paid.
     pub permit: Permit,
+    /// Keeps the books until its task has ended.
+    pub sale: Sale,
     /// The route, by its index.
     pub route: usize,
     /// Scheme, authority, path and query as they were bought.
@@ -125,8 +128,9 @@ impl Exchange {
     pub async fn run(self, outbound: Outbound, core: Rc<Core>, client: Rc<Client>) -> Verdict {
         let (answer, heard) = oneshot::channel();
         let scene = Scene { core, client, ear: Some(Ear::Head(answer)), call: self.call.clone() };
+        let counted = Counted::new(&scene.core);
         tokio::task::spawn_local(async move {
-            let _counted = Counted::new(&scene.core);
+            let _counted = counted;
             match &self.permit.means {
                 Means::Credit { proof, .. } => self.on_credit(proof, outbound, scene).await,
                 Means::Exact(exact) => self.on_chain(exact, outbound, scene).await,

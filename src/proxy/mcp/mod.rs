@@ -32,6 +32,7 @@ use super::gate;
 use super::observe::{self, Watch};
 use super::rates;
 use super::rescue::Refused;
+use super::sales::Chance;
 use super::stack;
 use super::target::Target;
 use crate::payment::presented::{Presented, Words, presented_in_call};
@@ -69,6 +70,8 @@ pub(super) async fn serve(
         let outbound = Outbound::new(core, client, target, origin, false, request)?;
         return Ok(forward::unpaid(forward::forward(core, outbound).await?));
     }
+    // Until it is known what is called.
+    let chance = core.thread.sales.chance();
     let (head, incoming) = request.into_parts();
     if let Err(detail) = fields::representation(&head.headers) {
         let refusal = Refusal::new(Reason::UnsupportedMediaType, detail);
@@ -95,6 +98,7 @@ pub(super) async fn serve(
                 }
             }
             let request = Request::from_parts(head, RequestBody::whole(body));
+            drop(chance);
             let passed = pass(core, client, target, origin, request).await;
             return watches.into_iter().fold(passed, |passed, watch| watch.answered(passed));
         }
@@ -130,6 +134,7 @@ pub(super) async fn serve(
         if message.is_cut() {
             forget_digests(request.headers_mut());
         }
+        drop(chance);
         let passed = pass(core, client, target, origin, request).await;
         return match watch {
             Some(watch) => watch.answered(passed),
@@ -148,7 +153,9 @@ pub(super) async fn serve(
     let presented = presented_in_call(&head.headers, message.payment);
     let call = Rc::new(Call::new(message, (kind, name), index, carrier(&presented)));
     let request = (Request::from_parts(head, RequestBody::whole(message.forwarded().into())), message.is_cut());
-    buy(core, client, call.clone(), presented, request).await.map_err(|refused| refusal::of_call(&call, refused))
+    buy(core, client, (call.clone(), chance), presented, request)
+        .await
+        .map_err(|refused| refusal::of_call(&call, refused))
 }
 
 /// What a message calls that is sold.
@@ -169,11 +176,12 @@ fn called<'m>(message: &'m Message<'_>, sold: &Selectors) -> Result<Option<(Kind
 async fn buy(
     core: &Rc<Core>,
     client: &Rc<Client>,
-    call: Rc<Call>,
+    (call, chance): (Rc<Call>, Chance),
     presented: Result<Presented, Refusal>,
     (mut request, is_cut): (Request<RequestBody>, bool),
 ) -> Result<Response<AnswerBody>, Refused> {
-    stack::open(core).await?;
+    let sale = stack::open(core).await?;
+    drop(chance);
     let visit = call.visit(core).ok_or_else(|| Refusal::from(Reason::Internal))?;
     let presented = presented.map_err(|refusal| visit.refuse(refusal))?;
     let permit = gate::judge(&visit, presented, request.headers()).await?;
@@ -190,6 +198,7 @@ async fn buy(
     let target = Arc::from(visit.booked());
     let exchange = Exchange {
         permit,
+        sale,
         route: call.route,
         target,
         method: Arc::from("POST"),
