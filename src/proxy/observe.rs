@@ -33,6 +33,7 @@ use super::rescue::Refused;
 use super::sales::{Chance, Sale};
 use super::target::Target;
 use super::{rates, stack, trace};
+use crate::config::Route;
 use crate::ledger::observation::{OTHER, Observation, Observed, UNKNOWN, Would};
 use crate::payment::permit::{Credit, Means, Permit};
 use crate::payment::presented::{Presented, Words};
@@ -124,9 +125,7 @@ pub fn page<B>(
     }
     seen.price = stack::offer_to(core, route, claim)?.0.price;
     let presented = gate::read(core, rates::network(client.ip).as_ref(), headers);
-    // Who may have proven to be one that has it free.
-    let may_be_admitted = headers.contains_key("signature") && config.routes[route].admitted().next().is_some();
-    if let (Ok(Presented::Nothing), false) = (&presented, may_be_admitted) {
+    if let (Ok(Presented::Nothing), false) = (&presented, may_be_admitted(&config.routes[route], headers)) {
         return Some(seen.known(presented, Ok(None)));
     }
     let page = Page {
@@ -139,16 +138,26 @@ pub fn page<B>(
     Some(seen.judged(Of::Page(Box::new(page)), presented, headers))
 }
 
+/// Whether a request may have proven to be of an agent that has the route free.
+fn may_be_admitted(route: &Route, headers: &HeaderMap) -> bool {
+    headers.contains_key("signature") && route.admitted().next().is_some()
+}
+
 /// A call of an MCP server.
 pub fn call(
     core: &Rc<Core>,
+    client: &Client,
     call: Rc<Call>,
     presented: Result<Presented, Refusal>,
     headers: &HeaderMap,
 ) -> Option<Watch> {
     let seen = Seen::new(core, call.route, headers)?;
+    let route = &core.shared.config.routes[call.route];
+    if let Err(refusal) = rules::claim(route, client, headers) {
+        return Some(seen.known(Ok(Presented::Nothing), Err(refusal)));
+    }
     Some(match presented {
-        Ok(Presented::Nothing) => seen.known(presented, Ok(None)),
+        Ok(Presented::Nothing) if !may_be_admitted(route, headers) => seen.known(presented, Ok(None)),
         presented => seen.judged(Of::Call(call), presented, headers),
     })
 }
@@ -316,7 +325,7 @@ async fn ask(
         }),
     };
     let Some(visit) = visit else { return Judged::Not(Reason::Internal.into()) };
-    if let (Of::Page(_), Some(admitted)) = (of, visit.admits(headers).await) {
+    if let Some(admitted) = visit.admits(headers).await {
         match admitted {
             Ok(()) => return Judged::Free,
             Err(refusal) if matches!(presented, Ok(Presented::Nothing)) => return Judged::Not(refusal),

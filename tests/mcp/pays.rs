@@ -143,6 +143,76 @@ fn a_signed_request_pays_a_tool_on_credit() {
     assert_eq!(Books::read(dir.path()).captures.len(), 2);
 }
 
+/// What a call costs is offered to all alike; what it is charged depends on who has signed for it.
+#[test]
+fn a_verified_agent_pays_its_own_price_for_a_call_and_a_blocked_one_is_refused() {
+    let (server, facilitator) = (server(), Facilitator::start());
+    let [cheap, free, blocked, licensed, other] = [(); 5].map(|()| Agent::start());
+    let of = |name: &str, agent: &Agent, more: &str| {
+        format!("[[accounts]]\nname = \"{name}\"\nagents = [\"{}\"]\ncredit = \"1 USD\"\n{more}", agent.url)
+    };
+    let accounts = [
+        of("free", &free, ""),
+        of("blocked", &blocked, ""),
+        of("licensed", &licensed, "prices = [{ routes = [\"adding\"], price = \"0.002 USD\" }]\n"),
+        of("other", &other, ""),
+    ];
+    let rule = |agent: &Agent, then: &str| format!("[[routes.agents]]\nagent = \"{}\"\n{then}\n", agent.url);
+    let rules = [rule(&cheap, "price = \"0.004 USD\""), rule(&free, "allow = true"), rule(&blocked, "block = true")];
+    let toml = shop_toml(&server, &facilitator, &cheap.url, &accounts.concat());
+    let toml = toml.replacen(
+        "tool = \"*\"\nprice = \"0.01 USD\"\n",
+        "tool = \"*\"\nname = \"adding\"\nprice = \"0.01 USD\"\n",
+        1,
+    );
+    let first = "accept = [\"exact\", \"deferred\"]\n";
+    let gateway = Gateway::start(&toml.replacen(first, &format!("{first}{}", rules.concat()), 1));
+    let authority = gateway.addr.to_string();
+    let body = call("add").to_string();
+    for (agent, charged) in [
+        (&cheap, Some("0.004 USD")),
+        (&free, Some("")),
+        (&blocked, None),
+        (&licensed, Some("0.002 USD")),
+        (&other, Some("0.01 USD")),
+    ] {
+        let offer = offer(&post(gateway.addr, "", &body));
+        let entries = offer["accepts"].as_array().unwrap();
+        let entry = entries.iter().find(|entry| entry["scheme"] == "deferred").unwrap();
+        assert_eq!(entry["extra"]["price"], "0.01 USD");
+        let signed = agent.signed(&authority, "POST", "/mcp", entry["extra"]["id"].as_str().unwrap());
+        let fields: String = signed.fields().iter().map(|(n, v)| format!("{n}: {v}\r\n")).collect();
+        let calls = server.calls();
+        let bought = post(gateway.addr, &fields, &body);
+        match charged {
+            Some(charged) => {
+                let said = bought.header("tollgate-charged").unwrap_or("");
+                assert_eq!((said, server.calls()), (charged, calls + 1), "{}", bought.text());
+            }
+            None => assert_eq!((bought.reason(), server.calls()), ("agent_blocked", calls)),
+        }
+    }
+    // Without a payment, too: a signature is enough to have it free, and a claim is enough to be refused.
+    for (agent, reason, called) in [
+        (&free, "", 1),
+        (&blocked, "agent_blocked", 0),
+        (&other, "payment_required", 0),
+        (&licensed, "payment_required", 0),
+    ] {
+        let signed = agent.signed(&authority, "POST", "/mcp", "");
+        let signed = signed.with(|r| r.covers = ["@authority", "signature-agent;sig1"].map(String::from).to_vec());
+        let lines = signed.fields();
+        let lines = lines.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("payment"));
+        let fields: String = lines.map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        assert!(!fields.to_ascii_lowercase().contains("payment"), "{fields}");
+        let calls = server.calls();
+        let answer = post(gateway.addr, &fields, &body);
+        assert_eq!((answer.reason(), server.calls() - calls), (reason, called), "{}", answer.text());
+    }
+    let (_, dir) = gateway.stop();
+    assert_eq!(Books::read(dir.path()).captures.len(), 3);
+}
+
 #[test]
 fn payments_in_fields_and_of_version_1_are_taken_too() {
     let (server, facilitator, wallet) = (server(), Facilitator::start(), Wallet::new());

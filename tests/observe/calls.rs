@@ -59,3 +59,31 @@ fn calls_pass_byte_for_byte_and_a_payment_in_one_is_judged_and_stays_here() {
         ]
     );
 }
+
+#[test]
+fn rules_are_asked_for_calls_too() {
+    let (server, facilitator) = (server(), Facilitator::start());
+    let [free, blocked] = [(); 2].map(|()| Agent::start());
+    let toml = shop_toml(&server, &facilitator, &free.url, "");
+    let rule = |agent: &Agent, then: &str| format!("[[routes.agents]]\nagent = \"{}\"\n{then} = true\n", agent.url);
+    let first = "accept = [\"exact\", \"deferred\"]\n";
+    let rules = rule(&free, "allow") + &rule(&blocked, "block");
+    let toml = some(&toml.replacen(first, &format!("{first}{rules}"), 1));
+    let gateway = Gateway::start(&toml);
+    let body = call("add").to_string();
+    is_free(&post(gateway.addr, "", &body));
+    for agent in [&free, &blocked] {
+        let signed = agent.signed(&gateway.addr.to_string(), "POST", "/mcp", "");
+        let signed = signed.with(|r| r.covers = ["@authority", "signature-agent;sig1"].map(String::from).to_vec());
+        let fields: String = signed
+            .fields()
+            .iter()
+            .filter(|(name, _)| !name.eq_ignore_ascii_case("payment"))
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        is_free(&post(gateway.addr, &fields, &body));
+    }
+    assert_eq!(server.calls(), 3);
+    let rows = short(&observed(gateway, "route"));
+    assert_eq!(rows, ["/mcp/*#tool/* 1 0 1 0.00 0.01 {\"agent_blocked\":1}"]);
+}

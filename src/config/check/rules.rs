@@ -23,9 +23,7 @@ pub(super) fn rules(section: &Section<'_>, price: Option<Money>, accept: &[Schem
         None
     };
     let Some(price) = price else { return refuse("everybody has this route for free", "give it a `price`") };
-    if super::mcp::sells_part(section) {
-        return refuse("calls of an MCP server have one price for all agents", "remove the section");
-    }
+    let sells_part = super::mcp::sells_part(section);
     if section.flag("origin_price") && sections.iter().any(|rule| rule.has("price")) {
         return refuse("the origin names the price of this route", "remove `origin_price`, or the section's `price`");
     }
@@ -41,10 +39,27 @@ pub(super) fn rules(section: &Section<'_>, price: Option<Money>, accept: &[Schem
                 section.layers.clash(&section.path, &other, "these have a section already", None);
             }
             fits(section, &rule, price, accept);
+            if sells_part {
+                fits_calls(section, &rule, price);
+            }
             Some(rule)
         })
         .collect();
     rules.into_iter().collect()
+}
+
+/// Calls are offered one price, whoever seems to ask; who has signed for one may be charged less, or be refused.
+fn fits_calls(section: &Section<'_>, rule: &AgentRule, price: Money) {
+    let help = "name a verified agent by `agent`, with `allow`, `block` or a price that is not higher";
+    let complain = |key: &str, message: &str| section.complain(key, message, Some(help.to_owned()));
+    match (&rule.who, rule.then) {
+        (Who::UserAgent(_), _) => complain("user_agent", "calls of an MCP server are offered one price"),
+        (Who::Addresses(_), _) => complain("addresses", "calls of an MCP server are offered one price"),
+        (Who::Agent(_), Then::Price(own)) if own.units > price.units => {
+            complain("price", "calls of an MCP server are offered one price, and this is more");
+        }
+        _ => {}
+    }
 }
 
 /// The one selector.

@@ -12,7 +12,8 @@ const AGENTS: &[Key] = &[
     optional(
         "agent",
         "\"https://signer.example.com\"",
-        "Verified agents, also \"https://*.example.com\" or \"any\". Their directories may be fetched.",
+        "Verified agents, also \"https://*.example.com\" or \"any\". Their directories may be fetched. Calls of \
+         an MCP server have rules by these only, for less or nothing.",
     ),
     optional(
         "user_agent",

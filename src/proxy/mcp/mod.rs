@@ -28,7 +28,7 @@ use super::connection::Client;
 use super::core::Core;
 use super::exchange::Exchange;
 use super::forward::{self, Outbound};
-use super::gate;
+use super::gate::{self, rules};
 use super::observe::{self, Watch};
 use super::rates;
 use super::rescue::Refused;
@@ -123,7 +123,7 @@ pub(super) async fn serve(
         watch = if is_whole && !message.asks_for_task() {
             let presented = presented_in_call(&head.headers, message.payment);
             let call = Rc::new(Call::new(message, (kind, name), index, carrier(&presented)));
-            observe::call(core, call, presented, &head.headers)
+            observe::call(core, client, call, presented, &head.headers)
         } else {
             observe::refused_call(core, index, Reason::InvalidMessage, &head.headers)
         };
@@ -183,6 +183,22 @@ async fn buy(
     let sale = stack::open(core).await?;
     drop(chance);
     let visit = call.visit(core).ok_or_else(|| Refusal::from(Reason::Internal))?;
+    let route = &core.shared.config.routes[call.route];
+    if !route.agents.is_empty() {
+        rules::claim(route, client, request.headers()).map_err(|refusal| visit.refuse(refusal))?;
+        match Box::pin(visit.admits(request.headers())).await {
+            Some(Ok(())) => {
+                drop(sale);
+                if is_cut {
+                    forget_digests(request.headers_mut());
+                }
+                return pass(core, client, &call.target, route.origin, request).await;
+            }
+            // With a payment the gate has the last word.
+            Some(Err(refusal)) if matches!(presented, Ok(Presented::Nothing)) => return Err(visit.refuse(refusal)),
+            _ => {}
+        }
+    }
     let presented = presented.map_err(|refusal| visit.refuse(refusal))?;
     let permit = gate::judge(&visit, presented, request.headers()).await?;
     // Not before: a signature may cover what changes here. Encoded, the result could not be looked at.
@@ -193,8 +209,7 @@ async fn buy(
     if is_cut {
         forget_digests(request.headers_mut());
     }
-    let origin = core.shared.config.routes[call.route].origin;
-    let outbound = Outbound::of(core, client, &call.target, (origin, false), request, BodyWatch::default())?;
+    let outbound = Outbound::of(core, client, &call.target, (route.origin, false), request, BodyWatch::default())?;
     let target = Arc::from(visit.booked());
     let exchange = Exchange {
         permit,
