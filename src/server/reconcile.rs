@@ -56,6 +56,10 @@ pub(super) async fn run(store: Arc<dyn Store>, serving: watch::Receiver<Serving>
 
 async fn look_into(store: &dyn Store, judges: &Judges, payment: &Unresolved) {
     let key = payment.request.key;
+    // Taken in hand for nothing, it would turn away its payer for a moment.
+    if !judges.can_tell(payment) {
+        return;
+    }
     // In hand: the payer, should he come back meanwhile, waits.
     let Some(settling) = store.adopt(key).await else { return };
     let found = match judges.chain(payment).await {
@@ -77,6 +81,13 @@ struct Judges {
 }
 
 impl Judges {
+    /// Whether there is anybody to ask about a payment.
+    fn can_tell(&self, payment: &Unresolved) -> bool {
+        let has_node = self.nodes.iter().any(|(asset, _)| *asset == payment.request.asset);
+        let facilitator = self.facilitators.find(&payment.intent.facilitator);
+        has_node || facilitator.is_some_and(|facilitator| self.facilitators.idempotent(facilitator))
+    }
+
     async fn chain(&self, payment: &Unresolved) -> Option<Resolution> {
         let (_, node) = self.nodes.iter().find(|(asset, _)| *asset == payment.request.asset)?;
         let resolution = |moved, transaction, reason: &str| {
