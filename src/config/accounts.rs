@@ -136,6 +136,23 @@ pub struct OpenAccounts {
     pub new_per_day: u32,
 }
 
+impl OpenAccounts {
+    /// One of them: `open:example.com`.
+    pub fn account(&self, name: impl Into<Arc<str>>) -> Account {
+        Account {
+            name: name.into(),
+            agents: Vec::new(),
+            credit: self.credit,
+            period: self.period,
+            prepaid: false,
+            allowance: None,
+            prices: Vec::new(),
+            blocked: false,
+            address: None,
+        }
+    }
+}
+
 /// `[operator]`: who sells, for statements.
 #[derive(Clone, Debug, Default)]
 pub struct Operator {

@@ -42,7 +42,7 @@ pub(super) fn check(layers: &Layers, base: &Path) -> Option<Config> {
     let mut routes = routes::routes(&root, origins.as_deref());
     if let (Some(accounts), Some(routes)) = (&accounts, &mut routes) {
         agreed::fits(&root, routes, accounts);
-        let open = open_accounts.flatten().map(|open| open_accounts::as_account(&open));
+        let open = open_accounts.flatten().map(|open| open.account("open:*"));
         routes::payable(&root, routes, &accounts.iter().cloned().chain(open).collect::<Vec<_>>());
         routes::currencies(&root, routes, accounts);
     }

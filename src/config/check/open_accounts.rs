@@ -55,19 +55,3 @@ pub(super) fn open_accounts(
         new_per_day: u32::try_from(section.number("new_per_day")).unwrap_or(u32::MAX),
     }))
 }
-
-/// As what may pay for a route.
-pub(super) fn as_account(open: &OpenAccounts) -> Account {
-    let (name, agents) = ("open:*".into(), Vec::new());
-    Account {
-        name,
-        agents,
-        credit: open.credit,
-        period: open.period,
-        prepaid: false,
-        allowance: None,
-        prices: Vec::new(),
-        blocked: false,
-        address: None,
-    }
-}

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Asker, Visit};
-use crate::config::{Account, OpenAccounts};
+use crate::config::Account;
 use crate::ledger::day::{self, CreditPeriod};
 use crate::ledger::open_accounts::PREFIX;
 use crate::ledger::views::PATIENCE;
@@ -65,7 +65,7 @@ impl Asker<'_> {
         // Whoever may write a file on a host does not speak for its domain.
         let open = self.shared.config.open_accounts.as_ref().filter(|_| agent.key_set().is_none())?;
         self.shared.may_open.admits(agent)?;
-        Some(account(open, agent))
+        Some(open.account(name(agent)))
     }
 }
 
@@ -81,20 +81,6 @@ impl Visit<'_> {
         let known = self.core.thread.ticker.timeout(PATIENCE, known).await.map_err(|_| unavailable())?;
         let is_new = !known.map_err(|_| unavailable())?;
         shared.opened.meet(account, is_new, open.new_per_day, shared.clock.now_ms())
-    }
-}
-
-fn account(open: &OpenAccounts, agent: &AgentUrl) -> Account {
-    Account {
-        name: name(agent).into(),
-        agents: Vec::new(),
-        credit: open.credit,
-        period: open.period,
-        prepaid: false,
-        allowance: None,
-        prices: Vec::new(),
-        blocked: false,
-        address: None,
     }
 }
 
